@@ -8,7 +8,7 @@ from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte_isolated
 from search.blocks import parse_key
 from search.networks import build_network, module_of
-from tests.support.seeded import seeded
+from tests.support.block_checks import seeded
 
 KEYS = (
     "ssd.predict(in=16,boxes=6,classes=3)@4",

@@ -7,7 +7,7 @@ import pytest
 from search.blocks import FcHead, MBConv, parse_key, peak_activation_bytes
 from search.networks import build_network
 from search.spaces import get_arch, get_space
-from tests.support.live_tensors import peak_bytes
+from tests.support.block_checks import peak_bytes
 
 NANO = get_space("autovit-nano")
 

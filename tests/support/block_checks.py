@@ -1,4 +1,4 @@
-"""What every block must satisfy: its key, operations and supernet slices agree with its torch module."""
+"""Checks of blocks against their modules, their peak memory, and random weights for them."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from search.blocks import BlockSpec, parse_key
 from search.networks import build_block
 from search.supernet.model.elastic import elastic_module, slices_of
-from tests.support.live_tensors import peak_bytes
 
 EXACT: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -109,3 +108,66 @@ def check_kind(kind: type[BlockSpec]) -> None:
         assert smaller, f"{kind.kind} is elastic: add an example that is a subnet of the last one"
         for spec in smaller:
             check_elastic(spec, largest)
+
+
+IN_PLACE = {
+    torch.ops.aten.batch_norm.default,
+    torch.ops.aten.silu.default,
+    torch.ops.aten.relu.default,
+    torch.ops.aten.relu6.default,
+    torch.ops.aten.hardtanh.default,
+    torch.ops.aten.gelu.default,
+    torch.ops.aten.hardswish.default,
+    torch.ops.aten.prelu.default,
+}
+
+
+class _LiveTensors(torch.fx.Interpreter):
+    """Runs a graph, forgets every value after its last use, and notes the most bytes of activations alive.
+
+    What is made of weights alone is a constant of a deployed network, no activation.
+    """
+
+    def __init__(self, module):
+        super().__init__(module)
+        self.activations = set()
+        for node in module.graph.nodes:
+            if node.op == "placeholder" or self.activations & set(node.all_input_nodes):
+                self.activations.add(node)
+        weights = [*module.parameters(), *module.buffers()]
+        self.weights = {tensor.untyped_storage().data_ptr() for tensor in weights}
+        self.peak = 0
+
+    def run_node(self, node):
+        value = super().run_node(node)
+        alive = {}
+        replaced = node.args[0] if node.target in IN_PLACE else None
+        for other, held in [*self.env.items(), (node, value)]:
+            if other in self.activations and other is not replaced and isinstance(held, torch.Tensor):
+                storage = held.untyped_storage()
+                alive[storage.data_ptr()] = storage.nbytes()
+        self.peak = max(self.peak, sum(alive[key] for key in alive.keys() - self.weights))
+        return value
+
+
+def peak_bytes(module, x):
+    """The most bytes alive at once, input and output included."""
+    module.eval()
+    with torch.no_grad():
+        live = _LiveTensors(torch.export.export(module, (x,)).module())
+        live.run(x)
+    return live.peak
+
+
+def seeded(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module with weights, biases and running statistics drawn around usual ones."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.7, 1.3, generator=generator)
+            elif tensor.dim() > 1:
+                tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+            elif tensor.is_floating_point():
+                tensor.uniform_(0.7, 1.3, generator=generator)
+    return module

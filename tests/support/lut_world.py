@@ -147,7 +147,7 @@ def model_spec(
 def lut_inputs() -> LutInputs:
     return LutInputs(
         device=DeviceInfo(
-            name="host", model="made up", soc="", os="Linux", os_build="1", cores=2, memory_bytes=8 << 30
+            name="host", model="simulated", soc="", os="Linux", os_build="1", cores=2, memory_bytes=8 << 30
         ),
         versions=Versions(runtime="none", exporter="none", agent="none"),
         space="toy",

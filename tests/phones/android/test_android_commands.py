@@ -10,9 +10,9 @@ from luts.verify import verify_lut
 from orchestrator.measure import readiness
 from tests.support.bench import bench
 from tests.support.fake_android import EMULATED, FakeAndroid
-from tests.support.made_up_agent import MadeUpAgents, shorten
 from tests.support.phone_apps import ThreadApp
 from tests.support.readme import examples, like
+from tests.support.simulated_phone import SimulatedAgents, shorten
 
 PROFILE = ("profile", "--device", "pixel8")
 DARK_AT = 21
@@ -21,7 +21,7 @@ DARK_AT = 21
 
 @pytest.fixture
 def pixel(home, server):
-    """An attached Pixel 8 with the app, whose ExecuTorch has made-up latencies; nobody touches its screen."""
+    """An attached Pixel 8 with the app, whose ExecuTorch has simulated latencies; nobody touches its screen."""
     moments = itertools.count()
 
     def in_front():
@@ -29,7 +29,7 @@ def pixel(home, server):
             phone.go_dark()
         return phone.in_front
 
-    agents = MadeUpAgents("executorch", "Pixel 8", home / "store", in_front)
+    agents = SimulatedAgents("executorch", "Pixel 8", home / "store", in_front)
     phone = FakeAndroid(ThreadApp(home / "unused", agents.start), apk=b"an app")
     server.phones.append(phone)
     return phone
@@ -72,7 +72,7 @@ def test_profile_of_an_emulator_is_not_a_phones(pixel, home, monkeypatch):
     assert "Pixel 8" not in done.stderr
 
 
-def test_profile_without_the_phone_says_what_to_do_in_one_line(home, server):
+def test_profile_without_the_phone(home, server):
     done = bench(*PROFILE)
     assert (done.returncode, done.stderr) == (
         3,
@@ -81,7 +81,7 @@ def test_profile_without_the_phone_says_what_to_do_in_one_line(home, server):
     )
 
 
-def test_first_command_of_the_page_prints_what_it_shows(pixel, home, monkeypatch):
+def test_first_command_of_the_page(pixel, home, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     shorten(monkeypatch, home / "cache")
     page = (Path(__file__).parents[3] / "docs/android.md").read_text(encoding="utf-8")

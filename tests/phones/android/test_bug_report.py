@@ -9,8 +9,8 @@ import pytest
 from orchestrator.tasks import bug_report
 from tests.support.bench import bench
 from tests.support.fake_android import FakeAndroid
-from tests.support.made_up_agent import MadeUpAgents
 from tests.support.phone_apps import ThreadApp
+from tests.support.simulated_phone import SimulatedAgents
 
 TOKEN = "0123456789abcdef" * 2
 
@@ -18,7 +18,7 @@ TOKEN = "0123456789abcdef" * 2
 @pytest.fixture
 def pixel(home, server):
     """A Pixel 8 whose log holds secrets, and a run on it."""
-    agents = MadeUpAgents("executorch", "Pixel 8", home / "store")
+    agents = SimulatedAgents("executorch", "Pixel 8", home / "store")
     phone = FakeAndroid(ThreadApp(home / "unused", agents.start), apk=b"an app")
     phone.log += f"took {TOKEN} of {phone.serial} at /Users/somebody/x\n"
     server.phones.append(phone)
@@ -37,9 +37,9 @@ def test_it_holds_what_is_needed_and_no_secret(pixel, home, tmp_path):
     done = bench("doctor", "--device", "pixel8", "--bundle", tmp_path / "report.zip")
     assert done.returncode == 0, done.stderr
     files = read(tmp_path / "report.zip")
-    told = json.loads(files["device.json"])
-    assert (told["hello"]["device"]["model"], told["unreachable"]) == ("Pixel 8", "")
-    assert told["state"]["foreground"] is True
+    device = json.loads(files["device.json"])
+    assert (device["hello"]["device"]["model"], device["unreachable"]) == ("Pixel 8", "")
+    assert device["state"]["foreground"] is True
     assert json.loads(files["versions.json"])["executorch"]
     assert "took <token> of <serial 1> at ~/x" in files["device.log"]
     assert files["run/journal.jsonl"].startswith('{"n": 0, "at": "~/runs/pixel8-')
@@ -53,7 +53,7 @@ def test_it_holds_what_is_needed_and_no_secret(pixel, home, tmp_path):
 def test_a_phone_that_is_not_attached_is_reported(home, server, tmp_path):
     done = bench("doctor", "--device", "pixel8", "--bundle", tmp_path / "report.zip")
     assert done.returncode == 0
-    assert "pixel8 was not asked: no Pixel 8 found" in done.stderr
+    assert "pixel8 did not answer: no Pixel 8 found" in done.stderr
     assert "no Pixel 8 found" in json.loads(read(tmp_path / "report.zip")["device.json"])["unreachable"]
 
 

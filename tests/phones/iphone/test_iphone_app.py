@@ -42,16 +42,7 @@ def test_app_is_started_with_a_token_and_ended(phone: FakeIphone, user: PhoneUse
     assert user.questions == []
 
 
-def test_token_of_the_environment_starts_the_app(
-    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BLOCKTIME_TOKEN", "of-the-environment")
-    with find_iphone(IPHONE_13, user.access) as device:
-        device.connect().close()
-    assert phone.launches == [{"BLOCKTIME_TOKEN": "of-the-environment"}]
-
-
-def test_token_of_the_environment_connects_to_a_running_app(
+def test_token_of_the_environment(
     phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLOCKTIME_TOKEN", phone.tap_icon())
@@ -70,7 +61,7 @@ def test_token_of_the_environment_connects_to_a_running_app(
         ("17.6", True, "No-root userspace tunnel unavailable"),
     ],
 )
-def test_user_taps_the_icon_if_the_app_cannot_be_started(
+def test_user_taps_the_icon(
     phone: FakeIphone, user: PhoneUser, ios: str, developer_image: bool, reason: str
 ) -> None:
     phone.ios, phone.developer_image = ios, developer_image
@@ -238,10 +229,3 @@ def test_refused_installation_says_why(
     with find_iphone(IPHONE_13, access) as device, raises("install_refused") as refused:
         device.connect()
     assert reason in str(refused.value)
-
-
-def test_package_of_another_app_is_not_sent(phone: FakeIphone, user: PhoneUser, tmp_path: Path) -> None:
-    access = dataclasses.replace(user.access, app=package(tmp_path / "Other.ipa", bundle="com.example.other"))
-    with find_iphone(IPHONE_13, access) as device, raises("not_our_app"):
-        device.connect()
-    assert phone.media == {}

@@ -12,9 +12,9 @@ from luts.verify import verify_lut
 from tests.support.bench import bench
 from tests.support.fake_iphone import FakeIphone
 from tests.support.fake_usbmuxd import FakeUsbmuxd
-from tests.support.made_up_agent import MadeUpAgents, shorten
 from tests.support.phone_apps import ThreadApp
 from tests.support.readme import examples, like
+from tests.support.simulated_phone import SimulatedAgents, shorten
 
 CARD = ("profile", "--device", "iphone13")
 
@@ -29,8 +29,8 @@ def places(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def iphone(usbmuxd: FakeUsbmuxd, tmp_path: Path) -> Iterator[FakeIphone]:
-    """An attached iPhone 13 whose app has Core ML with made-up time."""
-    agents = MadeUpAgents("coreml", "iPhone14,5", tmp_path / "store", lambda: phone.in_front)
+    """An attached iPhone 13 whose app has Core ML with simulated latencies."""
+    agents = SimulatedAgents("coreml", "iPhone14,5", tmp_path / "store", lambda: phone.in_front)
     phone = FakeIphone(ThreadApp(tmp_path / "unused", agents.start))
     phone.install_app()
     usbmuxd.plug_in(phone)
@@ -48,7 +48,7 @@ def test_profile_makes_a_lut(iphone: FakeIphone, places: Path, monkeypatch: pyte
     assert (lut.meta.device.model, lut.meta.measured) == ("iPhone14,5", "simulated")
 
 
-def test_profile_without_the_phone_says_what_to_do_in_one_line(usbmuxd: FakeUsbmuxd) -> None:
+def test_profile_without_the_phone(usbmuxd: FakeUsbmuxd) -> None:
     done = bench(*CARD)
     assert (done.returncode, done.stderr) == (
         3,
@@ -57,33 +57,13 @@ def test_profile_without_the_phone_says_what_to_do_in_one_line(usbmuxd: FakeUsbm
     )
 
 
-def test_another_phone_is_named(usbmuxd: FakeUsbmuxd, iphone: FakeIphone) -> None:
-    usbmuxd.unplug(iphone)
-    iphone.product_type = "iPhone15,4"
-    usbmuxd.plug_in(iphone)
-    done = bench(*CARD)
-    assert done.returncode == 3
-    assert "no iPhone 13 (iPhone14,5) found; attached: iPhone 15 (iPhone15,4); connect it" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_missing_usbmuxd_is_named(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USBMUXD_SOCKET_ADDRESS", f"UNIX:{tmp_path}/nothing")
-    done = bench(*CARD)
-    assert done.returncode == 3
-    assert "no iPhone 13 (iPhone14,5) found; attached: no phone; no usbmuxd answers" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_threads_are_not_for_core_ml() -> None:
     done = bench(*CARD, "--threads", "4")
     assert done.returncode == 2
     assert "--threads is for --runtime executorch" in done.stderr
 
 
-def test_first_command_of_the_page_prints_what_it_shows(
-    iphone: FakeIphone, places: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_command_of_the_page(iphone: FakeIphone, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shorten(monkeypatch, places / "cache")
     page = (Path(__file__).parents[3] / "docs/iphone.md").read_text(encoding="utf-8")

@@ -1,7 +1,10 @@
-"""iPhones found through usbmuxd: listing, pairing, and which phone a name means."""
+"""iPhones found through usbmuxd: listing, pairing, which phone a name means, and lost connections."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,10 +12,12 @@ import pytest
 from orchestrator.devices.common.registry import known_phones
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
+from orchestrator.wire.errors import AgentLostError
 from tests.support.errors import raises
 from tests.support.fake_iphone import BUNDLE, IPHONE_13, FakeIphone, PhoneUser, trust_now
 from tests.support.fake_usbmuxd import FakeUsbmuxd
 from tests.support.phone_apps import ThreadApp
+from tests.support.waiting import until
 
 
 def test_listing_shows_no_dialog(phone: FakeIphone) -> None:
@@ -117,13 +122,6 @@ def test_phone_seen_over_the_network_needs_its_cable(
             device.connect()
 
 
-def test_phone_of_an_unknown_model_has_a_name(phone: FakeIphone, user: PhoneUser) -> None:
-    phone.product_type = "iPhone99,1"
-    with find_iphone("iphone99-1", user.access) as device:
-        assert device.name == "iphone99-1"
-        device.connect().close()
-
-
 def test_phone_that_is_not_attached(usbmuxd: FakeUsbmuxd, phone: FakeIphone) -> None:
     assert find_iphone(known_phones()["iphone15"]) is None
     usbmuxd.unplug(phone)
@@ -140,3 +138,87 @@ def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with raises("package_missing"):
         list_phones()
+
+
+@contextmanager
+def once_missed(user: PhoneUser, work: Callable[[], None]) -> Iterator[None]:
+    """Do `work` once `bench` has said that it waits for the phone."""
+
+    def wait_and_work() -> None:
+        until(lambda: any("waiting up to 10 min" in line for line in user.messages))
+        work()
+
+    thread = threading.Thread(target=wait_and_work, daemon=True)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_pulled_cable_keeps_the_running_agent(
+    usbmuxd: FakeUsbmuxd, phone: FakeIphone, user: PhoneUser
+) -> None:
+    with find_iphone(IPHONE_13, user.access) as device:
+        client = device.connect()
+        usbmuxd.unplug(phone)
+        with pytest.raises(AgentLostError):
+            client.state()
+        with once_missed(user, lambda: usbmuxd.plug_in(phone)):
+            device.connect().close()
+        assert device.agent_starts == 1
+    assert len(phone.launches) == 1
+    assert len([line for line in user.messages if "waiting up to 10 min" in line]) == 1
+
+
+def test_ended_usbmuxd_is_waited_for(usbmuxd: FakeUsbmuxd, phone: FakeIphone, user: PhoneUser) -> None:
+    with find_iphone(IPHONE_13, user.access) as device:
+        device.connect().close()
+        usbmuxd.close()
+        usbmuxd.path.unlink()
+        again: list[FakeUsbmuxd] = []
+
+        def plug_in() -> None:
+            again.append(FakeUsbmuxd(usbmuxd.path))
+            again[0].plug_in(phone)
+
+        with once_missed(user, plug_in):
+            device.connect().close()
+        assert device.agent_starts == 1
+        again[0].close()
+
+
+@pytest.mark.parametrize("refused_calls", [0, 2], ids=["answers at once", "answers a moment later"])
+def test_ended_app_is_started_again(
+    usbmuxd: FakeUsbmuxd, phone: FakeIphone, user: PhoneUser, refused_calls: int
+) -> None:
+    with find_iphone(IPHONE_13, user.access) as device:
+        device.connect().close()
+        usbmuxd.unplug(phone)
+        phone.quit_app()
+        phone.refused_calls = refused_calls
+        usbmuxd.plug_in(phone)
+        device.connect().close()
+        assert device.agent_starts == 2
+    assert not phone.refused_calls
+    first, second = phone.launches
+    assert first == second
+
+
+def test_phone_that_never_answers(
+    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "_SETTLE_TIMEOUT_S", 0.1)
+    with find_iphone(IPHONE_13, user.access) as device:
+        phone.refused_calls = 1000
+        with raises("phone_not_ready") as silent:
+            device.connect()
+    assert "does not answer (" in str(silent.value)
+
+
+def test_new_pairing_code_after_the_end(phone: FakeIphone, user: PhoneUser) -> None:
+    phone.developer_image = False
+    with find_iphone(IPHONE_13, user.access) as device:
+        device.connect().close()
+        phone.quit_app()
+        device.connect().close()
+        assert device.agent_starts == 2
+    assert len(user.questions) == 2

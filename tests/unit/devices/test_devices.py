@@ -139,11 +139,6 @@ def test_android_phone_by_model_or_serial(attach: Attach, name: str) -> None:
     assert device.name == "pixel8"
 
 
-def test_unregistered_phone_is_named_after_its_model(attach: Attach) -> None:
-    attach([PIXEL, STRANGER])
-    assert resolve("smx999z").name == resolve(STRANGER.serial).name == "smx999z"
-
-
 def test_phone_that_is_not_attached(attach: Attach) -> None:
     attach([STRANGER], KindUnavailableError("no usbmuxd answers", "start it", "no_usbmuxd"))
     with raises("device_not_attached") as missing:
@@ -160,21 +155,6 @@ def test_phone_that_is_not_attached(attach: Attach) -> None:
     with raises("device_not_attached") as missing:
         resolve("pixel8")
     assert "switch on USB debugging" in str(missing.value)
-
-
-def test_phone_that_is_not_ready(attach: Attach) -> None:
-    attach([SHY])
-    for name in ("pixel8", SHY.serial):
-        with raises("phone_not_ready"):
-            resolve(name)
-
-
-def test_several_phones_of_a_name(attach: Attach) -> None:
-    twin = AndroidPhone("OTHER", "device", "Pixel 8", "server")
-    attach([PIXEL, twin])
-    with raises("several_phones"):
-        resolve("pixel8")
-    assert resolve("OTHER").name == "pixel8"
 
 
 HOLDER = """

@@ -90,7 +90,7 @@ def test_key_of_no_model_is_weak(make_lut: Callable[..., Lut]) -> None:
     assert latency.predict([unheld.key], 0).weak_keys == (unheld.key,)
 
 
-def test_uncertain_block_is_weak_unless_held_out_models_have_it(make_lut: Callable[..., Lut]) -> None:
+def test_uncertain_block_is_weak(make_lut: Callable[..., Lut]) -> None:
     lut = make_lut(1, heldout=12)
     held = next(row for row in lut.models if row.split == "heldout")
     bad = [entry.model_copy(update={"ci_high": 10 * lut.meta.reference_ms}) for entry in lut.entries]

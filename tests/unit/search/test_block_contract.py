@@ -30,9 +30,8 @@ from search.networks.layers import Constant, WeightValue, fuse_for_inference
 from search.spaces import get_arch, get_space, list_spaces
 from search.spaces.plugins import load_plugin
 from search.supernet.model.supernet import Supernet
-from tests.support.block_checks import check_kind
+from tests.support.block_checks import check_kind, peak_bytes
 from tests.support.errors import raises
-from tests.support.live_tensors import peak_bytes
 from tests.support.own_code import own_code_forgotten
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "blocks.md"

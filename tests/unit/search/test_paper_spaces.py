@@ -192,7 +192,7 @@ def test_identities_that_change_the_shape_have_weights():
         assert torch.allclose(network(images), supernet(images, arch), atol=1e-5)
 
 
-def test_smaller_inverted_residual_is_a_slice_of_the_larger():
+def test_smaller_block_is_a_slice_of_the_larger():
     supernet = Supernet(SPACE, seed=2)
     small, large = (
         dict(supernet.extract(arch_of(key)).named_parameters()) for key in ("01000000", "02000000")

@@ -330,7 +330,7 @@ def test_unknown_name_lists_similar_names():
 
 @pytest.mark.parametrize("name", SIZES)
 def test_published_network_from_its_keys(name):
-    """What an export is told, the keys, is a chain, and its network has the parameters and gives the classes."""
+    """An export gets the keys alone: they are a chain, and its network has the parameters and all classes."""
     network = list_published()[name]
     assert parse_keys(ExportSpec(network.keys()).blocks) == network.blocks()
     check_chain(network.blocks())

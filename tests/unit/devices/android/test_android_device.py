@@ -169,7 +169,7 @@ class TestLoss:
             device.connect()
         assert clock.time_s >= 600
 
-    def test_a_dead_app_is_started_again_with_the_same_token(self, device, phone, messages):
+    def test_dead_app_is_started_again(self, device, phone, messages):
         device.connect()
         token = phone.token
         phone.stop_app()
@@ -196,7 +196,7 @@ class TestLoss:
         device.connect()
         assert device.agent_starts == 2
 
-    def test_one_silence_does_not_mean_that_the_app_is_dead(self, device, phone):
+    def test_one_silence_is_not_the_end(self, device, phone):
         device.connect()
         phone.app.answers = ["lost", "lost"]
         device.connect()
@@ -270,7 +270,7 @@ class TestFixedPerformance:
         return AndroidDevice(PIXEL, Access(fixed_performance=True, say=messages.append))
 
     @pytest.mark.parametrize("error", [(), KeyboardInterrupt, DeviceError, SystemExit])
-    def test_it_is_on_before_the_app_starts_and_off_at_the_end(self, device, phone, messages, error):
+    def test_it_is_on_while_the_app_runs(self, device, phone, messages, error):
         with contextlib.suppress(error), device:
             device.connect()
             device.connect()

@@ -106,7 +106,7 @@ def test_agent_that_refuses(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         device.connect()
 
 
-def test_busy_agent_may_take_as_long_as_compiling_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_agent_has_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five minutes of `busy`, on a clock that only sleeping moves."""
     now_s, messages = [0.0], []
 

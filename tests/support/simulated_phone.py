@@ -1,5 +1,5 @@
-"""Whole runs of phones that are none, without agents to build and models to export: time is made up, models are
-lists of blocks, and everything between `bench` and the agent's runtime is real."""
+"""Agents of simulated phones for whole runs: latencies are simulated and models are lists of blocks, everything
+between `bench` and the agent's runtime is real."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ class _Model(SimulatedModel):
 
 
 class _Runtime:
-    """Runs lists of blocks in the made-up time of `machine` under a real runtime's name and options."""
+    """Runs lists of blocks with the simulated latencies of `machine` under a real runtime's name and options."""
 
     def __init__(self, name: str, machine: Machine, in_front: Callable[[], bool]) -> None:
         self._name, self._machine, self._in_front = name, machine, in_front
 
     def describe(self) -> RuntimeInfo:
-        return RuntimeInfo(version="made up", backends=["XnnpackBackend"], options=OPTIONS[self._name])
+        return RuntimeInfo(version="simulated", backends=["XnnpackBackend"], options=OPTIONS[self._name])
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> SimulatedModel:
         assert set(options) == set(OPTIONS[self._name])
         return _Model(self._machine.load(path, {}), self._machine, self._in_front)
 
 
-class MadeUpAgents:
+class SimulatedAgents:
     """The agents of one phone, one for each start, with one runtime; `in_front`: whether the app is, now."""
 
     def __init__(

@@ -83,8 +83,8 @@ def _published(digest: str, store: LutStore) -> _SourceContent | None:
 
 
 def _compare(lut: Lut, source: TransferSource, original: _SourceContent) -> None:
-    kept = zip(lut.entries, source.entry_ms, strict=True)
-    wrong = next((entry.key for entry, ms in kept if ms != original.entry_ms.get(entry.key)), "")
+    pairs = zip(lut.entries, source.entry_ms, strict=True)
+    wrong = next((entry.key for entry, ms in pairs if ms != original.entry_ms.get(entry.key)), "")
     if (source.measured, source.base_ms, source.transfer_ms_per_mib) != original.terms:
         wrong = wrong or "base or transfer"
     if wrong:

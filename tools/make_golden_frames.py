@@ -270,8 +270,8 @@ def manifest_entry(case: Case) -> dict[str, Any]:
     frames = []
     for header, payload in case.frames:
         size = len(json.dumps(header, separators=(",", ":")).encode())
-        told = {"header": header} if size <= 4096 else {"header_bytes": size}
-        frames.append({**told, "payload_hex": payload.hex()})
+        content = {"header": header} if size <= 4096 else {"header_bytes": size}
+        frames.append({**content, "payload_hex": payload.hex()})
     entry: dict[str, Any] = {"file": f"{case.name}.bin", "frames": frames, "ends": case.ends}
     if case.schema:
         entry |= {"schema": f"{case.schema}.json", "valid": case.valid}

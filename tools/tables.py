@@ -1,4 +1,4 @@
-"""Output of studies and benchmarks: tables in Markdown for documents or JSON for programs, progress beside them."""
+"""Output of studies and benchmarks: Markdown tables for documents, JSON for programs, progress messages."""
 
 from __future__ import annotations
 

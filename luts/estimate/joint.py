@@ -123,19 +123,19 @@ def fit_entries(
         UsageError: a source has too few of the blocks.
     """
     design = design_of(data, features)
-    kept, dropped = choose_sources(design, features, sources)
-    if kept:
-        design = with_sources(design, features, kept)
+    used, dropped = choose_sources(design, features, sources)
+    if used:
+        design = with_sources(design, features, used)
     scale, deviations = learn_deviations(design)
     solution, covariance = solve(design, scale, deviations)
     left_out = MarginalLikelihood(design, scale).left_out_errors(deviations)
     misfit_sd, reach, share = float(deviations[MISFIT]), normal_quantile(0.5 + CONFIDENCE / 2), None
     entries, coefficients = design.entries, solution[design.coefficients]
-    if kept:
+    if used:
         covariance, misfit_sd = mixed_covariance(design, scale, deviations)
         reach = predictive_quantile(left_out)
     variance = np.diag(covariance)[entries]
-    if kept:
+    if used:
         share = _measured_share(design, scale, deviations, variance)
         if design.correlated_se is not None:
             variance = variance + (1.0 - share) * design.correlated_se**2
@@ -158,7 +158,7 @@ def fit_entries(
         reach=reach,
         left_out=left_out,
         measured_share=share,
-        sources=tuple(kept),
+        sources=tuple(used),
         dropped=dropped,
     )
 

@@ -326,9 +326,9 @@ def removal_cost(estimation: LatencyEstimates, base_id: str, removal_id: str) ->
         d, d_se = contrast.log_ratio, contrast.se
     else:
         d, d_se = removal.log_ratio - base.log_ratio, float(np.hypot(removal.se, base.se))
-    scale, kept_share = float(np.exp(base.log_ratio)), float(np.exp(d))
-    ms = scale * (1.0 - kept_share)
-    se = scale * float(np.hypot(kept_share * d_se, (1.0 - kept_share) * base.se))
+    scale, remaining = float(np.exp(base.log_ratio)), float(np.exp(d))
+    ms = scale * (1.0 - remaining)
+    se = scale * float(np.hypot(remaining * d_se, (1.0 - remaining) * base.se))
     half = student_quantile(0.5 + CONFIDENCE / 2, variance.df) * se
     return RemovalCost(ms, se, ms - half, ms + half)
 

@@ -381,7 +381,7 @@ def solve(design: FitDesign, scale: Floats, deviations: Floats) -> tuple[Floats,
     )
     unit = np.concatenate([design.call_sd, np.sqrt(np.diag(spread)), coefficient_sd])
     scaled = system * unit
-    # bvls rounds: what it leaves at its bound may lie 1e-17 below.
+    # bvls rounds: what it leaves at its bound may be 1e-17 below it.
     least = np.where(np.arange(size) < entries.stop, 0.0, -np.inf if design.from_sources else 0.0)
     solution = np.maximum(lsq_linear(scaled, target, bounds=(least, np.inf), method="bvls").x, least) * unit
     inverse = solve_triangular(np.linalg.qr(scaled, mode="r"), np.eye(size))

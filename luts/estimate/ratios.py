@@ -431,7 +431,7 @@ disturbance does not open the gate for the next; and a machine that has become q
 soon."""
 
 MIN_SCORES = 19
-"""With fewer scores their 95 % rank lies beyond the largest, and the interval is Student's. His t needs no
+"""With fewer scores their 95 % rank exceeds their number, and the interval is Student's. His t needs no
 assumed size of the scores: one that is wrong by a factor of two either way would make the second to tenth
 interval contain 0 in 85 % or in all batches."""
 

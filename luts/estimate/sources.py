@@ -34,7 +34,7 @@ DROP_LOG = 1.0
 """Some of several sources are dropped where the rows are e times likelier without them; a smaller difference
 says nothing."""
 KEEP_LOG = 2.0
-"""Any are kept only where the rows are e^2 times likelier with them than by physics (positive evidence: Kass
+"""Any are used only where the rows are e^2 times likelier with them than by physics (positive evidence: Kass
 and Raftery 1995, JASA 90(430)): three rows fit even shuffled entries now and then."""
 
 FILLED_SD = 0.15
@@ -179,7 +179,7 @@ def _source_errors(
 ) -> Floats:
     """Return (2, k) errors of the mean of scaled entries (s, k): independent, and what correlation adds.
 
-    The second is to be added in squares if the sources err together. Which it is can't be told: LUTs of a
+    The second is to be added in squares if the sources err together. The data cannot decide: LUTs of a
     space are mostly measured by the same networks, and where those are uninformative all rest on the same
     physics. In simulations predictions were better by the first; with four sources of 20 networks each the
     first alone held 85 % of the true entries in 95 % intervals.
@@ -229,13 +229,13 @@ def choose_sources(
         scale, deviations = learn_deviations(exact)
         return MarginalLikelihood(exact, scale).evidence(deviations) / 2
 
-    kept, left, dropped = list(sources), list(sources), dict[str, float]()
-    best = cost(kept) if kept else 0.0
+    used, left, dropped = list(sources), list(sources), dict[str, float]()
+    best = cost(used) if used else 0.0
     while left:
         smaller = [[other for other in left if other is not one] for one in left]
         least, left = min(((cost(rest), rest) for rest in smaller), key=lambda priced: priced[0])
         gain = best - least
         if gain >= (DROP_LOG if left else -KEEP_LOG):
-            dropped |= {source.name: gain for source in kept if source not in left}
-            kept, best = left, least
-    return kept, dropped
+            dropped |= {source.name: gain for source in used if source not in left}
+            used, best = left, least
+    return used, dropped

@@ -270,7 +270,7 @@ def half_width(measured: Sequence[float], predicted: Sequence[float], level: flo
     """Return the relative half-width q of an interval that holds a new measurement with probability >= level.
 
     The interval is predicted * (1 +- q). The score is |measured - predicted| / predicted; q is its ceil((n +
-    1) level)-th smallest value. With fewer than level / (1 - level) held-out models that rank lies beyond n,
+    1) level)-th smallest value. With fewer than level / (1 - level) held-out models that rank exceeds n,
     q would be infinite: None.
     """
     truth = np.asarray(measured, dtype=np.float64)

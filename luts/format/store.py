@@ -312,7 +312,7 @@ class LutStore:
         """Make a version the one that its name means.
 
         Raises:
-            UsageError: it lies outside of the store.
+            UsageError: the path is outside the store.
             StorageError: the file system refuses.
         """
         write_text(self.roots[0] / self._listed(ref).name / PIN_FILE, f"v{ref.version}\n")
@@ -326,7 +326,7 @@ class LutStore:
         """Remove a version, and the pin on it. A note stays, so that no later LUT gets its number.
 
         Raises:
-            UsageError: it is part of the package, or lies outside of the store.
+            UsageError: it is part of the package, or outside the store.
             StorageError: the file system refuses.
         """
         listed = self._listed(ref)

@@ -187,9 +187,9 @@ def output_of_class(
     if outputs == len(classes):
         return np.arange(outputs)
     beyond = f", labels go beyond them up to {len(classes) - 1}" if outputs < len(classes) else ""
-    said = f", --classes {named.given} has {len(named.names)} names" if named else ""
+    names_note = f", --classes {named.given} has {len(named.names)} names" if named else ""
     raise UsageError(
-        f"{what} has {outputs} outputs and {source} {len(classes)} classes{beyond}{said}; say which output is "
-        f"which with --classes {IMAGENET_CLASSES} (folders named n01440764 ...), or a file with a name per line",
+        f"{what} has {outputs} outputs and {source} {len(classes)} classes{beyond}{names_note}; name the outputs "
+        f"with --classes {IMAGENET_CLASSES} (folders named n01440764 ...), or a file with a name per line",
         code="class_mismatch",
     )

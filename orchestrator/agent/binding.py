@@ -1,6 +1,6 @@
 """ExecuTorch called through its Python binding: without native calls, and to trace operations.
 
-The interpreter's and the binding's own work, including a redirection of stdout and stderr in every call, lies
+The interpreter's and the binding's own work, including a redirection of stdout and stderr in every call, is
 between the two readings of the clock: microseconds, which matter for networks of a fraction of a millisecond.
 
 The compiled bindings are imported directly, after torch, whose libraries they need. `portable_lib` would
@@ -65,12 +65,14 @@ def _events(events: Iterable[Any]) -> Iterable[tuple[str, int | None, int]]:
 
 
 def _faster_half(runs: Sequence[Sequence[tuple[str, int | None, int]]]) -> list[TracedOperation]:
-    kept = sorted(runs, key=lambda run: run[-1][2])[: (len(runs) + 1) // 2]
-    if not kept:
+    fastest = sorted(runs, key=lambda run: run[-1][2])[: (len(runs) + 1) // 2]
+    if not fastest:
         return []
     return [
-        TracedOperation(name=same[0][0][:256], call=same[0][1], ns=sum(ns for _, _, ns in same) / len(kept))
-        for same in zip(*kept, strict=True)
+        TracedOperation(
+            name=same[0][0][:256], call=same[0][1], ns=sum(ns for _, _, ns in same) / len(fastest)
+        )
+        for same in zip(*fastest, strict=True)
         if same[0][0]
     ]
 

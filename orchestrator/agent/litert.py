@@ -39,10 +39,10 @@ class LiteRtModel:
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         """Return a call that sets the inputs of the next execution."""
         require_inputs(self.inputs, arrays)
-        kept = [np.array(array, order="C") for array in arrays]
+        contiguous = [np.array(array, order="C") for array in arrays]
 
         def set_inputs() -> None:
-            for index, array in zip(self._input_ids, kept, strict=True):
+            for index, array in zip(self._input_ids, contiguous, strict=True):
                 self._interpreter.set_tensor(index, array)
 
         return set_inputs

@@ -102,12 +102,12 @@ class ModelStore:
             ((path, path.stat()) for path in self._root.iterdir() if not path.name.startswith(".")),
             key=lambda item: item[1].st_mtime_ns,
         )
-        kept_bytes = sum(stat.st_size for path, stat in files if path.name in keep)
-        if kept_bytes + size_bytes > self._max_bytes:
+        loaded_bytes = sum(stat.st_size for path, stat in files if path.name in keep)
+        if loaded_bytes + size_bytes > self._max_bytes:
             raise OpError(
                 "storage_full",
                 f"{size_bytes} bytes do not fit: the store holds at most {self._max_bytes} and loaded models "
-                f"take {kept_bytes}; unload models or start the agent with a larger store",
+                f"take {loaded_bytes}; unload models or start the agent with a larger store",
             )
         used_bytes = sum(stat.st_size for _, stat in files)
         for path, stat in files:

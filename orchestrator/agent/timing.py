@@ -206,7 +206,7 @@ def time_schedule(
     clock: Callable[[], int],
     options: TimingOptions | None = None,
 ) -> np.ndarray:
-    """Return nanoseconds [rounds, calls] as big-endian u64; only a model's `execute` lies between two clock reads.
+    """Return nanoseconds [rounds, calls] as big-endian u64; only a model's `execute` runs between two clock reads.
 
     The clock is not read if the models' runtime times them itself, a round at a time.
 

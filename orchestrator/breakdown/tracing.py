@@ -120,12 +120,12 @@ def trace_network(device: Device, variant: Variant, artifact: Artifact) -> Attri
 
 
 def _run(
-    device: Device, variant: Variant, network: ModelFile, beside: Sequence[RooflineKernel]
+    device: Device, variant: Variant, network: ModelFile, kernels: Sequence[RooflineKernel]
 ) -> tuple[list[float], Sequence[TracedOperation]]:
     """Return milliseconds of the network, traced network and kernels, called in random order; and the trace."""
     link = DeviceConnection(device, variant.runtime, variant.load_options)
-    files = [network, network, *(kernel.file for kernel in beside)]
-    options = [link.options, {**link.options, "trace": True}, *(link.options for _ in beside)]
+    files = [network, network, *(kernel.file for kernel in kernels)]
+    options = [link.options, {**link.options, "trace": True}, *(link.options for _ in kernels)]
     try:
         handles = []
         for file, chosen in zip(files, options, strict=True):

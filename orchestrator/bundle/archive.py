@@ -199,7 +199,7 @@ def write_bundle(
         models: Model files by digest.
 
     Raises:
-        UsageError: `path` is a folder, or lies in a file.
+        UsageError: `path` is a folder, or inside a file.
         StorageError: The file cannot be written, or a model cannot be read.
         InvalidArtifactError: Plan or script are too large.
     """

@@ -1,7 +1,7 @@
 """The journal that an agent leaves of a bundle: one JSON object a line, chained by digests.
 
 A line is `{"chain":"H","record":R}`: H is the SHA-256, in 64 hex digits, of the H of the line before (for the first
-line, of the bundle's digest) followed by the bytes of R. Whoever edits a line by hand breaks the chain.
+line, of the bundle's digest) followed by the bytes of R. Editing a line by hand breaks the chain.
 PROTOCOL.md, "Bundles", defines the format; the agents in Kotlin and Swift write it.
 """
 

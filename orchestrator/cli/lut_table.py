@@ -98,8 +98,8 @@ def _learned_from(lut: Lut) -> dict[str, str]:
     meta = lut.meta
     if not meta.sources:
         return {}
-    kept = [source for source in meta.sources if source.name not in meta.dropped_sources]
-    names = [f"{source.name} ({source.digest[:12]}, {source.measured})" for source in kept]
+    used = [source for source in meta.sources if source.name not in meta.dropped_sources]
+    names = [f"{source.name} ({source.digest[:12]}, {source.measured})" for source in used]
     lines = {"learned from": ", ".join(names) or "no other LUT: the measurements support none"}
     shares = [entry.measured_share for entry in lut.entries if entry.measured_share is not None]
     if shares:

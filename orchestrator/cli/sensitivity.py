@@ -37,10 +37,10 @@ def sensitivity_command(options: SensitivityOptions, as_json: JsonOption = False
         return
     rows = [row.to_dict() for row in result.rows]
     emit_rows(f"{options.images} {options.split} images of {options.data}", _COLUMNS, rows, False)
-    kept = " ".join(result.recipe.fp32)
+    fp32 = " ".join(result.recipe.fp32)
     tell(
-        f"stays fp32: {kept}"
-        if kept
+        f"stays fp32: {fp32}"
+        if fp32
         else f"int8 loses no more than {options.within:g} points of top-1: use it for the whole network"
     )
     tell("simulated in PyTorch on few images; bench eval --precision mixed evaluates the exported program")

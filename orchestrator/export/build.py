@@ -66,7 +66,7 @@ def export_spec(
     check_paths(spec.name, module, spec.fp32)
     images = read_images(Path(spec.calibration_path), inputs) if spec.calibration else None
     if images is not None:
-        inputs = (next(filled(images, spec.batch)),)  # noise lies outside of ranges that are those of images
+        inputs = (next(filled(images, spec.batch)),)  # noise is outside the ranges calibrated on images
 
     def write(path: Path) -> Report:
         export = _Export(

@@ -187,9 +187,9 @@ class Slowdown:
                 f"while slow ({100 * self.rise:+.0f} %), {100 * self.slow_share:.0f} % of the time, "
                 f"{self.last_ms:.3f} ms at the end"
             )
-        return f"{verdict}; {self._told()}"
+        return f"{verdict}; {self._changes()}"
 
-    def _told(self) -> str:
+    def _changes(self) -> str:
         if self.signs:
             return "the device reported: " + ", ".join(self.signs)
         if self.silent:

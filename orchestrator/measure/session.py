@@ -49,7 +49,7 @@ class Measurement:
     """Result of a measurement: ratios of all models to the reference, and the reference's quiet latency.
 
     Attributes:
-        hello: What the agent said about itself and the device.
+        hello: The agent's description of itself and the device.
         header: The journal's first record.
         estimation: Estimates from all samples.
         batches_kept, batches_rejected: Numbers of batches by verdict.
@@ -263,7 +263,7 @@ def measure_with(
     Args:
         executor: The device or fleet.
         log: The open journal.
-        hello: What one of its devices said.
+        hello: Description of one of its devices.
         model_set: The models.
         policy: How models are measured.
         options: When measuring ends, and whom it notifies.

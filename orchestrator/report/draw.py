@@ -340,5 +340,5 @@ def make_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: tuple[int, ...] = (0,)
 ) -> Table:
     """Return a table of the first `MAX_TABLE_ROWS` rows."""
-    kept = tuple(tuple(row) for row in rows[:MAX_TABLE_ROWS])
-    return Table(tuple(headers), kept, text_columns, len(rows) - len(kept))
+    shown = tuple(tuple(row) for row in rows[:MAX_TABLE_ROWS])
+    return Table(tuple(headers), shown, text_columns, len(rows) - len(shown))

@@ -243,7 +243,7 @@ def agreement(inputs: ReportInputs) -> Section | None:
     if inputs.validation:
         parts.append(
             f"The noise floor of the validation was {100 * inputs.validation.noise_floor:.2f} %; "
-            f"{100 * inputs.validation.coverage:.0f} % of its measurements lie inside their predicted intervals."
+            f"{100 * inputs.validation.coverage:.0f} % of its measurements are inside their predicted intervals."
         )
     parts.append("Vertical lines are the predictions' intervals, horizontal ones those of the measurements.")
     rows = [

@@ -120,9 +120,9 @@ class GrowingPlan:
         """Choose the most informative further networks; None if no more are wanted or available."""
         if not self._left:
             return None
-        kept = sources_that_fit(self.plan, self.files, self._sources, estimation)
+        fitting = sources_that_fit(self.plan, self.files, self._sources, estimation)
         failed = {model.model_id for model in self.plan.models} - estimation.ratios.ratios.keys()
-        expectation = replace(self._expectation, sources=kept)
+        expectation = replace(self._expectation, sources=fitting)
         networks = next_networks(self.plan, expectation, failed, min(self._step, self._left))
         made = self._exported(networks)
         networks = [network for network in networks if network.model_id in made]
@@ -130,7 +130,7 @@ class GrowingPlan:
             self._left = 0
             return None
         wide = "not known" if half_width is None else f"within {100 * half_width:.2f} %"
-        by = ", ".join(source.name for source in kept) or "physics alone, no source fits"
+        by = ", ".join(source.name for source in fitting) or "physics alone, no source fits"
         reason = f"predictions {wide}; these take most off the rest of their error, by {by}"
         self._progress(Note(f"{len(networks)} more networks, {reason}"))
         models = [

@@ -271,9 +271,11 @@ class PlannedProfile:
 
 def _compiling(planned: PlannedProfile) -> str:
     if planned.compile_s is None:
-        return "seconds to minutes for one, beside the minutes of measuring; known once such a device has run some"
+        return (
+            "seconds to minutes per model, in addition to measuring; known after a first run on such a device"
+        )
     return (
-        f"about {_minutes(planned.compile_s)} minutes beside those of measuring, by {planned.first_loads} first "
+        f"about {_minutes(planned.compile_s)} minutes in addition to measuring, by {planned.first_loads} first "
         "loads of earlier runs"
     )
 

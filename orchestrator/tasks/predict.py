@@ -55,8 +55,8 @@ def predict(
     }
     for classes in luts:
         luts[classes] = with_classifier_prices(lut, classes)
-        if said := classifier_note(lut, luts[classes], classes):
-            progress(Note(said))
+        if note := classifier_note(lut, luts[classes], classes):
+            progress(Note(note))
     return {
         name: _predicted(luts.get(network.classes, lut) if isinstance(network, Arch) else lut, name, network)
         for name, network in sized.items()

@@ -136,8 +136,8 @@ def _finished(run: Run, reuse: bool, store: LutStore, policy: Policy) -> Profile
 
 
 def _learning(sources: Sources) -> str:
-    told = f"learning from {', '.join(sources.names)} too"
-    return told if sources.named else f"{told}, the best LUT at hand; --from none makes one from scratch"
+    text = f"learning from {', '.join(sources.names)} too"
+    return text if sources.named else f"{text}, the best LUT at hand; --from none makes one from scratch"
 
 
 def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> GroundTruthComparison | None:

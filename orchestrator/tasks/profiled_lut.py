@@ -84,14 +84,14 @@ def lut_of(
         cores=tuple(sorted(seen.cores)),
         input_buffers=tuple(sorted(seen.input_buffers)),
         units=_units(measurement.estimation),
-        reference_usage=_told(measurement.usages.get(header.reference_id)),
+        reference_usage=_usage_fields(measurement.usages.get(header.reference_id)),
         sources=sources.stored_for(features) if sources else (),
     )
     able = [model for model in plan.models if model.model_id not in measurement.failures]
     placed = measurement.placements
     models = [_model_spec(model, files[model.model_id], measurement.failures, placed) for model in able]
-    kept = measurement.estimation.without(measurement.failures)
-    return build_lut(inputs, models, kept, features)
+    valid = measurement.estimation.without(measurement.failures)
+    return build_lut(inputs, models, valid, features)
 
 
 def space_keys(plan: Plan) -> list[str]:
@@ -108,7 +108,7 @@ def _units(estimation: LatencyEstimates) -> tuple[UnitSegments, ...]:
     return tuple(UnitSegments(unit=unit, sessions=tuple(places[unit])) for unit in sorted(places))
 
 
-def _told(usage: Usage | None) -> dict[str, float]:
+def _usage_fields(usage: Usage | None) -> dict[str, float]:
     columns = usage.columns() if usage else {}
     return {name: value for name, value in columns.items() if value is not None}
 

@@ -1,4 +1,4 @@
-"""Trained supernets as tasks use them: opened for evaluation, their scope, and where their results are kept."""
+"""Trained supernets as tasks use them: opened for evaluation, their scope, and where their results are stored."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_scope(arch: Arch, supernet: Path, info: CheckpointInfo) -> None:
         return
     if excluded := info.scope.excluded_property(arch):
         raise UsageError(
-            f"{arch.space} with {excluded} lies outside of what {supernet} was trained on: {info.scope}; "
+            f"{arch.space} with {excluded} is outside of what {supernet} was trained on: {info.scope}; "
             "choose another, or add --outside, but expect low accuracy",
             code="outside_scope",
         )
@@ -58,7 +58,7 @@ def open_evaluator(
 
 @dataclass(frozen=True)
 class Notes:
-    """Where results about a supernet are kept: its folder, or the cache where that is read-only.
+    """Where results about a supernet are stored: its folder, or the cache where that is read-only.
 
     Attributes:
         folder: Gets new results.
@@ -84,7 +84,7 @@ class Notes:
         if all(os.access(place, os.W_OK, effective_ids=True) for place in places if place.exists()):
             return cls(supernet)
         folder = default_root() / "supernets" / weights_sha256
-        progress(Note(f"note: {supernet} is read-only; results about it are kept in {folder}"))
+        progress(Note(f"note: {supernet} is read-only; results about it are stored in {folder}"))
         return cls(folder, supernet)
 
     def file(self, name: str) -> Path:

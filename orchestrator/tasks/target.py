@@ -49,7 +49,7 @@ class DeviceOptions:
     Attributes:
         device: `host`, a phone's name (`iphone13`) or serial, or `simulated[:SCENARIO]`.
         agent: Language of the host's agent; phones have their own.
-        allow: Conditions that an agent is told to ignore (`caveats` of PROTOCOL.md).
+        allow: Conditions that an agent ignores (`caveats` of PROTOCOL.md).
         app: The benchmark app's file (.apk, .ipa) to install on the phone first; None to use the installed one.
         fixed_performance: Whether an Android phone runs in its fixed performance mode meanwhile.
         say: Called with what is waited for, a line.

@@ -86,8 +86,8 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
         progress(Note(_unlike(ref, table)))
     if classes is not None:
         priced = with_classifier_prices(table, classes)
-        if said := classifier_note(table, priced, classes):
-            progress(Note(said))
+        if note := classifier_note(table, priced, classes):
+            progress(Note(note))
         table = priced
     archs = fresh_archs(covered_space(table, classes), table, options.count, options.seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}

@@ -187,7 +187,7 @@ class Study:
 
 
 class Strategy(ABC):
-    """Proposes architectures, a generation at a time, and is told their accuracies; created for each search.
+    """Proposes architectures, a generation at a time, and receives their accuracies; created for each search.
 
     Attributes:
         study: The search so far, and means to draw and to breed.

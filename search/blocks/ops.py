@@ -2,7 +2,7 @@
 
 A block lists its operations once (`BlockSpec.ops`). Its parameters, multiply-accumulates, activation traffic
 and peak activation memory are sums and maxima over that list. Kinds, shapes, kernels, groups and weights are
-listed too, for whoever predicts latency.
+listed too, for latency predictions.
 
 Conventions, for batch 1:
     - BN and the activation after a convolution or linear layer run in place; they are not operations.

@@ -313,20 +313,20 @@ def _objects(rows: list[Mapping[str, Any]], labels: Mapping[int, int], height: i
     boxes = np.asarray([row["bbox"] for row in rows], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes = np.clip(boxes, 0, np.asarray([width, height, width, height], np.float32))
-    kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1))
+    valid = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1))
     extent = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     return Objects(
-        boxes[kept],
-        np.asarray([labels[rows[i]["category_id"]] for i in kept], np.int64),
-        np.asarray([rows[i].get("iscrowd", 0) for i in kept], bool),
-        np.asarray([rows[i].get("area") or extent[i] for i in kept], np.float32),
+        boxes[valid],
+        np.asarray([labels[rows[i]["category_id"]] for i in valid], np.int64),
+        np.asarray([rows[i].get("iscrowd", 0) for i in valid], bool),
+        np.asarray([rows[i].get("area") or extent[i] for i in valid], np.float32),
     )
 
 
 def _mask(
     name: str, rows: list[Mapping[str, Any]], labels: Mapping[int, int], height: int, width: int
 ) -> np.ndarray:
-    """Labels of pixels; where two objects lie over each other, and in crowds, `VOID`.
+    """Return the label of every pixel; `VOID` where two objects overlap and in crowds.
 
     As references/segmentation/coco_utils.py of torchvision makes them.
     """

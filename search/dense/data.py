@@ -56,7 +56,7 @@ def crop_boxes(image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tuple
         seed: Decides all randomness.
 
     Returns:
-        Image, boxes and labels of the crop, without objects whose centre lies outside.
+        Image, boxes and labels of the crop, without objects whose centre is outside.
     """
     height, width = image.shape[-2:]
     sample = {

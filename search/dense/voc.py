@@ -161,11 +161,11 @@ def _read_xml(path: Path) -> tuple[Objects, tuple[int, int]]:
     try:
         if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
             raise ValueError("it declares entities, which VOC's do not")
-        said = VOCDetection.parse_voc_xml(ElementTree.fromstring(data))["annotation"]
-        height, width = (int(said["size"][side]) for side in ("height", "width"))
+        annotation = VOCDetection.parse_voc_xml(ElementTree.fromstring(data))["annotation"]
+        height, width = (int(annotation["size"][side]) for side in ("height", "width"))
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             raise ValueError(f"an image of {width}x{height}; at most {MAX_SIDE} pixels")
-        given = said.get("object", [])
+        given = annotation.get("object", [])
         boxes = [_box(one, height, width) for one in given]
         labels = [
             CLASSES.index(one["name"]) + 1 if one["name"] in CLASSES else _no_class(one) for one in given
@@ -188,7 +188,7 @@ def _box(one: Mapping[str, Any], height: int, width: int) -> tuple[float, float,
     inside = left >= 1 - SLACK_PX and top >= 1 - SLACK_PX
     if not (inside and left < right <= width + SLACK_PX and top < bottom <= height + SLACK_PX):
         raise ValueError(
-            f"the box [{left:g}, {top:g}, {right:g}, {bottom:g}] lies outside of its image, {width}x{height}"
+            f"the box [{left:g}, {top:g}, {right:g}, {bottom:g}] is outside its image, {width}x{height}"
         )
     return max(0.0, left - 1), max(0.0, top - 1), min(right, width), min(bottom, height)
 

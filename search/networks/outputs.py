@@ -149,8 +149,8 @@ def _of_image(
     own, where = best[place, label], places[place, label]
     order = own.argsort(descending=True, stable=True)
     own, where, label = own[order], where[order], label[order] + 1
-    kept = non_maximum_suppression(boxes[where], label, overlap)[:most]
-    return Detections(boxes[where][kept], own[kept], label[kept])
+    chosen = non_maximum_suppression(boxes[where], label, overlap)[:most]
+    return Detections(boxes[where][chosen], own[chosen], label[chosen])
 
 
 def non_maximum_suppression(boxes: Tensor, labels: Tensor, overlap: float) -> Tensor:
@@ -158,7 +158,7 @@ def non_maximum_suppression(boxes: Tensor, labels: Tensor, overlap: float) -> Te
 
     A box is dropped if a box before it that stays, of its class, overlaps it by more than `overlap`.
     """
-    kept: list[Tensor] = []
+    selected: list[Tensor] = []
     for label in sorted(set(labels.tolist())):
         places = (labels == label).nonzero().flatten()
         shared = (intersection_over_union(boxes[places], boxes[places]) > overlap).cpu().numpy()
@@ -167,8 +167,8 @@ def non_maximum_suppression(boxes: Tensor, labels: Tensor, overlap: float) -> Te
             if alive[index]:
                 for other in shared[index, index + 1 :].nonzero()[0]:
                     alive[index + 1 + int(other)] = False
-        kept.append(places[torch.tensor(alive, device=places.device)])
-    return torch.cat(kept).sort().values if kept else labels.new_zeros(0, dtype=torch.long)
+        selected.append(places[torch.tensor(alive, device=places.device)])
+    return torch.cat(selected).sort().values if selected else labels.new_zeros(0, dtype=torch.long)
 
 
 @torch.no_grad()

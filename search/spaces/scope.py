@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from luts.format.lut import Lut
 
 BINS = 1024
-"""Fewest bins of the largest network's parameters; most draws by bins then lie in a typical range."""
+"""Fewest bins of the largest network's parameters; most draws by bins are then in a typical range."""
 
 BINS_OF_RANGE = 64
 """Bins within a narrow range, unless that needs more than `MOST_BINS` in all."""
@@ -154,7 +154,7 @@ class ParameterRangeSampler:
     """Draws architectures with `low` to `high` parameters, both included, however rare they are in the space.
 
     The remaining choices of stages are counted by their parameters in bins, rounded down, stage by stage from
-    the last. Draws by these counts that lie within the range are uniform among the architectures that do.
+    the last. Draws by these counts within the range are uniform among the architectures that do.
 
     Attributes:
         least: Fewest parameters of any architecture of the space.

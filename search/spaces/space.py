@@ -318,7 +318,7 @@ def _unpickle_space(cls: type[Space], pickled: bytes) -> Space:
 
 @dataclass(frozen=True)
 class Arch(BlockSequence):
-    """One member of a space, which it carries: whoever has it can make its blocks.
+    """One member of a space, which it references, so that its blocks can be built from it alone.
 
     Attributes:
         search_space: The space that it was made in, or a part of one. It says what the values mean and does

@@ -95,11 +95,11 @@ def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> Co
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         simulated=hello.device.simulated,
     )
-    beside = [name for name in subject.files if name != subject.reference_id]
+    others = [name for name in subject.files if name != subject.reference_id]
     try:
         with MeasurementLog(journal, header) as log:
             runner = BatchRunner(link, subject.files, log, POLICY, subject.seed, print)
-            ends = [runner.run(BatchKey(trial, 0, 0), beside) for trial in range(trials)]
+            ends = [runner.run(BatchKey(trial, 0, 0), others) for trial in range(trials)]
             estimation = log.estimation()
     finally:
         link.drop()

@@ -150,7 +150,9 @@ def relative_to_block(importances: Sequence[ChannelImportance]) -> dict[tuple[in
     return {(each.index, each.role): each.values.mean().item() / means[each.index] for each in importances}
 
 
-def kept_fractions(importances: Sequence[ChannelImportance], keep: float) -> dict[tuple[int, str], float]:
+def remaining_fractions(
+    importances: Sequence[ChannelImportance], keep: float
+) -> dict[tuple[int, str], float]:
     """Return the fraction of channels by block and role that remains when the least important are pruned.
 
     `keep`, above 0 and up to 1, is the fraction of all channels that remains, rounded to whole channels.
@@ -158,9 +160,9 @@ def kept_fractions(importances: Sequence[ChannelImportance], keep: float) -> dic
     if not 0 < keep <= 1:
         raise ValueError(f"cannot keep {keep} of all channels; give a fraction above 0 and up to 1")
     values = torch.cat([each.values for each in importances])
-    kept = torch.zeros(len(values), dtype=torch.bool)
-    kept[values.argsort(descending=True, stable=True)[: max(1, round(keep * len(values)))]] = True
-    pieces = torch.split(kept, [len(each.values) for each in importances])
+    selected = torch.zeros(len(values), dtype=torch.bool)
+    selected[values.argsort(descending=True, stable=True)[: max(1, round(keep * len(values)))]] = True
+    pieces = torch.split(selected, [len(each.values) for each in importances])
     return {
         (each.index, each.role): piece.double().mean().item()
         for each, piece in zip(importances, pieces, strict=True)

@@ -190,7 +190,7 @@ class AndroidDevice:
         first = not self.agent_starts
         load_s = self._client.load_left_s if self._client is not None else 0.0
         deadline_s = _clock() + (BUSY_TIMEOUT_S if first else max(_STALE_TIMEOUT_S, load_s))
-        silences, said = 0, False
+        silences, reported = 0, False
         while True:
             try:
                 return self._connect_agent(link)
@@ -203,9 +203,9 @@ class AndroidDevice:
                     return None
                 if first and _clock() >= deadline_s:
                     raise
-                if first and not said:
+                if first and not reported:
                     say_busy(self._say, self._phone.title)
-                    said = True
+                    reported = True
             if _clock() >= deadline_s:
                 return None
             _sleep(_POLL_S)

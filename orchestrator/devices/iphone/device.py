@@ -266,7 +266,7 @@ class IphoneDevice:
 
     def _connect_agent(self) -> AgentClient | None:
         """Connect with our token; return None if no agent answers, or one with another token."""
-        start_s, said = time.monotonic(), False
+        start_s, reported = time.monotonic(), False
         while True:
             sock = self._driver.open_socket(self._state.udid, PHONE_PORT)
             if sock is None:
@@ -278,9 +278,9 @@ class IphoneDevice:
                     return None
                 if error.code != "busy" or time.monotonic() - start_s > BUSY_TIMEOUT_S:
                     raise
-                if not said:
+                if not reported:
                     say_busy(self._access.say, self._title)
-                said = True
+                reported = True
             except AgentLostError:
                 if not self._is_attached():
                     raise PhoneGoneError(

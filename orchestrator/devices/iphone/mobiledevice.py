@@ -64,7 +64,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     ),
     (
         (pmd.UserDeniedPairingError,),
-        "was told not to trust this computer: unplug it, plug it in again and tap Trust, then run the same command "
+        "does not trust this computer: unplug it, plug it in again and tap Trust, then run the same command "
         "again",
         "phone_not_trusting",
     ),

@@ -348,7 +348,7 @@ class Variant:
         target: ExecuTorch's delegate, Core ML's compute units, or `cpu`; empty for `simulated`, as the
             precision.
         precision: Precision of the computation; the default of runtime and delegate if empty.
-        threads: Threads of the runtime's pool, or simulated ones; 0 if the runtime chooses and can't be told
+        threads: Threads of the runtime's pool, or simulated ones; 0 if the runtime chooses and has no such option
             (iOS), and for Core ML.
         cores: Cores that the threads are pinned to (`4-8`); empty if the system chooses.
     """

@@ -283,7 +283,7 @@ def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = 
     compress = PASS_REGISTRY["compression::linear_quantize_weights"]
     compress.set_options([PassOption("config", weights), PassOption("joint_compression", False)])
     passes.append(compress)
-    # One conversion for all passes; coremltools' own functions convert anew for weights, a third of the time.
+    # One conversion for all passes; coremltools' own functions convert again for weights, a third of the time.
     return utils._apply_graph_pass(model, passes, spec_version=coremltools.target.iOS17, skip_model_load=True)
 
 

@@ -56,9 +56,9 @@ def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
                 f"litert-torch has not converted this model in {TIMEOUT_S:.0f} s", code="export_timeout"
             ) from None
         if ended.returncode:
-            said = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
+            message = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
             raise BlocktimeError(
-                f"LiteRT can't express this model: {said[0][:300]}", code="unsupported_operator"
+                f"LiteRT can't express this model: {message[0][:300]}", code="unsupported_operator"
             )
         return converted.read_bytes()
 

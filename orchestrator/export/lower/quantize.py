@@ -121,12 +121,13 @@ def _config(images: Tensor | None) -> QuantizationConfig:
 def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
     """Return whether an operation is called neither in LayerNorm nor in one of these modules."""
     name = f"{LinearLayerNorm.__module__}.{LinearLayerNorm.__qualname__}"
-    kept = tuple(f"{path}." for path in fp32)
+    excluded = tuple(f"{path}." for path in fp32)
 
     def outside(node: fx.Node) -> bool:
         modules = node.meta.get("nn_module_stack", {}).values()
         return not any(
-            kind == name or kind is LinearLayerNorm or f"{path}.".startswith(kept) for path, kind in modules
+            kind == name or kind is LinearLayerNorm or f"{path}.".startswith(excluded)
+            for path, kind in modules
         )
 
     return outside

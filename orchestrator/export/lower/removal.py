@@ -163,7 +163,7 @@ def _instead(node: Node, group: Group) -> Node | None:
     name = base_name(str(getattr(node.target, "__name__", node.target)))
     match group.kind:
         case "elementwise":
-            return _kept_operand(node, same)
+            return _latest_operand(node, same)
         case "reshape" if name in _MOVES:
             return given[0] if given else None
         case "reshape":
@@ -173,13 +173,13 @@ def _instead(node: Node, group: Group) -> Node | None:
     return next((x for x in reversed(given) if len(_shape(x) or ()) == len(shape)), None)
 
 
-def _kept_operand(node: Node, same: Sequence[Node]) -> Node | None:
+def _latest_operand(node: Node, same: Sequence[Node]) -> Node | None:
     """Return the operand that replaces an operation: the latest, if all others are used elsewhere."""
     if not same:
         return None
-    kept = max(same)
-    dropped = [x for x in node.all_input_nodes if x is not kept and _is_value(x)]
-    return kept if all(len(x.users) > 1 for x in dropped) else None
+    latest = max(same)
+    dropped = [x for x in node.all_input_nodes if x is not latest and _is_value(x)]
+    return latest if all(len(x.users) > 1 for x in dropped) else None
 
 
 def _is_value(node: Node) -> bool:

@@ -31,11 +31,11 @@ class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 
     def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[Any], Any]:
         """Return the operators to keep whole; no check is needed if all nodes pass it."""
-        kept, supported = super().ops_to_not_decompose(ep)
-        nodes = [node for node in ep.graph.nodes if node.op == "call_function" and node.target in kept]
+        preserved, supported = super().ops_to_not_decompose(ep)
+        nodes = [node for node in ep.graph.nodes if node.op == "call_function" and node.target in preserved]
         if nodes and all(supported(node) for node in nodes):
             return list(dict.fromkeys(node.target for node in nodes)), None
-        return kept, supported
+        return preserved, supported
 
     def partition(self, exported_program: ExportedProgram) -> Any:
         # Each of 17 passes deep-copies the chain of all earlier ones for every node.

@@ -214,7 +214,7 @@ def cut(
     Args:
         recorded: The graph of the module's one delegate.
         arguments: Constants that the program passes to it.
-        units: Units in order of execution; other parts of the module may lie between them.
+        units: Units in order of execution; other parts of the module may be between them.
         tensors: Tensors of the module as it was lowered (BN folded), by name; different ones in each unit.
 
     Raises:

@@ -123,15 +123,15 @@ def disjoint(slices: Iterable[Slice]) -> tuple[Slice, ...]:
     """
     apart: dict[str, list[Slice]] = {}
     for part in slices:
-        kept = apart.setdefault(part.source, [])
+        distinct = apart.setdefault(part.source, [])
         pieces = [part.index]
-        for other in kept:
+        for other in distinct:
             pieces = [rest for piece in pieces for rest in _without(piece, other.index)]
         if pieces == [part.index]:
-            kept.append(part)
+            distinct.append(part)
         else:
-            kept += [replace(part, shape=_sides(piece), index=piece) for piece in pieces]
-    return tuple(part for kept in apart.values() for part in kept)
+            distinct += [replace(part, shape=_sides(piece), index=piece) for piece in pieces]
+    return tuple(part for distinct in apart.values() for part in distinct)
 
 
 def _sides(box: tuple[slice, ...]) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ class Sizes:
         `stage_weights`: of each number of stages that the space has, in proportion; none for equally often.
 
         Raises:
-            UsageError: no architecture lies within; says what the space has.
+            UsageError: No architecture is within the range; the message lists what the space has.
         """
         self.space, self.within = space, within
         self._weights = dict(zip(space.stage_counts, stage_weights, strict=True)) if stage_weights else {}
@@ -212,7 +212,7 @@ def get_sampler(
         params_weights: For `balanced` alone, likewise of ranges of parameters.
 
     Raises:
-        UsageError: no architecture lies within.
+        UsageError: No architecture is within the range.
     """
     if only is not None:
         return One(only)

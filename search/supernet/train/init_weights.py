@@ -184,7 +184,7 @@ def _check_trained(source: str, given: Supernet, info: CheckpointInfo, only: Arc
         own = only.with_classes(len(info.classes)).with_resolution(info.scope.resolutions[0])
         if excluded := info.scope.excluded_property(own):
             raise UsageError(
-                f"--init {source}: {only.space} with {excluded} lies outside of what the supernet was trained on: "
+                f"--init {source}: {only.space} with {excluded} is outside of what the supernet was trained on: "
                 f"{info.scope}; choose another network",
                 code="outside_scope",
             )

@@ -106,12 +106,12 @@ class PlainSgd:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Momentum under flat names, for a checkpoint; 0 where there is none yet: torch goes on alike."""
-        kept = {name: self._sgd.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        momenta = {name: self._sgd.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
         return {
             f"{name}:momentum": torch.zeros_like(self.parameters[name], requires_grad=False)
             if buffer is None
             else buffer
-            for name, buffer in kept.items()
+            for name, buffer in momenta.items()
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -217,7 +217,9 @@ class SlicedAdamW:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return the whole state under flat names, for a checkpoint."""
-        return {f"{name}:{key}": value for name, kept in self.state.items() for key, value in kept.items()}
+        return {
+            f"{name}:{key}": value for name, tensors in self.state.items() for key, value in tensors.items()
+        }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state_tensors` gave.

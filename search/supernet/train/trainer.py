@@ -102,7 +102,7 @@ class Trainer(Generic[BatchT, InfoT]):
         """Run one optimizer step.
 
         Args:
-            stop: Whether this process was interrupted; all processes are told.
+            stop: Whether this process was interrupted; the flag is shared with all processes.
         """
         task, step = self.task, self.step
         task.start_step(step)

@@ -25,4 +25,4 @@ def test_compiling_has_minutes_where_earlier_runs_saw_some(tmp_path: Path) -> No
         "12 models are compiled for the neural engine on the device, once each: seconds to"
     )
     known = replace(plain, compiled=12, compile_s=480.0, first_loads=3).facts()["first loads"]
-    assert known.endswith("about 8.0 minutes beside those of measuring, by 3 first loads of earlier runs")
+    assert known.endswith("about 8.0 minutes in addition to measuring, by 3 first loads of earlier runs")

@@ -97,7 +97,7 @@ def test_a_recipe_that_trains_nothing_of_the_space_is_refused_in_one_line(change
 def test_a_checkpoint_says_its_scope_and_eval_stays_within(folder):
     assert read_info(folder).scope == scope_of(PART, NANO)
     for arch, why in ((LARGE, f"{LARGE.params():,} parameters"), (SHORT, "3 stages")):
-        with pytest.raises(UsageError, match=f"with {why} lies outside.*--outside") as caught:
+        with pytest.raises(UsageError, match=f"with {why} is outside.*--outside") as caught:
             evaluate(EvalOptions(arch=arch, supernet=folder))
         assert "\n" not in str(caught.value)
     assert 0 <= evaluate(EvalOptions(arch=INSIDE, supernet=folder)).metrics["top1"] <= 1
@@ -109,7 +109,7 @@ def test_a_network_outside_is_measured_on_demand_alone(folder, tmp_path):
     command = ("measure", "--device", "simulated", "--arch", tmp_path / "large.json", "--supernet", folder)
     done = CliRunner().invoke(app, [*map(str, command)])
     assert isinstance(done.exception, UsageError)
-    assert "lies outside of what" in str(done.exception)
+    assert "is outside of what" in str(done.exception)
     done = CliRunner().invoke(app, [*map(str, command), "--outside", "--json"])
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["models"][0]["params"] == LARGE.params()

@@ -67,7 +67,7 @@ def test_accuracies_of_a_read_only_supernet_go_to_the_cache_and_those_it_has_are
     lines = [json.loads(line)["arch"] for line in mine.read_text().splitlines()]
     assert lines == [arch.to_json() for arch in ARCHS[1:]]
     assert [str(note) for note in told] == [
-        f"note: {shared} is read-only; results about it are kept in {mine.parent}"
+        f"note: {shared} is read-only; results about it are stored in {mine.parent}"
     ] * 2
 
 

@@ -11,8 +11,8 @@ from tools.studies.network_analysis import (
     ChannelImportance,
     attention_maps,
     head_similarity,
-    kept_fractions,
     relative_to_block,
+    remaining_fractions,
     taylor_importance,
 )
 
@@ -79,11 +79,11 @@ def test_importance_is_the_slope_of_the_loss():
         assert found[place][2].item() == pytest.approx(abs(slope), rel=1e-3, abs=1e-9)
 
 
-def test_kept_fractions_and_relative_importance_by_hand():
+def test_remaining_fractions_and_relative_importance_by_hand():
     found = [
         ChannelImportance(3, "q", torch.tensor([1.0, 3.0])),
         ChannelImportance(3, "v", torch.tensor([8.0, 4.0])),
         ChannelImportance(5, "ffn", torch.tensor([5.0, 2.0, 0.5, 0.5])),
     ]
     assert relative_to_block(found) == {(3, "q"): 0.5, (3, "v"): 1.5, (5, "ffn"): 1}
-    assert kept_fractions(found, 0.5) == {(3, "q"): 0.5, (3, "v"): 1, (5, "ffn"): 0.25}
+    assert remaining_fractions(found, 0.5) == {(3, "q"): 0.5, (3, "v"): 1, (5, "ffn"): 0.25}

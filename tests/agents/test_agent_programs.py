@@ -29,7 +29,7 @@ from tests.support.tiny_model import Exported
 
 
 @pytest.mark.parametrize("language", BUILT)
-def test_stands_for_a_phone_where_told_to(language: str, tmp_path: Path) -> None:
+def test_stands_for_a_configured_phone(language: str, tmp_path: Path) -> None:
     require_built(language)
     options = ("--simulate", "Pixel 8")
     allowed = "debuggable_build,low_battery"
@@ -102,7 +102,7 @@ def test_foreground_agent_restarts_after_a_crash(
         (("--store", "s", "--port", "x"), "--port"),
     ],
 )
-def test_bad_options_are_told(language: str, options: tuple[str, ...], word: str, tmp_path: Path) -> None:
+def test_bad_options_are_reported(language: str, options: tuple[str, ...], word: str, tmp_path: Path) -> None:
     done = launched(language, tmp_path, *options, token="x")
     assert (done.returncode, done.stdout) == (2, "")
     assert word in done.stderr

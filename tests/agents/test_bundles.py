@@ -204,9 +204,9 @@ def test_ctrl_c_is_not_taken_for_the_end(program: AgentProgram, bundle: Path, tm
     ) as running:
         until(has_begun, 300)
         running.send_signal(signal.SIGINT)
-        said, _ = running.communicate(timeout=300)
+        reported, _ = running.communicate(timeout=300)
     assert running.returncode in (130, -signal.SIGINT)
-    assert said == b""
+    assert reported == b""
     assert b'"kind":"done"' not in journal.read_bytes()
     assert run(program, bundle).returncode == 0
 

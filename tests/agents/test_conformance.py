@@ -167,7 +167,7 @@ def test_refusals_tell_nothing_of_the_token(agent: Running) -> None:
         assert agent.token not in json.dumps(raw.ask(HELLO | {"token": agent.token[:-1]}))
 
 
-def test_a_second_client_is_told_busy(agent: Running) -> None:
+def test_second_client_is_answered_busy(agent: Running) -> None:
     with agent.raw() as first:
         for token in (agent.token, "wrong"):
             with Raw(agent.socket()) as second:
@@ -236,8 +236,8 @@ def test_failures_keep_the_connection(raw: Raw, exported: Exported) -> None:
         (run, b"", "unknown_handle"),
     ]:
         reply = raw.ask(header, payload)
-        told = {key: header[key] for key in header if key != "order"}
-        assert reply.get("error", {"code": "done"})["code"] == code, (told, reply)
+        reported = {key: header[key] for key in header if key != "order"}
+        assert reply.get("error", {"code": "done"})["code"] == code, (reported, reply)
         assert reply["id"] == header["id"]
         if code != "done":
             assert 0 < len(reply["error"]["message"]) <= 4096

@@ -60,7 +60,7 @@ def test_crashing_model_is_excluded(
 ) -> None:
     paths = {"reference": exported.path, "deadly": deadly, "good": exported.path}
     files = {name: ModelFile(path, file_digest(path)) for name, path in paths.items()}
-    told: list[str] = []
+    messages: list[str] = []
     with HostDevice(program, store_dir=tmp_path / "store", log_path=tmp_path / "log") as device:
         result = measure(
             device,
@@ -68,12 +68,12 @@ def test_crashing_model_is_excluded(
             ModelSet(files, "reference", "0" * 64, seed=1),
             tmp_path / "journal.jsonl",
             POLICY,
-            EngineOptions(budget_s=600.0, progress=lambda message, *_: told.append(message)),
+            EngineOptions(budget_s=600.0, progress=lambda message, *_: messages.append(message)),
         )
     assert set(result.failures) == {"deadly"}
     assert result.failures["deadly"] == "the agent crashed or hung 2 times out of 2 that it ran alone"
     assert set(result.estimates.ratios) == {"reference", "good"}
-    assert "the agent crashed or hung while loading deadly: trying that model alone" in told
+    assert "the agent crashed or hung while loading deadly: trying that model alone" in messages
     # At first, and after each death: one in the batch, two alone.
     assert device.agent_starts == 4
 

@@ -87,7 +87,7 @@ def test_a_thousand_strangers_do_not_disturb_the_client(agent: Running) -> None:
             assert not heard(connected[-1])
 
 
-def test_who_guesses_tokens_is_told_so_beside_others(agent: Running) -> None:
+def test_wrong_tokens_are_refused_next_to_other_clients(agent: Running) -> None:
     hello = encode_header({"id": 1, "op": "hello", "protocol": 1, "token": "guessed"})
     with strangers(agent, hello) as connected, agent.raw():
         answers = [sock.recv(1 << 12) for sock in connected[-3:]]

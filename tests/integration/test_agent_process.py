@@ -157,7 +157,7 @@ time.sleep(600)
     until(lambda: has_ended(agent_pid))
 
 
-def test_port_in_use_is_told(tmp_path: Path) -> None:
+def test_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         taken.listen()

@@ -52,16 +52,16 @@ def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
 
 
 def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
-    whole, said = exportable_files, "xnnpack cannot lower this model: no operator aten.roll"
+    whole, reported = exportable_files, "xnnpack cannot lower this model: no operator aten.roll"
 
     def refusing(variant, specs, *how):
-        refused = {name: said for name, spec in specs.items() if "mix.pool" in " ".join(spec.blocks)}
+        refused = {name: reported for name, spec in specs.items() if "mix.pool" in " ".join(spec.blocks)}
         files, artifacts, _ = whole(variant, {n: s for n, s in specs.items() if n not in refused}, *how)
         return files, artifacts, refused
 
     with mock.patch("orchestrator.tasks.blocks.exportable_files", refusing):
         result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
-    assert f"pool left out at 8 px: {said}" in result.stderr
+    assert f"pool left out at 8 px: {reported}" in result.stderr
     assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]
 
 

@@ -153,7 +153,7 @@ def test_no_calibration_images_is_one_line(spec, calibration, says, tmp_path) ->
         calibrated(spec, calibration, tmp_path)
 
 
-def test_images_that_do_not_fit_the_network_are_told(tmp_path) -> None:
+def test_images_that_do_not_fit_the_network_are_reported(tmp_path) -> None:
     spec = calibrated(SPEC, DIGITS, tmp_path)
     path = Path(spec.calibration_path)
     with pytest.raises(

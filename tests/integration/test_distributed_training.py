@@ -166,7 +166,7 @@ def test_a_killed_process_is_reported_and_the_run_resumes(environment, recipe, a
         for rank in range(2)
     ]
     try:
-        said = processes[0].communicate(timeout=300)[0]
+        reported = processes[0].communicate(timeout=300)[0]
         processes[1].wait(timeout=300)
     finally:
         for process in processes:
@@ -174,7 +174,7 @@ def test_a_killed_process_is_reported_and_the_run_resumes(environment, recipe, a
             process.wait()
     assert processes[1].returncode == -signal.SIGKILL
     assert processes[0].returncode == 1
-    lines = [line for line in said.splitlines() if line.startswith("RankLostError")]
+    lines = [line for line in reported.splitlines() if line.startswith("RankLostError")]
     assert len(lines) == 1
     assert "last checkpoint is whole, run the same command to resume" in lines[0]
     assert read_info(tmp_path).step == 2

@@ -46,7 +46,7 @@ def test_a_spliced_network_is_the_lowered_one_byte_for_byte(cache: ArtifactCache
     assert fragment_path(cache, WIDER).exists()
 
 
-def test_a_damaged_fragment_is_made_anew(cache: ArtifactCache) -> None:
+def test_a_damaged_fragment_is_made_again(cache: ArtifactCache) -> None:
     path = fragment_path(cache, WIDER)
     before = path.read_bytes()
     path.write_bytes(before[:-1])

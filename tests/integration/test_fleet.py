@@ -21,10 +21,10 @@ def places(tmp_path, monkeypatch):
 
 
 def test_units_share_a_profile_although_one_is_killed(tmp_path, capfd):
-    said = []
+    messages = []
 
     def watch(event):
-        said.append(str(event))
+        messages.append(str(event))
         if str(event).startswith("pass 2: measuring (0/"):
             assert kill_a_unit(random.Random(1))
 
@@ -32,7 +32,7 @@ def test_units_share_a_profile_although_one_is_killed(tmp_path, capfd):
     made = tried.made
     assert (tried.account.missing, tried.account.twice) == (0, 0)
     assert capfd.readouterr() == ("", "")
-    assert any("is out: its host was lost" in line for line in said), said
+    assert any("is out: its host was lost" in line for line in messages), messages
     lut = made.profile.lut
     records = read_log(made.profile.folder / "journal.jsonl")
     places = defaultdict(set)

@@ -136,7 +136,7 @@ def test_prediction_measurement_and_validation(home, profiled):
     )
 
 
-def test_a_self_test_of_this_machine_is_in_the_journal_whatever_it_says(home, monkeypatch):
+def test_host_self_test_is_in_the_journal(home, monkeypatch):
     """A machine that is busy may be refused; no other outcome is allowed."""
     monkeypatch.setenv("BLOCKTIME_RUNS", str(home / "tested"))
     archs = [home / f"tested{seed}.json" for seed in range(2)]

@@ -33,7 +33,7 @@ def test_peak_by_hand():
     assert peak_activation_bytes([block, FcHead(2, 8, 1000)]) == 4 * 1008
 
 
-def test_layers_run_beside_what_their_shell_holds():
+def test_layers_run_next_to_what_their_shell_holds():
     shell, layer = (
         parse_key("mvit.shell(c=8,d=8,patch=2)@8"),
         parse_key("mvit.layer(d=8,heads=2,head_dim=8,ratio=2,patch=2)@8"),

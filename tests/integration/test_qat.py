@@ -60,17 +60,17 @@ def test_a_network_is_fine_tuned_from_a_file_and_loads_again(arch, tmp_path) -> 
     module, _ = build_module(ExportSpec(arch.keys()))
     given = tmp_path / "given.safetensors"
     save_file(module.state_dict(), given)
-    told: list[str] = []
-    tuned = train_qat(options(arch, given, tmp_path / "qat"), lambda event: told.append(str(event)))
-    assert tuned.facts["steps"] == len(told) == 5
-    assert "loss" in told[-1]
+    messages: list[str] = []
+    tuned = train_qat(options(arch, given, tmp_path / "qat"), lambda event: messages.append(str(event)))
+    assert tuned.facts["steps"] == len(messages) == 5
+    assert "loss" in messages[-1]
     before, after = load_file(given), load_file(tuned.weights)
     assert {name: value.shape for name, value in after.items()} == {n: v.shape for n, v in before.items()}
     assert not torch.equal(after[next(iter(after))], before[next(iter(after))])
     again, _ = build_module(weighted(ExportSpec(arch.keys()), tuned.weights))
     assert not again.training
-    said = json.loads((tmp_path / "qat" / "qat.json").read_text())
-    assert said["recipe"]["epochs"] == 1
+    printed = json.loads((tmp_path / "qat" / "qat.json").read_text())
+    assert printed["recipe"]["epochs"] == 1
 
 
 def test_weights_that_do_not_fit_are_named(arch, tmp_path) -> None:

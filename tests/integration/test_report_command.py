@@ -22,7 +22,7 @@ def bench(tmp_path, monkeypatch):
     return run
 
 
-def test_a_run_gets_its_report_beside_it(tmp_path, bench) -> None:
+def test_a_run_gets_its_report_next_to_it(tmp_path, bench) -> None:
     write_run(tmp_path)
     assert bench("--run", "run") == "run/report.html"
     assert (tmp_path / "run" / "report.html").read_text().startswith("<!doctype html>")

@@ -136,7 +136,7 @@ def test_hostile_strings_stay_text(tmp_path) -> None:
     assert not any(name.startswith("on") for _, found in page.tags for name in found)
 
 
-def test_parts_that_do_not_belong_together_are_told(tmp_path) -> None:
+def test_parts_that_do_not_belong_together_are_reported(tmp_path) -> None:
     store = write_run(tmp_path)
     make_search("0" * 64).save(tmp_path / "run" / "search" / "result.json")
     page = Page(render(read_run(tmp_path / "run", store)))
@@ -176,8 +176,8 @@ def test_removals_and_the_prior_have_their_marks(tmp_path) -> None:
 
 
 def test_a_removal_that_moved_others_is_no_cost_and_says_so(tmp_path) -> None:
-    told = {"removal_ms": 7.5, "removal_ci_low": 7.0, "removal_ci_high": 8.0}
-    flagged = entry("conv(a)@8", "conv", ms=3.0, ci_high=4.0, migrated_operations=12, **told)
+    reported = {"removal_ms": 7.5, "removal_ci_low": 7.0, "removal_ci_high": 8.0}
+    flagged = entry("conv(a)@8", "conv", ms=3.0, ci_high=4.0, migrated_operations=12, **reported)
     page = page_of_lut(tmp_path / "moved", make_lut(entries=(flagged,)))
     text = Page(page).text
     assert "7.5000 (12 migrated)" in text

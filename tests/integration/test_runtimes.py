@@ -61,9 +61,9 @@ def device(tmp_path: Path):
 @pytest.mark.parametrize("runtime", ["onnx", "litert"])
 def test_a_runtime_computes_and_is_timed_as_executorch_is(runtime, files, exported, device) -> None:
     with device.connect() as client:
-        told = client.hello().runtimes[runtime]
-        assert told.version[0].isdigit()
-        assert list(told.options) == ["threads"]
+        reported = client.hello().runtimes[runtime]
+        assert reported.version[0].isdigit()
+        assert list(reported.options) == ["threads"]
         client.ensure(files[runtime])
         first, second = (client.load(sha256(files[runtime]), runtime, {"threads": 1}) for _ in range(2))
         assert [(spec.dtype, spec.shape) for spec in first.inputs] == [("float32", [1, 3, 32, 32])]

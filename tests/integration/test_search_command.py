@@ -128,5 +128,5 @@ def test_errors_are_one_line_with_an_exit_code(home, supernet, tmp_path):
 
 def test_the_cluster_needs_ray(supernet, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    told = bench(*command(supernet, tmp_path, "--cluster"))
-    assert (told.returncode, "blocktime[cluster]" in told.stderr) == (2, True)
+    reported = bench(*command(supernet, tmp_path, "--cluster"))
+    assert (reported.returncode, "blocktime[cluster]" in reported.stderr) == (2, True)

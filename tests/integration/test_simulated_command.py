@@ -77,7 +77,7 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_it_goes_on(home) -> None:
     assert set(before) < set(sample_places(read_log(home / "ended" / "journal.jsonl")))
 
 
-def test_the_truth_stands_beside_the_run_and_is_told(home, profiled) -> None:
+def test_ground_truth_is_stored_next_to_the_run(home, profiled) -> None:
     assert "SIMULATED, truth known (run/truth.json): " in profiled
     document = json.loads((home / "run" / "truth.json").read_text())
     assert document["simulated"] is True
@@ -124,19 +124,19 @@ def test_a_simulated_device_takes_blocks_alone(home) -> None:
         bench("measure", "--device", "simulated", "--model", "timm:mobilenetv3_small_100")
 
 
-def test_a_sustained_run_is_told_drawn_and_read_again(home, tmp_path) -> None:
+def test_a_sustained_run_is_reported_drawn_and_read_again(home, tmp_path) -> None:
     table, picture = tmp_path / "s.json", tmp_path / "s.svg"
     done = answer(
         *("measure", "sustained", "autovit-xxs-paper", "--device", "simulated:phone", "--duration", "90s"),
         *("-o", table, "-o", picture),
     )
-    told = json.loads(table.read_text())
+    printed = json.loads(table.read_text())
     assert "SIMULATED" in done
-    assert told["numbers"] == "simulated"
-    assert "slowed down after" in told["verdict"], "it turns hot within a minute"
-    assert "thermal state serious" in told["verdict"]
-    assert " ".join(told["verdict"].split()) in " ".join(done.split())
-    assert sum(point["calls"] for point in told["points"]) == told["calls"]
+    assert printed["numbers"] == "simulated"
+    assert "slowed down after" in printed["verdict"], "it turns hot within a minute"
+    assert "thermal state serious" in printed["verdict"]
+    assert " ".join(printed["verdict"].split()) in " ".join(done.split())
+    assert sum(point["calls"] for point in printed["points"]) == printed["calls"]
     assert "SIMULATED" in picture.read_text()
     assert answer("runs", "sustained-simulated-phone").splitlines()[-3:] == done.splitlines()[-3:]
     with raises("not_one_network"):

@@ -124,11 +124,11 @@ def test_throttling_that_is_not_reported_cancels_in_ratios(profiles) -> None:
 
 
 def test_an_agent_killed_in_the_middle_costs_no_sample(tmp_path) -> None:
-    told = []
+    messages = []
 
     def kill_once(device) -> None:
-        told.append(device.agent_pid)
-        if len(told) == 3:
+        messages.append(device.agent_pid)
+        if len(messages) == 3:
             os.kill(device.agent_pid, signal.SIGKILL)
 
     plan = make_plan(get_space("autovit-nano"), design=3, heldout=2, removals="none")

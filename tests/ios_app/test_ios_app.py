@@ -89,9 +89,9 @@ def test_type_check_knows_what_the_phone_lacks(modules: Path, tmp_path: Path) ->
         "@MainActor func unknown() -> Float { UIDevice.current.temperature }\n"
         "@MainActor func argument() { UIApplication.shared.isIdleTimerDisabled = 1 }\n"
     )
-    with pytest.raises(AssertionError) as told:
+    with pytest.raises(AssertionError) as reported:
         _swift("swiftc", "-typecheck", "-parse-as-library", "-swift-version", 6, "-I", modules, source)
-    assert sorted(set(re.findall(r"Wrong\.swift:(\d+):\d+: error", str(told.value)))) == ["3", "4"]
+    assert sorted(set(re.findall(r"Wrong\.swift:(\d+):\d+: error", str(reported.value)))) == ["3", "4"]
 
 
 def _swift(program: str, *arguments: object) -> None:

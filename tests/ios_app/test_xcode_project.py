@@ -30,7 +30,7 @@ def test_every_object_of_the_project_is_there_and_used(project: dict[str, Any]) 
     assert {"PBXProject", "PBXNativeTarget", "XCLocalSwiftPackageReference"} <= kinds
 
 
-def test_a_broken_project_is_told_from_a_whole_one(tmp_path: Path, project: dict[str, Any]) -> None:
+def test_broken_project_is_detected(tmp_path: Path, project: dict[str, Any]) -> None:
     text = (APP / "Bench.xcodeproj/project.pbxproj").read_text()
     target = next(key for key, value in project["objects"].items() if value["isa"] == "PBXNativeTarget")
     broken = tmp_path / "project.pbxproj"

@@ -53,7 +53,7 @@ def test_the_same_inputs_are_built_once(build: Build) -> None:
 
 
 @pytest.mark.parametrize("command", ['echo half >"$1"; false', 'echo half >"$1"; kill -9 $$'])
-def test_a_build_that_ends_early_leaves_what_was_there_and_is_made_up_for(build: Build, command: str) -> None:
+def test_interrupted_build_leaves_the_old_one_and_is_repeated(build: Build, command: str) -> None:
     assert build.run("a") == 0
     assert build.run("b", command) != 0
     assert build.product.read_text() == "made\n"

@@ -74,8 +74,8 @@ def installed(tmp_path_factory) -> Installed:
 
 def test_a_message_names_a_document_that_is_there(installed) -> None:
     (installed.folder / "mine.json").write_text('{"name": 5}')
-    said = installed.bench("profile", "--device", "simulated:mine.json", "--space", "autovit-nano").stderr
-    document = Path(said.strip().rpartition("see ")[2])
+    output = installed.bench("profile", "--device", "simulated:mine.json", "--space", "autovit-nano").stderr
+    document = Path(output.strip().rpartition("see ")[2])
     assert document.read_text(encoding="utf-8") == (ROOT / "docs/lut.md").read_text(encoding="utf-8")
     assert document.is_relative_to(installed.folder / "environment")
 

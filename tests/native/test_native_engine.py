@@ -45,7 +45,7 @@ def test_native_models_are_timed_without_the_interpreters_clock(
         model.close()
 
 
-def test_a_traced_model_beside_a_native_one_shares_its_runtime(
+def test_a_traced_model_next_to_a_native_one_shares_its_runtime(
     runtime: ExecutorchRuntime, convolution: Exported
 ) -> None:
     plain = runtime.load(convolution.path, {"threads": 2})
@@ -102,7 +102,7 @@ def test_the_agents_version_tells_the_way(
     assert versions[0].partition("+")[0] != versions[1].partition("+")[0]
 
 
-def test_a_library_that_can_not_be_used_is_told_with_the_next_step(
+def test_unusable_library_names_the_next_step(
     native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(AGENTS_VARIABLE, str(tmp_path))

@@ -82,7 +82,7 @@ def test_no_class_goes_unchecked(native: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def said(native: Path, convolution: Exported, lookup: Exported) -> dict[str, str]:
+def reported(native: Path, convolution: Exported, lookup: Exported) -> dict[str, str]:
     """What StandinCheck.java printed: first word of a line to its rest. -Xcheck:jni reports misuse on stdout."""
     command: list[str | Path] = [
         "java",
@@ -113,31 +113,31 @@ def ramp(*shape: int) -> np.ndarray:
     return (np.arange(np.prod(shape), dtype=np.float32) / np.float32(1000)).reshape(shape)
 
 
-def test_tells_methods_and_backends(said: Mapping[str, str]) -> None:
-    assert "XnnpackBackend" in said["backends"]
-    assert said["methods"] == "[forward]"
-    assert said["used"] == "[XnnpackBackend]"
-    assert said["sizes"] == "[1, 8]"
-    assert said["types"] == "FLOAT BOOL"
+def test_tells_methods_and_backends(reported: Mapping[str, str]) -> None:
+    assert "XnnpackBackend" in reported["backends"]
+    assert reported["methods"] == "[forward]"
+    assert reported["used"] == "[XnnpackBackend]"
+    assert reported["sizes"] == "[1, 8]"
+    assert reported["types"] == "FLOAT BOOL"
 
 
 def test_computes_what_the_python_runtime_computes(
-    said: Mapping[str, str], convolution: Exported, lookup: Exported
+    reported: Mapping[str, str], convolution: Exported, lookup: Exported
 ) -> None:
     expected = of_python(convolution, ramp(1, 3, 32, 32))
-    np.testing.assert_allclose(json.loads(said["convolution"]), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(json.loads(reported["convolution"]), expected[0], rtol=1e-6)
     expected = of_python(lookup, np.array([6, 0, 3, 1]), ramp(4, 5))
-    np.testing.assert_allclose(json.loads(said["lookup"]), expected.ravel(), rtol=1e-6)
+    np.testing.assert_allclose(json.loads(reported["lookup"]), expected.ravel(), rtol=1e-6)
 
 
-def test_reads_inputs_again_at_every_call(said: Mapping[str, str], lookup: Exported) -> None:
+def test_reads_inputs_again_at_every_call(reported: Mapping[str, str], lookup: Exported) -> None:
     """Though it binds them once: contents may have changed, or the call before may have failed on others."""
     indices = np.array([5, 0, 3, 1])
     for what, offset in (("rewritten", ramp(4, 5)), ("exchanged", np.zeros((4, 5), np.float32))):
         expected = of_python(lookup, indices, offset)
-        np.testing.assert_allclose(json.loads(said[what]), expected.ravel(), rtol=1e-6)
-    assert said["returned"] == "true"
-    assert said["swapped"].startswith("code 18 ")
+        np.testing.assert_allclose(json.loads(reported[what]), expected.ravel(), rtol=1e-6)
+    assert reported["returned"] == "true"
+    assert reported["swapped"].startswith("code 18 ")
 
 
 @pytest.mark.parametrize(
@@ -160,5 +160,5 @@ def test_reads_inputs_again_at_every_call(said: Mapping[str, str], lookup: Expor
         ("destroyed", "IllegalStateException Module has been destroyed"),
     ],
 )
-def test_failures_are_exceptions(said: Mapping[str, str], what: str, expected: str) -> None:
-    assert re.match(expected, said[what]), said[what]
+def test_failures_are_exceptions(reported: Mapping[str, str], what: str, expected: str) -> None:
+    assert re.match(expected, reported[what]), reported[what]

@@ -142,14 +142,14 @@ def test_version_follows_the_sources(tmp_path: Path) -> None:
         subprocess.run(["cp", "-r", "--parents", name, tmp_path], cwd=ROOT, check=True)
     subprocess.run(["cp", ROOT / "pyproject.toml", tmp_path], check=True)
 
-    def told() -> str:
+    def reported() -> str:
         script = tmp_path / "ios_bench/agent_version.sh"
         return subprocess.run([script], capture_output=True, text=True, check=True).stdout.strip()
 
-    first = told()
+    first = reported()
     assert re.fullmatch(r"\d+\.\d+\.\d+\+[0-9a-f]{16}", first)
     here = subprocess.run([ROOT / "ios_bench/agent_version.sh"], capture_output=True, text=True, check=True)
     assert here.stdout.strip() == first
     loop = tmp_path / "ios_bench/BenchKit/Sources/BenchKit/Timing/TimingLoop.swift"
     loop.write_text(loop.read_text() + "\n")
-    assert told() != first
+    assert reported() != first

@@ -32,6 +32,6 @@ def test_what_it_links_and_names_is_there(document) -> None:
 def test_every_environment_variable_is_documented() -> None:
     code = (path for package in ("luts", "search", "orchestrator") for path in (ROOT / package).rglob("*.py"))
     read = {name for path in code for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
-    told = {name for path in DOCUMENTS for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
+    output = {name for path in DOCUMENTS for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
     assert read >= {"BLOCKTIME_LUTS", "BLOCKTIME_CACHE"}
-    assert read - told == set()
+    assert read - output == set()

@@ -31,7 +31,7 @@ def test_all_three_systems_have_one():
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_every_action_is_pinned_by_its_commit_with_its_version_beside_it(path):
+def test_every_action_is_pinned_by_commit_and_version(path):
     uses = [line.strip().removeprefix("- ") for line in path.read_text().splitlines() if "uses:" in line]
     assert uses
     assert [line for line in uses if not PINNED.fullmatch(line)] == []

@@ -76,7 +76,7 @@ def test_images_are_those_that_training_holds_out():
         choose_images("digits", "all", 100_000)
 
 
-def test_guesses_are_kept_by_all_that_decides_them(tmp_path):
+def test_predictions_are_cached_by_all_inputs(tmp_path):
     images = ImageSet("digits", "d" * 64, np.arange(3))
     guesses = Predictions(np.array([[1, 0], [0, 1]], np.int32), 2)
     kept = PredictionCache(tmp_path, "program a", images)

@@ -28,9 +28,9 @@ COMMANDS = {path: command for path, command in walk(typer.main.get_command(app))
 
 
 def shown(*words):
-    told = CliRunner().invoke(app, words, env={"COLUMNS": "300"}, prog_name="bench")
-    assert told.exit_code == 0, told.output
-    return told.output
+    reported = CliRunner().invoke(app, words, env={"COLUMNS": "300"}, prog_name="bench")
+    assert reported.exit_code == 0, reported.output
+    return reported.output
 
 
 def bare(text):
@@ -40,14 +40,14 @@ def bare(text):
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_help_tells_all_of_every_command_and_group(path):
-    said = bare(shown(*path, "--help"))
+    printed = bare(shown(*path, "--help"))
     for parameter in COMMANDS[path].params:
         if getattr(parameter, "hidden", False):
             continue
-        assert all(name in said for name in parameter.opts if name.startswith("-"))
+        assert all(name in printed for name in parameter.opts if name.startswith("-"))
         help_text = (getattr(parameter, "help", None) or "").replace(r"\[", "[")
-        assert bare(help_text) in said, parameter.name
-    assert "--debug" in said or hasattr(COMMANDS[path], "commands")
+        assert bare(help_text) in printed, parameter.name
+    assert "--debug" in printed or hasattr(COMMANDS[path], "commands")
 
 
 def test_bench_help_fits_80_columns_and_names_every_command():
@@ -86,18 +86,18 @@ def test_the_version_is_the_packages():
 def test_commands_complete(shell, monkeypatch):
     words = {"COMP_WORDS": "bench spa", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "bench spa"}
     words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
-    told = CliRunner().invoke(
+    reported = CliRunner().invoke(
         app, [], env={"_BENCH_COMPLETE": f"complete_{shell}", **words}, prog_name="bench"
     )
-    assert "space" in told.stdout
-    assert "profile" not in told.stdout
+    assert "space" in reported.stdout
+    assert "profile" not in reported.stdout
 
 
 def test_a_table_shows_brackets_as_they_are(capsys):
     emit_rows("[a]", [Column("path", "[b]")], [{"path": "/tmp/[red]/[/x]"}], False)
     emit_facts("[c]", {"name": "[/d]"}, False)
-    said = capsys.readouterr().out
-    assert all(text in said for text in ("[a]", "[b]", "/tmp/[red]/[/x]", "[c]", "[/d]"))
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("[a]", "[b]", "/tmp/[red]/[/x]", "[c]", "[/d]"))
 
 
 @pytest.fixture
@@ -114,8 +114,8 @@ def bench(monkeypatch, capsys):
         yield call
 
 
-def spaces_of(told):
-    code, out, err = told
+def spaces_of(reported):
+    code, out, err = reported
     assert (code, err) == (0, "")
     return {row["space"] for row in json.loads(out)}
 

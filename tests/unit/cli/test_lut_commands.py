@@ -34,9 +34,9 @@ def name(luts):
     return luts.list()[0].name
 
 
-def own(told, name):
+def own(reported, name):
     """The rows of LUTs of this name, without the package's."""
-    return [row for row in json.loads(told) if row["lut"].startswith(name)]
+    return [row for row in json.loads(reported) if row["lut"].startswith(name)]
 
 
 def refused(done, exit_code, *words):
@@ -168,11 +168,11 @@ def three(luts):
 
 def test_luts_side_by_side_are_named_in_the_headers(three):
     phone, simulated, slow = three
-    said = answer("lut", "diff", phone, slow, simulated)
-    header = said.splitlines()[1]
+    output = answer("lut", "diff", phone, slow, simulated)
+    header = output.splitlines()[1]
     assert [word in header for word in ("phone/fp32-t2 ms", "slow/fp32-t2 / phone/fp32-t2", "(simulated) ms")]
-    assert "slow/fp32-t2: " + slow in said
-    assert said.endswith("SIMULATED: not measured on any device: simulated-phone/fp16-t2 (simulated)\n")
+    assert "slow/fp32-t2: " + slow in output
+    assert output.endswith("SIMULATED: not measured on any device: simulated-phone/fp16-t2 (simulated)\n")
     rows = json.loads(answer("lut", "diff", phone, slow, simulated, "--json"))
     assert rows["luts"] == [phone, slow, simulated]
     assert {tuple(entry["ratios"]) for entry in rows["entries"]} == {(1.0, 2.0, 1.0)}
@@ -192,10 +192,10 @@ def test_luts_by_kind_and_by_rank(three):
 
 def test_a_diff_as_csv(three, tmp_path):
     phone, _, slow = three
-    told = json.loads(answer("lut", "diff", phone, slow, "-o", tmp_path / "d.csv", "--json"))
+    reported = json.loads(answer("lut", "diff", phone, slow, "-o", tmp_path / "d.csv", "--json"))
     with (tmp_path / "d.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["key"] for row in rows] == [entry["key"] for entry in told["entries"]]
+    assert [row["key"] for row in rows] == [entry["key"] for entry in reported["entries"]]
     assert {(row["ratio phone"], row["ratio slow"]) for row in rows} == {("1.0", "2.0")}
     refused(bench("lut", "diff", phone, slow, "-o", "d.txt"), 2, "d.txt", ".csv")
 
@@ -228,8 +228,9 @@ def test_failed_models_are_listed_with_a_reason(luts, name):
     lut = luts.load(f"{name}/v1")
     failures = {f"{digit}" * 12: "no operator aten.roll" for digit in range(5)}
     path = luts.write(lut_with(lut, failures=failures))
-    told = answer("lut", "show", path)
+    reported = answer("lut", "show", path)
     assert (
-        "left out     000000000000, 111111111111, 222222222222 and 2 more; 000000000000: no operator" in told
+        "left out     000000000000, 111111111111, 222222222222 and 2 more; 000000000000: no operator"
+        in reported
     )
     assert "left out" not in answer("lut", "show", f"{name}/v1")

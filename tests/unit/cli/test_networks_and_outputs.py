@@ -46,7 +46,7 @@ def test_an_architecture_comes_from_a_pipe_without_a_suffix(tmp_path):
 
 
 def test_figures_are_written_as_they_are_printed(tmp_path):
-    said = answer(
+    reported = answer(
         *MEASURE,
         "--arch",
         "autovit-xxs-paper",
@@ -58,10 +58,10 @@ def test_figures_are_written_as_they_are_printed(tmp_path):
         "b/c.json",
         "--json",
     )
-    assert json.loads((tmp_path / "a.json").read_text()) == json.loads(said)
+    assert json.loads((tmp_path / "a.json").read_text()) == json.loads(reported)
     assert (tmp_path / "b/c.json").read_text() == (tmp_path / "a.json").read_text()
     (row,) = csv.DictReader((tmp_path / "a.csv").open())
-    (expected,) = json.loads(said)["models"]
+    (expected,) = json.loads(reported)["models"]
     assert (row["model"], float(row["ms"]), row["first_ms"]) == ("autovit-xxs-paper", expected["ms"], "")
 
 
@@ -101,15 +101,15 @@ def test_an_architecture_is_drawn_at_a_resolution():
 
 
 @pytest.mark.parametrize(
-    ("content", "code", "said"),
+    ("content", "code", "reported"),
     [
         ("{", 6, "bad.json: architecture is not JSON"),
         ('{"space": "autovit-nno", "stages": {}}', 2, "bad.json: unknown space 'autovit-nno'; did you mean"),
         ('{"space": "autovit-nano", "stages": {}}', 2, "bad.json: autovit-nano: 0 stages"),
     ],
 )
-def test_a_bad_file_of_an_architecture_is_named(tmp_path, content, code, said):
+def test_a_bad_file_of_an_architecture_is_named(tmp_path, content, code, reported):
     (tmp_path / "bad.json").write_text(content)
     for command in (("arch", "show", "bad.json"), (*MEASURE, "--arch", "bad.json")):
         done = bench(*command)
-        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+        assert (done.returncode, reported in done.stderr) == (code, True), done.stderr

@@ -17,7 +17,7 @@ class _Interrupted(io.StringIO):
             raise KeyboardInterrupt
 
 
-def test_a_line_that_ctrl_c_follows_at_once_is_not_said_again(monkeypatch):
+def test_a_line_that_ctrl_c_follows_at_once_is_not_stated_again(monkeypatch):
     stderr = _Interrupted()
     monkeypatch.setattr(output, "_err", Console(file=stderr))
     with pytest.raises(KeyboardInterrupt):

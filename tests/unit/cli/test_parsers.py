@@ -51,9 +51,9 @@ def test_amounts_with_their_units():
 )
 def test_what_is_not_an_amount_says_what_would_be(parse, expected, texts):
     for text in texts:
-        said = refused(parse, text)
-        assert expected in said
-        assert repr(text) in said
+        reported = refused(parse, text)
+        assert expected in reported
+        assert repr(text) in reported
 
 
 def test_a_number_without_a_unit_is_asked_for_it():

@@ -45,27 +45,27 @@ def test_a_file_in_the_place_of_a_run_or_of_the_luts(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "expected"),
     [
         (".", "bench: . is a folder; give a file's name"),
         ("/dev/null", "bench: /dev/null is not a file; give a file's name"),
         ("n.json/report.html", "n.json is a file; choose another place"),
     ],
 )
-def test_a_report_goes_into_a_file(output, said):
-    assert said in refused("report", "--lut", LUT, "--output", output)
+def test_a_report_goes_into_a_file(output, expected):
+    assert expected in refused("report", "--lut", LUT, "--output", output)
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "expected"),
     [
         ("n.json/a.json", "n.json is a file; choose another place"),
         ("a.txt", "--output a.txt: expected a name that ends in .json or .csv"),
         ("-", "--output -: only --json writes to the standard output"),
     ],
 )
-def test_figures_go_where_they_can_be_written(output, said):
-    assert said in refused(*MEASURE, "-o", output)
+def test_figures_go_where_they_can_be_written(output, expected):
+    assert expected in refused(*MEASURE, "-o", output)
 
 
 @pytest.mark.parametrize(

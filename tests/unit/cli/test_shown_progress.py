@@ -10,7 +10,7 @@ from orchestrator.tasks.progress import Note, Step, silent, steps
 
 
 @pytest.fixture
-def said(monkeypatch):
+def reported(monkeypatch):
     lines = []
     monkeypatch.setattr(output, "say", lines.append)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
@@ -24,7 +24,7 @@ def test_print_can_be_a_progress(capsys):
     assert capsys.readouterr().out == "exporting (1/3)\nwaiting\nleft out x\n"
 
 
-def test_lines_for_each_step_tenth_and_note(said):
+def test_lines_for_each_step_tenth_and_note(reported):
     with shown_progress() as show:
         for done in range(1, 41):
             show(Step("exporting", done, 40))
@@ -33,36 +33,36 @@ def test_lines_for_each_step_tenth_and_note(said):
         show(Step("pass 1", 0, 2))
         show(Step("waiting, hot"))
         show(Step("waiting, hot"))
-    assert said[:2] == ["exporting (1/40)", "exporting (4/40)"]
-    assert said[11:] == ["40 exported", "pass 1", "waiting, hot"]
+    assert reported[:2] == ["exporting (1/40)", "exporting (4/40)"]
+    assert reported[11:] == ["40 exported", "pass 1", "waiting, hot"]
 
 
-def test_a_step_that_restarts_is_printed_again(said):
+def test_a_step_that_restarts_is_printed_again(reported):
     with shown_progress() as show:
         show(Step("exporting", 2, 2))
         show(Step("exporting", 1, 1))
         show(Note("next network"))
         show(Step("exporting", 1, 1))
-    assert said == ["exporting (2/2)", "exporting", "next network", "exporting"]
+    assert reported == ["exporting (2/2)", "exporting", "next network", "exporting"]
 
 
-def test_details_belong_to_the_printed_step(said, monkeypatch):
+def test_details_belong_to_the_printed_step(reported, monkeypatch):
     clock = iter([0.0, 1.0, 2.0, 11.0, 12.0, 13.0])
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with shown_progress() as show:
         for done in (1, 2, 3, 4, 5, 60):
             show(Step("training", done, 600, f"loss {done}"))
-    assert said == ["training (1/600), loss 1", "training (4/600), loss 4", "training (60/600), loss 60"]
+    assert reported == ["training (1/600), loss 1", "training (4/600), loss 4", "training (60/600), loss 60"]
 
 
-def test_lines_estimate_the_remaining_time(said, monkeypatch):
+def test_lines_estimate_the_remaining_time(reported, monkeypatch):
     """Two come from the cache; then one comes every 30 s."""
     clock = iter([0.0, 0.01, 30.01, 60.01, 90.01])
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with shown_progress() as show:
         for done in (1, 2, 3, 4, 5):
             show(Step(f"exported m{done}", done, 5))
-    assert said == [
+    assert reported == [
         "exported m1 (1/5)",
         "exported m2 (2/5)",
         "exported m3 (3/5), 2 left, about 60 s",
@@ -81,10 +81,10 @@ def test_remaining_time_restarts_with_another_task():
     assert [duration(s) for s in (0.2, 89, 90, 5399, 9000)] == ["1 s", "89 s", "2 min", "90 min", "2.5 h"]
 
 
-def test_a_pass_of_one_batch_is_one_line(said):
+def test_a_pass_of_one_batch_is_one_line(reported):
     """Without a terminal there were three lines a pass: (0/1), (1/1) and measured (1/1)."""
     with shown_progress() as show:
         for number in (1, 2):
             for done in (0, 1):
                 show(Step(f"pass {number}: measuring", done, 1))
-    assert said == ["pass 1: measuring", "pass 2: measuring"]
+    assert reported == ["pass 1: measuring", "pass 2: measuring"]

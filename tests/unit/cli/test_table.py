@@ -32,7 +32,7 @@ def lines(width, columns=COLUMNS, rows=ROWS):
     return [line.rstrip() for line in file.getvalue().splitlines()], notes
 
 
-def test_with_room_all_is_said_in_full():
+def test_with_room_all_is_stated_in_full():
     (head, _, first, _, last), notes = lines(120)
     assert head == f"{'block':57}       ms  95 % low  loads  remark"
     assert first == f"{KEYS[0]:57}  12.3457    1.0000  1,234  a b"
@@ -58,16 +58,16 @@ def test_columns_that_matter_less_are_left_out_and_named():
 
 @pytest.mark.parametrize("width", range(40, 140))
 def test_no_figure_is_broken_and_no_line_too_long(width):
-    told, _ = lines(width)
-    assert max(map(len, told)) <= width
-    assert sum("12.3457" in line for line in told) == 3
-    assert sum("1.0000" in line for line in told) in (0, 3)
+    reported, _ = lines(width)
+    assert max(map(len, reported)) <= width
+    assert sum("12.3457" in line for line in reported) == 3
+    assert sum("1.0000" in line for line in reported) in (0, 3)
 
 
 def test_text_is_folded_where_it_may_be():
     rows = [{"name": "a/long/path/of/some/folder, and more words", "ms": 1.5}]
-    told, _ = lines(30, [Column("name", "file"), Column("ms", "ms", 3)], rows)
-    assert told[2:] == ["a/long/path/of/some/     1.500", "folder, and more words"]
+    reported, _ = lines(30, [Column("name", "file"), Column("ms", "ms", 3)], rows)
+    assert reported[2:] == ["a/long/path/of/some/     1.500", "folder, and more words"]
 
 
 def test_only_what_all_of_a_kind_share_goes():
@@ -116,6 +116,6 @@ def test_a_lut_has_a_line_for_each_entry_at_80_columns(monkeypatch):
     file = io.StringIO()
     monkeypatch.setattr(output, "_out", Console(width=80, file=file, markup=False))
     answer("lut", "show", "linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1")
-    told = file.getvalue().splitlines()
-    assert sum("@" in line for line in told) == 117
-    assert len(told) < 150
+    reported = file.getvalue().splitlines()
+    assert sum("@" in line for line in reported) == 117
+    assert len(reported) < 150

@@ -30,7 +30,7 @@ def fail(error):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (
             lambda: Document.model_validate({"format_version": "new"}),
@@ -51,12 +51,12 @@ def fail(error):
         ),
     ],
 )
-def test_one_line_says_what_is_known(monkeypatch, make, said):
+def test_one_line_says_what_is_known(monkeypatch, make, expected):
     monkeypatch.setattr(main, "app", raised(make))
     done = bench("space", "list")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(said)
+    assert line.startswith(expected)
 
 
 @pytest.mark.parametrize(("unknown", "code"), [((True, True), 2), ((True, False), 1)])

@@ -107,9 +107,9 @@ def test_a_stopped_run_goes_on_bit_by_bit(trainer, tmp_path, task, stopped_after
 
 def test_a_finished_run_is_left_as_it_is(trainer, tmp_path):
     info = trainer(tmp_path).run()
-    told = []
-    assert trainer(tmp_path).run(told.append) == info
-    assert not told
+    messages = []
+    assert trainer(tmp_path).run(messages.append) == info
+    assert not messages
 
 
 def test_a_run_with_other_options_is_refused(trainer, tmp_path):
@@ -130,7 +130,7 @@ def test_what_was_trained_is_loaded(trainer, tmp_path):
     assert weights_path(tmp_path).name == info.weights
 
 
-def test_a_damaged_run_is_told_in_one_line(trainer, tmp_path):
+def test_a_damaged_run_is_reported_in_one_line(trainer, tmp_path):
     info = trainer(tmp_path, epochs=1).run()
     (tmp_path / info.weights).write_bytes((tmp_path / info.weights).read_bytes()[:-9])
     with pytest.raises(InvalidArtifactError, match=info.weights):

@@ -61,9 +61,9 @@ def test_the_command_prints_the_digest(tmp_path, capsys):
             str(tmp_path / "a"),
         ]
     )
-    said = capsys.readouterr().out
-    assert "SYNTHETIC" in said
-    assert make(tmp_path / "b") in said
+    output = capsys.readouterr().out
+    assert "SYNTHETIC" in output
+    assert make(tmp_path / "b") in output
 
 
 def test_the_command_ends_in_one_line(tmp_path, capsys):

@@ -37,7 +37,7 @@ class Fleet:
     """`openers` of units 'a', 'b', ...; a function of `on_run` is called at every run of its unit."""
 
     def __init__(self, tmp_path, count, **options):
-        self.folder, self.said = tmp_path, []
+        self.folder, self.messages = tmp_path, []
         self.fakes = {
             serial: device(seed=number, **options) for number, serial in enumerate("abcdefgh"[:count])
         }
@@ -55,7 +55,7 @@ class Fleet:
 
     def measure(self, limits=QUICK, policy=POLICY, check=lambda *_: None, clock_s=lambda: 0.0):
         openers = [self.opener(serial) for serial in self.fakes]
-        crew = FleetExecutor("pixel8", openers, limits, self.said.append, clock_s)
+        crew = FleetExecutor("pixel8", openers, limits, self.messages.append, clock_s)
         measured = subject(self.folder)
         with crew:
             crew.open()
@@ -149,7 +149,7 @@ def test_another_unit_continues_a_lost_batch(tmp_path):
             segments[record.batch].append(record.unit)
             assert record.copies[:2] == [0, 1]
     assert ["a", "b"] in segments.values()
-    assert any("a is out" in line for line in fleet.said)
+    assert any("a is out" in line for line in fleet.messages)
 
 
 def test_hung_unit_loses_its_lease(tmp_path):
@@ -167,7 +167,7 @@ def test_hung_unit_loses_its_lease(tmp_path):
     on_run(fleet.fakes["b"], 5, free.set)
     fleet.measure(clock_s=lambda: now_s[0])
     assert_whole(fleet)
-    assert any("a hangs" in line for line in fleet.said)
+    assert any("a hangs" in line for line in fleet.messages)
 
 
 def test_unfit_unit_is_excluded(tmp_path):

@@ -40,7 +40,7 @@ def state(**changes):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "reported"),
     [
         ({"throttle_count": 3}, {"throttle_count": 4}, "the processor throttled"),
         ({"throttle_count": 3}, {"throttle_count": 3}, ""),
@@ -53,11 +53,11 @@ def state(**changes):
         ({}, {"thermal_state": "serious", "caveats": ["throttled"]}, ""),
     ],
 )
-def test_what_speaks_against_what_ran_between_two_states(before, after, said):
-    assert throttle_reason(state(**before), state(**after)) == said
+def test_what_speaks_against_what_ran_between_two_states(before, after, reported):
+    assert throttle_reason(state(**before), state(**after)) == reported
 
 
-def run(tmp_path, fake, told=None, policy=POLICY):
+def run(tmp_path, fake, notes=None, policy=POLICY):
     files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
     return measure(
         fake,
@@ -66,18 +66,18 @@ def run(tmp_path, fake, told=None, policy=POLICY):
         tmp_path / "journal.jsonl",
         policy,
         EngineOptions(
-            budget_s=1e9, progress=lambda message, *_: None if told is None else told.append(message)
+            budget_s=1e9, progress=lambda message, *_: None if notes is None else notes.append(message)
         ),
     )
 
 
 def test_refused_model_is_excluded(tmp_path):
-    told = []
-    result = run(tmp_path, device(refused={"model03"}), told)
+    notes = []
+    result = run(tmp_path, device(refused={"model03"}), notes)
     assert set(result.estimates.ratios) == set(TRUE_MS) - {"model03"}
     assert list(result.failures) == ["model03"]
     assert "bad_model" in result.failures["model03"]
-    assert any("excluded model03" in message for message in told)
+    assert any("excluded model03" in message for message in notes)
 
 
 def test_crashing_model_is_found(tmp_path):
@@ -92,14 +92,14 @@ def test_crashing_model_is_found(tmp_path):
 
 def test_crash_during_load(tmp_path):
     """One death in the batch, and two alone to be sure."""
-    told = []
+    notes = []
     fake = device(deadly_loads={"model02"})
-    result = run(tmp_path, fake, told)
+    result = run(tmp_path, fake, notes)
     assert list(result.failures) == ["model02"]
     assert result.failures["model02"] == "the agent crashed or hung 2 times out of 2 that it ran alone"
     assert set(result.estimates.ratios) == set(TRUE_MS) - {"model02"}
     assert fake.deaths == 3
-    assert "the agent crashed or hung while loading model02: trying that model alone" in told
+    assert "the agent crashed or hung while loading model02: trying that model alone" in notes
 
 
 def test_many_crashing_models(tmp_path):
@@ -153,10 +153,10 @@ HOT = QUIET | {"thermal_state": "serious"}
 
 
 def test_waits_for_a_device_that_is_not_ready(tmp_path, naps):
-    told = []
-    result = run(tmp_path, device(unready=[HOT] * 3), told)
+    notes = []
+    result = run(tmp_path, device(unready=[HOT] * 3), notes)
     assert len(naps) == 3
-    assert [m for m in told if "waiting" in m] == ["waiting, the phone is hot; let it cool"]
+    assert [m for m in notes if "waiting" in m] == ["waiting, the phone is hot; let it cool"]
     assert result.batches_rejected == 0
 
 
@@ -167,12 +167,12 @@ def test_waiting_ends(tmp_path, naps):
 
 
 def test_a_moment_without_memory_is_waited_for(tmp_path, naps):
-    told, fake = [], device(hungry={"model00": 3, "model04": 2})
-    result = run(tmp_path, fake, told)
+    notes, fake = [], device(hungry={"model00": 3, "model04": 2})
+    result = run(tmp_path, fake, notes)
     assert result.failures == {}
     assert set(result.estimates.ratios) == set(TRUE_MS)
     assert len(naps) == 5
-    (first, *_) = [message for message in told if "memory" in message]
+    (first, *_) = [message for message in notes if "memory" in message]
     assert first == "waiting for free memory, out_of_memory: the model needs about 9 MiB and 8 MiB are free"
     assert fake.most_loaded == 2 + 3, "what was loaded before the failure is unloaded before the next try"
 

@@ -178,13 +178,13 @@ def test_forecast_needs_a_plausible_device(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def told():
+def reported():
     plan = make_plan(NANO, design=14, heldout=4)
     return plan, forecast(plan, TYPICAL_DEVICE, POLICY)
 
 
-def test_every_entry_has_its_forecast_the_worst_first(told):
-    plan, found = told
+def test_every_entry_has_its_forecast_the_worst_first(reported):
+    plan, found = reported
     assert {entry.key for entry in found.entries} == {spec.key for spec in NANO.block_specs()}
     errors = [entry.relative_se for entry in found.entries]
     assert errors == sorted(errors, reverse=True)
@@ -192,8 +192,8 @@ def test_every_entry_has_its_forecast_the_worst_first(told):
     assert found.device_s < found.most_s
 
 
-def test_identified_entries(told):
-    by_key = {entry.key: entry for entry in told[1].entries}
+def test_identified_entries(reported):
+    by_key = {entry.key: entry for entry in reported[1].entries}
     layers = [entry for key, entry in by_key.items() if key.startswith("mvit.layer")]
     assert {entry.identified for entry in layers} == {"alone"}
     assert all(entry.shown and not entry.weak for entry in layers)

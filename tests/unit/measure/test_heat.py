@@ -36,7 +36,7 @@ def test_allowed_throttling_skips_cooling(monkeypatch):
 
 
 def test_a_warm_phone_cools_before_a_batch(monkeypatch):
-    fake, slept, said = device(), [], []
+    fake, slept, notes = device(), [], []
     warm, fair = QUIET | {"thermal_headroom": 0.70}, QUIET | {"thermal_state": "fair"}
     later = [fair, QUIET]
 
@@ -48,12 +48,12 @@ def test_a_warm_phone_cools_before_a_batch(monkeypatch):
     monkeypatch.setattr(readiness, "_sleep", sleep)
     link = DeviceConnection(fake, "executorch", {})
     fake.stands = warm
-    readiness.cool_down(link, 60.0, said.append)
+    readiness.cool_down(link, 60.0, notes.append)
     assert (len(slept), later) == (2, [])
     fake.stands = warm
-    readiness.cool_down(link, 60.0, said.append)
+    readiness.cool_down(link, 60.0, notes.append)
     assert len(slept) == 2 + 6, "a phone may stay warm for longer than anybody waits"
-    assert set(said) == {"letting fake cool before the next batch"}
+    assert set(notes) == {"letting fake cool before the next batch"}
 
 
 class Phone(FakeDevice):

@@ -78,7 +78,7 @@ def test_keep_warm_without_effect(tmp_path: Path) -> None:
     assert (decision.keep_warm, states, result.policy["keep_warm"]) == (False, {False}, False)
 
 
-def test_batches_are_kept_warm(tmp_path: Path) -> None:
+def test_keep_warm_applies_to_batches(tmp_path: Path) -> None:
     result, decision, tests, states = measured(tmp_path, cold=1.2)
     assert tests == 2 * [None, False, True, False, False], "a second test says the same"
     assert "without keep-warm: +20.0 %" in decision.reason

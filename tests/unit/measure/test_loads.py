@@ -18,7 +18,7 @@ def batch(slots, load_ns, **more):
     )
 
 
-def test_first_loads_and_compiling_are_kept_apart():
+def test_first_loads_and_compiling_are_separate():
     records = [
         batch(["a", "b"], [9_000_000, 8_000_000], compile_ns=[70_000_000, None], cached=[False, True]),
         batch(["a", "b"], [2_000_000, 4_000_000], compile_ns=[None, None], cached=[True, True]),

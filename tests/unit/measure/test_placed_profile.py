@@ -126,14 +126,14 @@ def test_migrating_removal_is_flagged(tmp_path):
     assert "1 removals moved operations of other blocks to another compute unit" in shown
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_equal_placements_change_nothing(tmp_path, told):
-    lut, _ = profile(tmp_path / "told", stays if told else lambda model: None)
+@pytest.mark.parametrize("expected", [True, False])
+def test_equal_placements_change_nothing(tmp_path, expected):
+    lut, _ = profile(tmp_path / "expected", stays if expected else lambda model: None)
     plain, _ = profile(tmp_path / "plain", lambda model: None)
     assert [entry.model_copy(update={"migrated_operations": None}) for entry in lut.entries] == list(
         plain.entries
     )
-    assert {entry.migrated_operations for entry in lut.entries} == ({0, None} if told else {None})
+    assert {entry.migrated_operations for entry in lut.entries} == ({0, None} if expected else {None})
 
 
 def test_caveats_are_in_the_lut(tmp_path):

@@ -77,7 +77,7 @@ def test_it_is_what_its_definition_says(base, removal):
 
 @settings(max_examples=100, deadline=None)
 @given(OPERATIONS, st.data())
-def test_whatever_is_cut_out_moves_nothing(base, data):
+def test_removed_blocks_move_no_operations(base, data):
     start = data.draw(st.integers(0, len(base)))
     end = data.draw(st.integers(start, len(base)))
     assert migrated_operations(base, base[:start] + base[end:]) == 0

@@ -21,7 +21,7 @@ def test_find_run(tmp_path):
     assert find_run(tmp_path, "host-nano") == second
 
 
-def test_labels_that_begin_alike_are_kept_apart(tmp_path):
+def test_labels_with_a_common_prefix_are_separate(tmp_path):
     (tmp_path / "host-nano-t2-1").mkdir()
     assert find_run(tmp_path, "host-nano").folder.name == "host-nano-1"
 

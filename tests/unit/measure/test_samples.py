@@ -33,7 +33,7 @@ def records(tmp_path):
     return read_log(journal)
 
 
-def told(estimation):
+def reported(estimation):
     """Everything that an estimation says, for exact comparison."""
     loads = [
         (
@@ -58,7 +58,7 @@ def test_growing_journal_equals_whole_journal(records):
             estimation = grown.estimation("model00")
             table = samples_table(records[:number])
             assert estimation.samples.equals(table)
-            assert told(estimation) == told(LatencyEstimates.of(table, "model00"))
+            assert reported(estimation) == reported(LatencyEstimates.of(table, "model00"))
             asked += 1
     assert asked > 10
     sessions = grown.estimation("model00").segments
@@ -74,7 +74,7 @@ def test_estimates_of_some_batches(records):
     some = samples.estimation("model00", batches)
     assert {session.batch for session in some.segments} == batches
     assert some.samples.equals(LatencyEstimates.of(rest, "model00").samples)
-    assert told(some) == told(LatencyEstimates.of(rest, "model00"))
+    assert reported(some) == reported(LatencyEstimates.of(rest, "model00"))
     assert some.loads == [ratio for ratio in samples.estimation("model00").loads if ratio.batch in batches]
 
 
@@ -104,7 +104,7 @@ def test_estimates_without_models(records):
     assert estimation.without(["never", "measured"]) is estimation
     table = samples_table(records)
     rest = table.filter(np.array([name != "model03" for name in table.column("model").to_pylist()]))
-    assert told(estimation.without({"model03"})) == told(LatencyEstimates.of(rest, "model00"))
+    assert reported(estimation.without({"model03"})) == reported(LatencyEstimates.of(rest, "model00"))
 
 
 def test_orphan_samples_are_refused(records):

@@ -38,7 +38,7 @@ def test_ends_with_narrow_predictions(tmp_path):
     assert sizes == sorted(set(sizes))
 
 
-def test_the_other_endings_are_told_apart(tmp_path):
+def test_other_endings_are_distinguished(tmp_path):
     never = dataclasses.replace(POLICY, min_passes=1, max_passes=2, half_width=0.0)
     passes = run(tmp_path / "a", lambda estimation: 0.5, never)
     assert (passes.ending, passes.prediction_half_width) == ("passes", 0.5)

@@ -50,15 +50,15 @@ class HeatingDevice(FakeDevice):
 
     def state(self):
         hot = self.processor.throttled
-        told: dict[str, object] = {"thermal_state": None}
+        reported: dict[str, object] = {"thermal_state": None}
         if self.tells:
             mhz, celsius = 1800.0 if hot else 2900.0, self.processor.celsius or 25.0
-            told = {
+            reported = {
                 "thermal_state": "serious" if hot else "nominal",
                 "thermal_zones": [{"name": "skin", "celsius": celsius}],
                 "cpus": [{"cpu": 7, "mhz": mhz, "max_mhz": mhz, "governor": None}],
             }
-        return DeviceState.model_validate(QUIET | told | {"uptime_ns": self.processor.now_ns})
+        return DeviceState.model_validate(QUIET | reported | {"uptime_ns": self.processor.now_ns})
 
 
 class HeatingClient(FakeClient):
@@ -114,9 +114,9 @@ def test_cool_device_has_no_slowdown(tmp_path) -> None:
     assert found.since_s is None
     assert str(found).startswith("did not slow down: 19.9")
     assert found.rise == pytest.approx(0, abs=0.01)
-    told = sustained_percentiles(records)
-    assert told.p99 is not None
-    assert told.p99.ms == pytest.approx(MODEL_MS * math.exp(0.01 * 2.326), rel=0.005)
+    reported = sustained_percentiles(records)
+    assert reported.p99 is not None
+    assert reported.p99.ms == pytest.approx(MODEL_MS * math.exp(0.01 * 2.326), rel=0.005)
 
 
 def test_unexplained_slowdown(tmp_path) -> None:
@@ -225,14 +225,14 @@ def test_sustained_figure_panels(tmp_path, suffix) -> None:
 class Phone(HeatingDevice):
     """Draws 900 mA at 4 V from a counter in steps of 500 uAh; its agent has 100 MiB, with the model 140."""
 
-    charging, step_uah, told = False, 500, True
+    charging, step_uah, reported = False, 500, True
 
     def state(self):
         state = super().state()
         used_uah = 900_000 * self.processor.now_ns / 3600e9
         charge = 3_000_000 - int(used_uah / self.step_uah) * self.step_uah
         battery = {"percent": 70, "charging": self.charging, "celsius": None}
-        battery |= {"charge_uah": charge, "voltage_mv": 4000} if self.told else {}
+        battery |= {"charge_uah": charge, "voltage_mv": 4000} if self.reported else {}
         resident = (140 if self.runs else 100) * 2**20
         memory = {
             "agent_memory_bytes": resident,
@@ -250,7 +250,7 @@ def test_energy_from_the_battery_counter(tmp_path) -> None:
     assert used.high - used.mj_per_call == pytest.approx(3.6 * 500 * 4 / 15_000, rel=0.01), "one step"
 
 
-def test_on_external_power_no_energy_is_told(tmp_path) -> None:
+def test_on_external_power_no_energy_is_reported(tmp_path) -> None:
     phone = Phone()
     phone.charging = True
     used = sustained_usage(measured(tmp_path, phone, 300)[0])
@@ -266,7 +266,7 @@ def test_a_counter_that_hardly_moved_tells_no_energy(tmp_path) -> None:
 
 def test_no_energy_without_a_charge_counter(tmp_path) -> None:
     phone = Phone()
-    phone.told = False
+    phone.reported = False
     used = sustained_usage(measured(tmp_path, phone, 30)[0])
     assert (used.energy, used.energy_note) == (None, "")
     assert "energy" not in str(used)

@@ -31,7 +31,7 @@ class Phone(FakeDevice):
     Its battery has a counter in steps of `step_uah`, of which a call takes 100.
     """
 
-    told, step_uah, calls, peak = True, 100, 0, 0
+    reported, step_uah, calls, peak = True, 100, 0, 0
 
     def connect(self):
         super().connect()
@@ -49,9 +49,9 @@ class Phone(FakeDevice):
             "charge_uah": charge,
             "voltage_mv": 4000,
         }
-        told = {"agent_memory_bytes": resident, "agent_peak_memory_bytes": self.peak, "battery": battery}
+        reported = {"agent_memory_bytes": resident, "agent_peak_memory_bytes": self.peak, "battery": battery}
         nothing = {"agent_memory_bytes": None}
-        return DeviceState.model_validate(QUIET | (told if self.told else nothing))
+        return DeviceState.model_validate(QUIET | (reported if self.reported else nothing))
 
 
 class PhoneClient(FakeClient):
@@ -97,7 +97,7 @@ def test_memory_range(tmp_path: Path) -> None:
 def test_memory_of_a_model_alone(tmp_path: Path) -> None:
     first = measured(tmp_path, phone()).usages["model00"].memory
     assert measure_memory(phone(), VARIANT, subject(tmp_path).files["model00"]) == first
-    assert measure_memory(phone(told=False), VARIANT, subject(tmp_path).files["model00"]) is None
+    assert measure_memory(phone(reported=False), VARIANT, subject(tmp_path).files["model00"]) is None
     refusing = phone(refused={SHA["model01"]})
     assert measure_memory(refusing, VARIANT, subject(tmp_path).files["model01"]) is None
 
@@ -114,7 +114,7 @@ def test_energy_interval(tmp_path: Path) -> None:
 
 
 def test_unset_options_cost_nothing(tmp_path: Path) -> None:
-    silent = phone(told=False)
+    silent = phone(reported=False)
     assert measured(tmp_path, silent).usages == {}
     asked = phone()
     assert measured(tmp_path / "not asked", asked, ()).usages == {}
@@ -138,5 +138,5 @@ def test_a_lut_says_what_its_reference_takes() -> None:
     store = lut_store()
     meta = store.load(store.resolve("linux-x86-64/autovit-nano/executorch-xnnpack-int8-t1").path).meta
     assert "reference alone" not in describe_conditions(meta)
-    told = describe_conditions(meta.model_copy(update={"reference_usage": usage}))["reference alone"]
-    assert told == "41.2 MiB (40.5 to 42), 12.5 mJ (11 to 14)"
+    reported = describe_conditions(meta.model_copy(update={"reference_usage": usage}))["reference alone"]
+    assert reported == "41.2 MiB (40.5 to 42), 12.5 mJ (11 to 14)"

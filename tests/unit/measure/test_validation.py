@@ -59,12 +59,12 @@ def test_errors_coverage_and_drift_by_hand(validation: Validation) -> None:
 
 
 def test_percentiles_of_a_comparison() -> None:
-    arch, told = get_arch("autovit-xxs-paper"), percentiles([np.full(40, 12.0)])
+    arch, reported = get_arch("autovit-xxs-paper"), percentiles([np.full(40, 12.0)])
     asked: list[str] = []
 
     def percentiles_of(model: str) -> Percentiles:
         asked.append(model)
-        return told
+        return reported
 
     measurement = SimpleNamespace(
         ms=lambda *_: (10.0, 9.9, 10.1), estimation=SimpleNamespace(percentiles=percentiles_of)

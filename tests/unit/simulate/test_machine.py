@@ -86,14 +86,14 @@ def test_simulated_thermal_state(reported, tmp_path) -> None:
     for _ in range(120):
         model.execute()
         states.append(machine.read_state())
-    told = [state.thermal_state for state in states]
+    output = [state.thermal_state for state in states]
     if not reported:
-        assert set(told) == {None}
+        assert set(output) == {None}
         assert not states[-1].thermal_zones
         assert states[-1].thermal_headroom is None
     else:
-        assert told[0] == "nominal"
-        assert set(told) == {"nominal", "fair", "serious"}
+        assert output[0] == "nominal"
+        assert set(output) == {"nominal", "fair", "serious"}
         assert states[0].thermal_headroom == pytest.approx(0.0)
         assert states[0].thermal_zones[0].celsius == case.ambient_c
     before_ns = machine.clock_ns()

@@ -88,7 +88,7 @@ def test_devices_by_name(monkeypatch):
     assert (workers_on("cuda", 8), workers_on("cpu", 8)) == (2, 8)
 
 
-def test_each_worker_takes_its_device_and_accuracies_of_devices_are_kept_apart(folder, monkeypatch):
+def test_workers_use_their_device_and_accuracies_are_stored_by_device(folder, monkeypatch):
     asked = []
 
     def choose(*arguments):

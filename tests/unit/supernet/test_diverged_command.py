@@ -35,10 +35,10 @@ def run(tmp_path, monkeypatch):
     """A run that was stopped after its first epoch."""
     monkeypatch.setattr(probe, "PROBE_IMAGES", 16)
     (tmp_path / "hot.toml").write_text(RECIPE)
-    told = []
+    messages = []
 
     def stop(event):
-        told.append(event)
+        messages.append(event)
         if isinstance(event, Step) and event.done == 20:
             raise StoppedError
 
@@ -47,7 +47,7 @@ def run(tmp_path, monkeypatch):
             space="autovit-nano", data="digits", output=tmp_path / "run", recipe=str(tmp_path / "hot.toml")
         )
         train_classifier(options, stop)
-    return tmp_path / "run", told
+    return tmp_path / "run", messages
 
 
 def train(folder, *options):
@@ -60,12 +60,14 @@ def test_a_nan_from_the_command_line_ends_in_one_line_and_goes_on_more_slowly(ru
     folder, _ = run
     with pytest.raises(TrainingDivergedError) as caught:
         train(folder, "--learning-rate", "1")
-    said = str(caught.value)
+    printed = str(caught.value)
     assert exit_code(caught.value) == 1
-    assert "\n" not in said
-    assert "loss nan" in said or "gradient norm inf" in said, "which comes first is a matter of rounding"
-    assert "repeat the command with a lower --learning-rate or --clip-norm" in said
-    assert said.endswith(f"it resumes from the last checkpoint in {folder}")
+    assert "\n" not in printed
+    assert "loss nan" in printed or "gradient norm inf" in printed, (
+        "which comes first is a matter of rounding"
+    )
+    assert "repeat the command with a lower --learning-rate or --clip-norm" in printed
+    assert printed.endswith(f"it resumes from the last checkpoint in {folder}")
     before = read_info(folder)
     assert before.step == 17, "saved before the rate that blew it up"
     done = train(folder, "--learning-rate", "5e-5")
@@ -80,9 +82,11 @@ def test_a_nan_from_the_command_line_ends_in_one_line_and_goes_on_more_slowly(ru
 
 
 def test_what_training_tells_is_of_the_step_that_it_tells_it_of(run):
-    _, told = run
-    assert [(event.what, event.done, event.total) for event in told] == [
+    _, messages = run
+    assert [(event.what, event.done, event.total) for event in messages] == [
         ("training", n, 51) for n in range(1, 21)
     ]
-    assert [event.detail.partition(",")[0] for event in told] == ["epoch 1 of 3"] * 17 + ["epoch 2 of 3"] * 3
-    assert len({event.detail for event in told}) == 20
+    assert [event.detail.partition(",")[0] for event in messages] == ["epoch 1 of 3"] * 17 + [
+        "epoch 2 of 3"
+    ] * 3
+    assert len({event.detail for event in messages}) == 20

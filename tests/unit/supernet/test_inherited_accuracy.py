@@ -242,7 +242,7 @@ def test_a_network_trained_alone_is_the_only_one_judged(few_digits, digits, tmp_
         find_network(command)
 
 
-def test_search_and_final_splits_are_told_apart(trained, digits):
+def test_search_and_final_splits_are_distinguished(trained, digits):
     supernet, info = trained
     search, final = (InheritedAccuracy(supernet, info, digits, final=f) for f in (False, True))
     assert (search.split_name, final.split_name) == ("search", "validation")

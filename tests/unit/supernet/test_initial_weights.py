@@ -200,7 +200,7 @@ def _refused(data, recipe, source, code, classes=None):
     assert ";" in str(caught.value)
 
 
-def test_classes_are_kept_or_new_and_never_guessed(small, letters, trained):
+def test_classes_are_retained_or_new(small, letters, trained):
     source = f"supernet:{trained}"
     _refused(letters, ALONE, source, "class_mismatch")
     _refused(letters, ALONE, source, "class_mismatch", classes=5)

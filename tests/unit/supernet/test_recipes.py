@@ -136,7 +136,7 @@ def test_options_change_a_recipe_within_its_rules():
         get_recipe("/nowhere/mine.toml")
 
 
-def test_an_epoch_visits_images_once_whatever_the_parts():
+def test_epoch_visits_every_image_once():
     for parts in (1, 4):
         recipe = BASE.model_copy(update={"micro_batches": parts})
         schedule = Schedule(recipe, np.arange(100, 153), (64,))

@@ -163,7 +163,7 @@ def test_a_search_stays_within_the_scope(search, folder):
     assert wide.constraints.least_params is None
 
 
-def test_an_objective_that_stays_on_the_cpu_has_a_worker_a_core_beside_a_gpu(search, monkeypatch):
+def test_cpu_objective_gets_a_worker_per_core_next_to_a_gpu(search, monkeypatch):
     asked = []
 
     def executor(_opener, _own, workers, *_):

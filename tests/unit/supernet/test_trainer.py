@@ -162,7 +162,7 @@ def test_missing_and_corrupt_images_are_named_and_nothing_is_lost(tmp_path, work
     data.check(np.array(held_out))
 
 
-def test_best_checkpoint_is_kept_beside_the_last(small, tmp_path):
+def test_best_checkpoint_is_stored_next_to_the_last(small, tmp_path):
     trainer = supernet_trainer(
         SPACE, small, _small_recipe(epochs=3, precision="fp32", ema_decay=0.0), tmp_path
     )

@@ -75,7 +75,7 @@ def test_reading_a_model_is_a_use(root) -> None:
     assert cache.get(SPEC) is None
 
 
-def test_what_can_not_be_removed_is_told(root, monkeypatch) -> None:
+def test_what_can_not_be_removed_is_reported(root, monkeypatch) -> None:
     def refused(*_) -> None:
         raise PermissionError(13, "Permission denied")
 

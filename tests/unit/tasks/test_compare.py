@@ -130,10 +130,10 @@ def test_an_unreadable_image_is_named_and_nothing_is_lost(pictures, exported, mo
         compare_networks(options(pictures, files=(exported.path,), output=folder))
     assert "\n" not in str(caught.value)
     last.write_bytes(whole)
-    told = []
+    messages = []
     for _ in range(2):
-        compare_networks(options(pictures, files=(exported.path,), output=folder), told.append)
-    assert [event.done for event in told] == [8 * COUNT]
+        compare_networks(options(pictures, files=(exported.path,), output=folder), messages.append)
+    assert [event.done for event in messages] == [8 * COUNT]
 
 
 def test_a_comparison_that_was_interrupted_goes_on(pictures, exported, monkeypatch, tmp_path):
@@ -145,9 +145,9 @@ def test_a_comparison_that_was_interrupted_goes_on(pictures, exported, monkeypat
 
     with pytest.raises(KeyboardInterrupt):
         compare_networks(options(pictures, files=(exported.path,), output=tmp_path), interrupt)
-    told = []
-    compare_networks(options(pictures, files=(exported.path,), output=tmp_path), told.append)
-    assert told[0].done == 40
+    messages = []
+    compare_networks(options(pictures, files=(exported.path,), output=tmp_path), messages.append)
+    assert messages[0].done == 40
 
 
 def test_what_is_refused_is_one_line(pictures, exported, tmp_path):
@@ -174,7 +174,7 @@ def test_what_is_refused_is_one_line(pictures, exported, tmp_path):
         compare_networks(options(pictures, f"mobilevit-xxs:{other}"))
 
 
-def test_networks_and_weights_are_told_apart():
+def test_networks_and_weights_are_distinguished():
     assert split_weights("timm:a@96") == ("timm:a@96", "")
     assert split_weights("timm:a@96:/x/y.safetensors") == ("timm:a@96", "/x/y.safetensors")
     assert split_weights("autovit-xxs-paper") == ("autovit-xxs-paper", "")
@@ -236,7 +236,7 @@ def measured(name, ms):
     return {"model": name} | cells
 
 
-def test_latencies_stand_beside_and_are_asked_for_once(pictures, exported, monkeypatch, tmp_path):
+def test_latencies_are_measured_once(pictures, exported, monkeypatch, tmp_path):
     copy = tmp_path / "copy.pte"
     shutil.copy(exported.path, copy)
     calls = []

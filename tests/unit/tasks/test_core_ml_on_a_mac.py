@@ -44,22 +44,22 @@ def test_an_agent_that_is_not_built_is_one_command_away(mac: Path) -> None:
     with (
         pytest.raises(
             DeviceError, match=r"not built .*; run tools/build_swift\.sh, which needs Xcode"
-        ) as told,
+        ) as reported,
         Target("host", runtime="coreml").found(),
     ):
         pass
-    assert exit_code(told.value) == 3
+    assert exit_code(reported.value) == 3
 
 
 def test_elsewhere_one_line_says_where_core_ml_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with (
-        pytest.raises(DeviceError, match="Linux, x86_64.*iPhones and on Macs with Apple silicon") as told,
+        pytest.raises(DeviceError, match="Linux, x86_64.*iPhones and on Macs with Apple silicon") as reported,
         Target("host", runtime="coreml").found(),
     ):
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
     result = CliRunner().invoke(app, ["profile", "--device", "host", "--runtime", "coreml"])
     assert isinstance(result.exception, (DeviceError, SystemExit))
-    assert exit_code(told.value) == 3
+    assert exit_code(reported.value) == 3

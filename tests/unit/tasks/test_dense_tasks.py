@@ -26,9 +26,9 @@ pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (extra `dense`)")
 
 
-def refused(done, code, said):
+def refused(done, code, reported):
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert reported in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

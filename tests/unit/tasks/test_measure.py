@@ -96,16 +96,16 @@ def test_what_can_not_be_exported_is_left_out_and_named(world) -> None:
     )
     assert result.networks[1].ratio == pytest.approx(4 / 2, rel=0.02)
     assert result.to_dict()["failures"] == result.failures
-    told = result.networks[1].percentiles
-    assert told.calls == result.networks[1].rounds
-    assert 4.0 / 1.3 < told.p50.ms < 4.0 * 1.3
-    assert result.to_dict()["models"][1]["p50_ms"] == told.p50.ms
-    assert told.calls >= 368
-    assert told.p99 is not None
-    assert result.to_dict()["models"][1]["p99_ms"] == told.p99.ms
+    messages = result.networks[1].percentiles
+    assert messages.calls == result.networks[1].rounds
+    assert 4.0 / 1.3 < messages.p50.ms < 4.0 * 1.3
+    assert result.to_dict()["models"][1]["p50_ms"] == messages.p50.ms
+    assert messages.calls >= 368
+    assert messages.p99 is not None
+    assert result.to_dict()["models"][1]["p99_ms"] == messages.p99.ms
 
 
-def test_each_network_is_measured_at_every_batch_beside_the_others(world) -> None:
+def test_each_network_is_measured_at_every_batch_size(world) -> None:
     """The fake device takes sqrt(batch) times as long: 4 and 6 ms for 4 images of the networks of 2 and 3 ms."""
     result = measured(NAMES[1:3], batches=(1, 4))
     rows = {(row.model, row.batch): row for row in result.networks}
@@ -149,12 +149,12 @@ def test_without_time_there_are_the_calls_that_the_passes_gave(world) -> None:
 
 def test_the_next_network_is_the_reference_where_the_device_refuses_the_first(world) -> None:
     world.device.refused = {world.sha256(NAMES[0]), world.sha256(NAMES[2])}
-    told: list[str] = []
-    result = measured(progress=lambda event: told.append(str(event)) if isinstance(event, Note) else None)
+    messages: list[str] = []
+    result = measured(progress=lambda event: messages.append(str(event)) if isinstance(event, Note) else None)
     assert [row.model for row in result.networks] == [NAMES[1], NAMES[3]]
     assert (result.reference, result.to_dict()["reference"]) == (NAMES[1], NAMES[1])
     assert set(result.failures) == {NAMES[0], NAMES[2]}
-    assert any(NAMES[0] in line and "the next network is the reference" in line for line in told)
+    assert any(NAMES[0] in line and "the next network is the reference" in line for line in messages)
 
 
 def test_nothing_left_to_measure(world) -> None:
@@ -180,13 +180,13 @@ def test_a_network_that_there_is_not_ends_all_before_anything_is_measured(world,
     assert world.device.loads == []
 
 
-def test_how_each_was_lowered_is_told(world, exported) -> None:
+def test_how_each_was_lowered_is_reported(world, exported) -> None:
     world.plain = NAMES[1]
     world.device.true_ms[exported.sha256] = 9.0
-    told: list[str] = []
-    result = measured(NAMES[:2], files=[exported.path], progress=lambda event: told.append(str(event)))
+    messages: list[str] = []
+    result = measured(NAMES[:2], files=[exported.path], progress=lambda event: messages.append(str(event)))
     assert [(row.delegates, row.outside) for row in result.networks] == [(3, OUTSIDE), (3, OUTSIDE), (1, {})]
-    assert f"{NAMES[1]} is lowered without graph rewrites: with them, it differs by 1.3" in told
+    assert f"{NAMES[1]} is lowered without graph rewrites: with them, it differs by 1.3" in messages
 
 
 def test_a_core_ml_package_is_packed_as_the_exporter_does(world, tmp_path, monkeypatch) -> None:

@@ -41,7 +41,7 @@ def beside(lut) -> None:
     task.measure_with_lut(device, VARIANT, lut, {}, MeasureOptions(budget_s=1.0))
 
 
-def test_beside_a_lut_models_are_called_at_its_pace_and_tested_as_it_was(measured) -> None:
+def test_measuring_for_a_lut_uses_its_pace_and_self_test(measured) -> None:
     beside(profiled_with(pace_us=33_333, warmup_ms=0, self_test=False))
     beside(profiled_with(self_test=True))
     (paced, _), (plain, _) = measured

@@ -43,7 +43,7 @@ def test_the_number_of_classes_does_not_matter(file) -> None:
     assert stays_fp32((file("ours", blocks=KEYS, fp32=("0",)),), twenty, "") == ("0",)
 
 
-def test_a_network_that_needs_no_mix_is_told(file) -> None:
+def test_a_network_that_needs_no_mix_is_reported(file) -> None:
     with pytest.raises(UsageError, match="use --precision int8"):
         stays_fp32((file("ours", blocks=KEYS, fp32=()),), KEYS, "")
 

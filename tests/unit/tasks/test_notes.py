@@ -53,10 +53,10 @@ def shared(monkeypatch):
 
 
 def test_accuracies_of_a_read_only_supernet_go_to_the_cache_and_those_it_has_are_known(shared):
-    told = []
+    messages = []
     before = (shared / "accuracies.jsonl").read_bytes()
     for evaluated in (ARCHS[1:], []):
-        notes = Notes.of(shared, SHA, ("accuracies.jsonl",), told.append)
+        notes = Notes.of(shared, SHA, ("accuracies.jsonl",), messages.append)
         judge = Judge()
         known = notes.shared_file("accuracies.jsonl")
         cached = CachedEvaluator(judge, notes.file("accuracies.jsonl"), shared=known)
@@ -66,16 +66,16 @@ def test_accuracies_of_a_read_only_supernet_go_to_the_cache_and_those_it_has_are
     mine = shared.parent / "cache" / "supernets" / SHA / "accuracies.jsonl"
     lines = [json.loads(line)["arch"] for line in mine.read_text().splitlines()]
     assert lines == [arch.to_json() for arch in ARCHS[1:]]
-    assert [str(note) for note in told] == [
+    assert [str(note) for note in messages] == [
         f"note: {shared} is read-only; results about it are stored in {mine.parent}"
     ] * 2
 
 
 def test_notes_of_a_supernet_of_ones_own_are_in_its_folder(tmp_path):
-    told = []
-    notes = Notes.of(tmp_path, SHA, ("accuracies.jsonl",), told.append)
+    messages = []
+    notes = Notes.of(tmp_path, SHA, ("accuracies.jsonl",), messages.append)
     assert notes.file("accuracies.jsonl") == tmp_path / "accuracies.jsonl"
     assert notes.shared_file("accuracies.jsonl") is None
     (tmp_path / "accuracies.jsonl").touch()
-    assert Notes.of(tmp_path, SHA, ("accuracies.jsonl",), told.append) == notes
-    assert not told
+    assert Notes.of(tmp_path, SHA, ("accuracies.jsonl",), messages.append) == notes
+    assert not messages

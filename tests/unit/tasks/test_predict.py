@@ -46,7 +46,7 @@ def test_networks_of_other_classes_are_priced():
     assert "profile with --classes 7" in note.text
 
 
-def test_another_resolution_is_told_from_another_space():
+def test_other_resolution_is_not_another_space():
     lut = make_lut()
     xxs = get_space("autovit-xxs")
     arch = xxs.sample(random.Random(0), (224,))

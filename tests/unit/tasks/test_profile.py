@@ -20,7 +20,7 @@ def profiled(tmp_path, monkeypatch):
     """Profiles a simulated device; `refused` says which models, in order, can't be exported."""
     for name in ("BLOCKTIME_RUNS", "BLOCKTIME_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    said = []
+    messages = []
 
     def run(refused, **how):
         seen = []
@@ -42,15 +42,15 @@ def profiled(tmp_path, monkeypatch):
                 store=LutStore([tmp_path / "luts"]),
                 **how,
             ),
-            said.append,
+            messages.append,
         )
-        return seen, done, [str(event) for event in said if isinstance(event, Note)]
+        return seen, done, [str(event) for event in messages if isinstance(event, Note)]
 
     return run
 
 
 def test_models_that_cannot_be_exported_are_left_out_named_and_replaced(profiled) -> None:
-    seen, done, said = profiled(lambda index: index in (0, 2, 7))
+    seen, done, messages = profiled(lambda index: index in (0, 2, 7))
     lut = verify_lut(done.path)
     assert lut.meta.failures == {seen[index]: REASON for index in (0, 2, 7)}
     assert lut.meta.reference_id == seen[1], "the plan's reference was the first that failed"
@@ -58,9 +58,9 @@ def test_models_that_cannot_be_exported_are_left_out_named_and_replaced(profiled
     assert measured == set(seen) - lut.meta.failures.keys()
     assert [model.split for model in lut.models].count("heldout") == 2
     assert len(measured) == 8, "as many as were planned"
-    assert f"{seen[2]} (design) is left out, it can't be exported: {REASON}" in said
-    assert f"{seen[7]} (heldout) is left out, it can't be exported: {REASON}" in said
-    assert "3 other models are taken instead" in said
+    assert f"{seen[2]} (design) is left out, it can't be exported: {REASON}" in messages
+    assert f"{seen[7]} (heldout) is left out, it can't be exported: {REASON}" in messages
+    assert "3 other models are taken instead" in messages
 
 
 def test_where_nothing_can_be_exported_one_line_gives_the_first_reason(profiled) -> None:

@@ -46,8 +46,8 @@ def pixel() -> Lut:
 
 def like(lut: Lut, factor: float = 1.0, variant: str = "", **device: object) -> Lut:
     """The LUT of another device, on which every block costs `factor` times as much."""
-    told = lut.meta.device.model_copy(update=device)
-    meta = lut.meta.model_copy(update={"device": told, "variant": variant or lut.meta.variant})
+    reported = lut.meta.device.model_copy(update=device)
+    meta = lut.meta.model_copy(update={"device": reported, "variant": variant or lut.meta.variant})
     entries = tuple(
         entry.model_copy(update={"ms": factor * entry.ms, "ci_high": factor * entry.ci_high})
         for entry in lut.entries
@@ -126,11 +126,11 @@ def test_a_luts_own_devices(tmp_path, pixel) -> None:
 
 def test_the_warning_names_both_devices(tmp_path) -> None:
     ref = LutRef("pixel", "toy", FAST, 1, tmp_path)
-    said = Proxy("xiaomi", DeviceSpread(0.1, ("pixel", "iphone"))).warning(ref)
-    assert "measured on pixel, not on xiaomi: predictions may be off by a factor of 1.22" in said
-    assert f"bench lut adapt {ref} --device xiaomi" in said
-    said = Proxy("xiaomi", None).warning(ref)
-    assert "intervals and limits are those of pixel" in said
+    message = Proxy("xiaomi", DeviceSpread(0.1, ("pixel", "iphone"))).warning(ref)
+    assert "measured on pixel, not on xiaomi: predictions may be off by a factor of 1.22" in message
+    assert f"bench lut adapt {ref} --device xiaomi" in message
+    message = Proxy("xiaomi", None).warning(ref)
+    assert "intervals and limits are those of pixel" in message
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def logits(fp32, *_):
         (0.0, [(), ("body",), ("body", "neck"), ("stem", "body", "neck")]),
     ],
 )
-def test_the_costliest_parts_are_kept_until_little_enough_is_lost(within, kept) -> None:
+def test_costliest_parts_stay_fp32_until_the_loss_is_small(within, kept) -> None:
     labels = {part: f"the {part}" for part in WRONG}
     before, alone, mixes = choose(labels, logits(tuple(WRONG)), np.zeros(100, int), logits, within)
     assert (before.top1.share, before.agreement, before.error) == (1, 1, 0)
@@ -48,14 +48,14 @@ def test_the_costliest_parts_are_kept_until_little_enough_is_lost(within, kept) 
     assert mixes[-1].top1.share >= 1 - within
 
 
-def test_where_nothing_helps_all_parts_are_kept() -> None:
+def test_all_parts_stay_fp32_if_nothing_helps() -> None:
     worse = np.tile([0.0, 1.0], (100, 1))
     exact = logits(tuple(WRONG))
     _, _, mixes = choose({"a": "a", "b": "b"}, exact, np.zeros(100, int), lambda *_: worse, 0.1)
     assert [mix.keep_fp32 for mix in mixes] == [(), ("a",), ("a", "b")]
 
 
-def test_error_is_told_of_the_spread_of_logits() -> None:
+def test_error_is_relative_to_the_spread_of_logits() -> None:
     exact = np.array([[1.0, -1.0], [1.0, -1.0]])
     _, (alone,), _ = choose({"a": "a"}, exact, np.zeros(2, int), lambda *_: exact + 0.5, 0.1)
     assert alone.error == pytest.approx(0.5)

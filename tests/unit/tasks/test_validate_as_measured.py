@@ -56,7 +56,7 @@ def test_others_are_by_the_agent_that_is_asked_for(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("in_lut", "now", "said"),
+    ("in_lut", "now", "expected"),
     [
         (True, False, "was measured in fixed performance mode"),
         (False, True, "leave --fixed-performance out"),
@@ -65,7 +65,7 @@ def test_others_are_by_the_agent_that_is_asked_for(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_fixed_clocks_are_mentioned_where_only_one_side_has_them(
-    in_lut: bool, now: bool, said: str, monkeypatch: pytest.MonkeyPatch
+    in_lut: bool, now: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = asked_for(monkeypatch, {"fixed_performance": now}, fixed_performance=in_lut)[1]
-    assert ([said in note for note in notes] == [True]) if said else not notes
+    assert ([expected in note for note in notes] == [True]) if expected else not notes

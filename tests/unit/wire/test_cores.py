@@ -61,11 +61,11 @@ def test_unusable_cores_do_not_count(tmp_path: Path) -> None:
 def test_pinned_threads_are_as_many_as_their_cores() -> None:
     assert Target("pixel8", cores="4-8").variant.name == "executorch-xnnpack-fp32-t5-c4-8"
     assert Target("pixel8", cores="5,4", threads=1).variant.load_options == {"threads": 1, "cores": "4-5"}
-    for target, said in [
+    for target, reported in [
         (Target("pixel8", cores="4", threads=2), "2 threads are too many for cores 4"),
         (Target("pixel8", cores="big"), "not a list of cores"),
         (Target("iphone13", runtime="coreml", cores="4"), "coreml chooses its own cores"),
         (Target("simulated", cores="4"), "simulated chooses its own cores"),
     ]:
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=reported):
             _ = target.variant

@@ -29,7 +29,7 @@ class TakesTime:
 
 
 @pytest.mark.parametrize(
-    ("piece_s", "told"),
+    ("piece_s", "expected"),
     [
         # The first execution alone, then what is left of its warm-up, the other model's, and the rounds.
         (1.0, [0, 1, 3, 6, 10]),
@@ -39,7 +39,7 @@ class TakesTime:
         (5e-9, [0, 1, 3, 6, 7, 8, 9, 10, 11, 12, 13]),
     ],
 )
-def test_executions_are_counted(piece_s: float, told: list[int]) -> None:
+def test_executions_are_counted(piece_s: float, expected: list[int]) -> None:
     clock: list[int] = [0]
     heard: list[int] = []
 
@@ -57,7 +57,7 @@ def test_executions_are_counted(piece_s: float, told: list[int]) -> None:
         TimingOptions(piece_s),
     )
     assert samples.tolist() == [[1, 10, 10, 1], [10, 1, 1, 1]]
-    assert heard == told
+    assert heard == expected
 
 
 def test_run_ends_between_pieces() -> None:

@@ -25,8 +25,8 @@ from search.supernet.recipe.recipe import Augmentation, Recipe
 from tools.studies.network_analysis import (
     attention_maps,
     head_similarity,
-    kept_fractions,
     relative_to_block,
+    remaining_fractions,
     taylor_importance,
 )
 from tools.studies.shared import Options, draw_lines, run_parallel
@@ -416,7 +416,7 @@ def _importances(opened: Evaluators, arch: Arch, options: Options) -> tuple[ByBl
     ]
     network = opened.network_of.network(arch).cpu()
     found = taylor_importance(network, arch.blocks(), data.batches(chosen, arch.resolution, IMPORTANCE_BATCH))
-    return relative_to_block(found), kept_fractions(found, KEEP)
+    return relative_to_block(found), remaining_fractions(found, KEEP)
 
 
 def _mean_of(role: str, figures: ByBlock) -> float:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 
 from orchestrator.tasks.progress import Event, Step
@@ -19,6 +20,10 @@ from orchestrator.tasks.progress import Event, Step
 Rows = Sequence[Mapping[str, Any]]
 Tables = Mapping[str, Rows]
 """Rows of every table, by its title; the keys of the first row are the columns."""
+
+
+RESAMPLES = 2000
+"""Draws of a bootstrap."""
 
 
 class Interval(NamedTuple):
@@ -33,6 +38,17 @@ def mean_and_range(values: Sequence[float], scale: float = 1.0) -> Interval:
     """Return the mean of values with the smallest and the largest, all multiplied by `scale`."""
     scaled = [scale * value for value in values]
     return Interval(statistics.fmean(scaled), min(scaled), max(scaled))
+
+
+def resampled(
+    statistic: Callable[..., float], *columns: Sequence[float], resamples: int = RESAMPLES
+) -> Interval:
+    """Return a statistic of paired columns with its 95 % percentile interval, by resampling rows (bootstrap)."""
+    rows, generator = np.array(columns), np.random.default_rng(0)
+    count = rows.shape[1]
+    drawn = [statistic(*rows[:, generator.integers(0, count, count)]) for _ in range(resamples)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(statistic(*rows), float(low), float(high))
 
 
 def log(event: Event | str) -> None:

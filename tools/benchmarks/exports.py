@@ -9,8 +9,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from orchestrator.export import ArtifactCache, ExportSpec, block_specs_for
@@ -72,20 +72,12 @@ def export_plan(sample: int = SAMPLE, budget_s: float = BUDGET_S) -> Tables:
 
 
 def _in_fresh_process(specs: Sequence[ExportSpec], root: Path, reuse: bool, budget_s: float) -> list[_Export]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    folder = tempfile.mkdtemp(dir=root)
-    child = context.Process(target=_export, args=(theirs, specs, Path(folder), reuse, budget_s), daemon=True)
-    child.start()
-    theirs.close()
-    exports: list[_Export] = ours.recv()
-    child.join()
-    return exports
+    folder = Path(tempfile.mkdtemp(dir=root))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_export, specs, folder, reuse, budget_s).result()
 
 
-def _export(
-    connection: Connection, specs: Sequence[ExportSpec], root: Path, reuse: bool, budget_s: float
-) -> None:
+def _export(specs: Sequence[ExportSpec], root: Path, reuse: bool, budget_s: float) -> list[_Export]:
     """Export until the budget is used up; without reuse each network gets a cache of its own."""
     import gc
 
@@ -106,16 +98,12 @@ def _export(
         artifact = export_spec(spec, cache)
         cpu_s = _cpu_s() - before
         exports.append(_Export(cpu_s, digest(artifact.path)[0], artifact.report.made))
-    connection.send(exports)
+    return exports
 
 
 def _cpu_s() -> float:
     """Of this process and of the schema compilers that it has run."""
     return sum(os.times()[:4])
-
-
-if __name__ == "__main__":
-    print(export_plan())
 
 
 PRECISIONS = ("fp16", "int8")

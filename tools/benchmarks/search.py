@@ -41,7 +41,7 @@ from search.spaces import Arch, Space, Value, get_space
 from search.supernet.inherit import InheritedAccuracy, open_inherited, reopen_data
 from search.supernet.train.checkpoint import load_supernet
 from tools.benchmarks.shared import bench, lut_in
-from tools.tables import Interval, Tables, mean_and_range
+from tools.tables import Interval, Tables, mean_and_range, resampled
 
 SPACE = "autovit-nano"
 BATCH = 1_000_000
@@ -87,22 +87,14 @@ def synthetic(space: Space) -> LutPrice:
 
 def part_of_nano() -> Space:
     """Return 288 architectures that differ in widths, depths, heads, ratios and the number of stages."""
-    kept: dict[str, dict[str, tuple[Value, ...]]] = {
-        "mbconv1": {"width": (24,)},
-        "transformer1": {"heads": (2,)},
-        "transformer2": {"mlp_ratio": (2.0,)},
-    }
-    space = get_space(SPACE)
-    stages = tuple(
-        dataclasses.replace(
-            stage,
-            choices=tuple(
-                (name, kept.get(stage.name, {}).get(name, values)) for name, values in stage.choices
-            ),
-        )
-        for stage in space.stages
+    return restricted(
+        get_space(SPACE),
+        {
+            "mbconv1": {"width": (24,)},
+            "transformer1": {"heads": (2,)},
+            "transformer2": {"mlp_ratio": (2.0,)},
+        },
     )
-    return dataclasses.replace(space, stages=stages)
 
 
 LATENCY, EVERYTHING, SUM, WHOLE = (
@@ -148,11 +140,7 @@ def _pricing(space: Space, price: LutPrice, lut: str) -> list[dict[str, object]]
 
 def median_ratio(fast: Sequence[float], slow: Sequence[float]) -> Interval:
     """Return the median of the rounds' ratios with the 95 % interval of that median by resampling rounds."""
-    ratios = np.array(fast) / np.array(slow)
-    rng = np.random.default_rng(0)
-    medians = np.median(ratios[rng.integers(0, len(ratios), (2000, len(ratios)))], axis=1)
-    low, high = np.quantile(medians, (0.025, 0.975))
-    return Interval(float(np.median(ratios)), float(low), float(high))
+    return resampled(lambda a, b: float(np.median(a / b)), fast, slow)
 
 
 def _reach(space: Space) -> Tables:
@@ -252,7 +240,7 @@ SETTINGS = SearchSettings(
 
 ATTENTION = "transformer-only"
 HYBRID = "hybrid"
-RESTRICTIONS: Mapping[str, Mapping[str, Mapping[str, tuple[int, ...]]]] = {
+RESTRICTIONS: Mapping[str, Mapping[str, Mapping[str, tuple[Value, ...]]]] = {
     ATTENTION: {"stem": {"width": (8,)}, "mbconv1": {"width": (16,), "depth": (1,)}},
     HYBRID: {"mbconv1": {"depth": (2,)}},
 }
@@ -269,7 +257,7 @@ class Winner:
     validation_accuracy: float
 
 
-def restricted(space: Space, choices: Mapping[str, Mapping[str, tuple[int, ...]]]) -> Space:
+def restricted(space: Space, choices: Mapping[str, Mapping[str, tuple[Value, ...]]]) -> Space:
     """Return the part of a space with these choices."""
     stages = tuple(
         dataclasses.replace(

@@ -22,7 +22,7 @@ from search.spaces import Arch, get_arch, get_space
 from search.supernet.model.supernet import Supernet
 from search.supernet.train.optimizer import SlicedAdamW
 from search.supernet.train.parallel import keep_freed_memory
-from tools.tables import Interval, Tables
+from tools.tables import Interval, Tables, resampled
 
 ARCHS = (
     "autovit-nano smallest",
@@ -98,10 +98,7 @@ def measure(name: str) -> dict[str, object]:
 
 def ratio_of_medians(inside: Floats, alone: Floats) -> Interval:
     """Return the ratio of the medians over rounds with its 95 % bootstrap interval."""
-    picked = np.random.default_rng(0).integers(0, len(inside), (2000, len(inside)))
-    ratios = np.median(inside[picked], axis=1) / np.median(alone[picked], axis=1)
-    low, high = np.quantile(ratios, (0.025, 0.975))
-    return Interval(float(np.median(inside) / np.median(alone)), float(low), float(high))
+    return resampled(lambda a, b: float(np.median(a) / np.median(b)), list(inside), list(alone))
 
 
 def _batch(arch: Arch) -> int:

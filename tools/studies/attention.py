@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from luts.format.errors import UsageError
-from orchestrator.tasks.measure import MeasureCommand, measure_networks
-from orchestrator.tasks.measured import MeasuredNetwork
 from search.blocks import BlockSpec, count, parse_key
 from search.spaces import Arch, Stage, Value, get_space, register_space, register_stage
 from search.spaces.plugins import load_plugin
@@ -31,7 +29,7 @@ from tools.studies.network_analysis import (
 )
 from tools.studies.shared import Options, draw_lines, run_parallel
 from tools.studies.trainings import Evaluators, Training, evaluators
-from tools.tables import Interval, Tables, log, mean_and_range
+from tools.tables import Interval, Tables, mean_and_range
 
 load_plugin("tools.studies.efficientvit_ablations")
 load_plugin(__name__)  # worker processes import what is loaded, and then know the spaces below
@@ -206,8 +204,10 @@ def measure_accuracy(options: Options) -> Tables:
     """Measure all widths in one run, choose, train; validation top-1 in percent with the range over seeds."""
     assert options.images
     widths, counts = (QUICK_WIDTHS, QUICK_COUNTS) if options.quick else (WIDTHS, COUNTS)
-    sizes = [(count, width) for count in counts for width in (widths if count else widths[-1:])]
-    measured = _throughput(sizes, options)
+    sizes = [(number, width) for number in counts for width in (widths if number else widths[-1:])]
+    networks = {f"attention-{number}-width-{width}": share_network(number, width) for number, width in sizes}
+    by_name = {row.model: row for row in options.measure(networks, batches=(THROUGHPUT_BATCH,))}
+    measured = {size: by_name[name] for size, name in zip(sizes, networks, strict=True)}
     chosen = equally_fast({size: row.images_s[0] for size, row in measured.items()}, widths[-1])
     rows = []
     for attention_blocks, width in chosen.items():
@@ -234,21 +234,6 @@ def measure_accuracy(options: Options) -> Tables:
             "batch",
         )
     return {"Share of attention at equal throughput": rows}
-
-
-def _throughput(sizes: list[Size], options: Options) -> dict[Size, MeasuredNetwork]:
-    names = {f"attention-{count}-width-{width}": (count, width) for count, width in sizes}
-    measured = measure_networks(
-        MeasureCommand(
-            networks={name: share_network(*size) for name, size in names.items()},
-            target=options.target,
-            batches=(THROUGHPUT_BATCH,),
-            budget_s=options.budget_s,
-            self_test=not options.quick,
-        ),
-        log,
-    )
-    return {names[row.model]: row for row in measured.networks}
 
 
 LATENCY_BLOCKS, LATENCY_CHANNELS, LATENCY_RESOLUTION, LATENCY_COUNTS = 10, 192, 224, (0, 2, 4, 6, 8, 10)
@@ -291,15 +276,6 @@ def measure_latency(options: Options) -> Tables:
             f"{sees}-attention-{number}": Published(f"{sees}-attention-{number}", "this study", blocks)
             for number, blocks in equally_large(sees, *size).items()
         }
-        measured = measure_networks(
-            MeasureCommand(
-                networks=named,
-                target=options.target,
-                budget_s=options.budget_s,
-                self_test=not options.quick,
-            ),
-            log,
-        )
         rows += [
             {
                 "heads": NAMES[sees],
@@ -309,7 +285,7 @@ def measure_latency(options: Options) -> Tables:
                 "ms": Interval(row.ms, row.ci_low, row.ci_high),
                 "ratio": Interval(row.ratio, row.ratio_low, row.ratio_high),
             }
-            for row in measured.networks
+            for row in options.measure(named)
         ]
     with options.draw("attention_share", 620, 360) as (panel,):
         draw_lines(panel, rows, "attention, %", "ms", "heads")

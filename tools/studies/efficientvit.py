@@ -12,7 +12,6 @@ from typing import Any
 
 from orchestrator.report.figures import write_operators_figure
 from orchestrator.tasks.breakdown import BreakdownCommand, break_down
-from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.measured import MeasuredNetwork
 from search.spaces.plugins import load_plugin
 from tools.studies.efficientvit_ablations import ABLATIONS, BASE_NETWORK
@@ -42,8 +41,8 @@ def main(options: Options) -> Tables:
     ablations = ["hardswish"] if options.quick else list(ABLATIONS)
     ablated = [BASE_NETWORK, *(f"{BASE_NETWORK}-{name}" for name in ablations)]
     batches, ablation_batches = (QUICK_BATCHES, (1,)) if options.quick else (BATCHES, ABLATION_BATCHES)
-    networks = _measured(names, batches, options.budget_s, options)
-    undone = _measured(ablated, ablation_batches, options.budget_s / 2, options)
+    networks = options.measure(names, batches=batches)
+    undone = options.measure(ablated, batches=ablation_batches, budget_s=options.budget_s / 2)
     traced = break_down(
         BreakdownCommand(
             networks=names[:1] if options.quick else TRACED, target=options.target, method="tracer"
@@ -101,21 +100,6 @@ def trace_row(network: Mapping[str, Any]) -> dict[str, object]:
     bound, all_ms = (math.fsum(part[key] for part in traced["parts"]) for key in ("memory_bound_ms", "ms"))
     roof = traced["roof"]
     return row | {"memory-bound": 100 * bound / all_ms, "GMAC/s": roof["gmacs_s"], "GB/s": roof["gbytes_s"]}
-
-
-def _measured(
-    names: Sequence[str], batches: Sequence[int], budget_s: float, options: Options
-) -> tuple[MeasuredNetwork, ...]:
-    return measure_networks(
-        MeasureCommand(
-            networks=names,
-            target=options.target,
-            batches=tuple(batches),
-            budget_s=budget_s,
-            self_test=not options.quick,
-        ),
-        log,
-    ).networks
 
 
 def _row(network: MeasuredNetwork) -> dict[str, object]:

@@ -82,46 +82,6 @@ class FullHeadAttention(CascadedGroupAttention):
 
 @register
 @dataclasses.dataclass(frozen=True)
-class HardSwishStem(OverlapStem):
-    """Overlapping patch embedding with HardSwish for ReLU."""
-
-    kind: ClassVar[str] = "evit.stem.hswish"
-    elastic: ClassVar[bool] = False
-    examples: ClassVar[tuple[str, ...]] = ("evit.stem.hswish(in=3,out=16)@40",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class HardSwishFfn(FfnBlock):
-    """FFN block with HardSwish for ReLU."""
-
-    kind: ClassVar[str] = "evit.ffn.hswish"
-    elastic: ClassVar[bool] = False
-    examples: ClassVar[tuple[str, ...]] = ("evit.ffn.hswish(c=16,ratio=3)@8",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class HardSwishMerging(PatchMerging):
-    """Patch merging with HardSwish for ReLU; squeeze and excitation keeps its own."""
-
-    kind: ClassVar[str] = "evit.merge.hswish"
-    elastic: ClassVar[bool] = False
-    examples: ClassVar[tuple[str, ...]] = ("evit.merge.hswish(in=16,out=24)@8",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class HardSwishAttention(CascadedGroupAttention):
-    """Cascaded group attention with HardSwish for ReLU, which stands before the projection alone."""
-
-    kind: ClassVar[str] = "evit.cga.hswish"
-    elastic: ClassVar[bool] = False
-    examples: ClassVar[tuple[str, ...]] = ("evit.cga.hswish(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
 class GroupAttention(CascadedGroupAttention):
     """Group attention without the cascade: a head sees its split alone."""
 
@@ -180,66 +140,46 @@ class FeedForward(FfnBlock):
         return x
 
 
-@register
-@dataclasses.dataclass(frozen=True)
-class LayerNormStem(OverlapStem):
-    """Overlapping patch embedding with LayerNorm over each pixel's channels for BN."""
-
-    kind: ClassVar[str] = "evit.stem.ln"
-    elastic: ClassVar[bool] = False
-    op_list: ClassVar[type[OpList]] = LayerNormOps
-    examples: ClassVar[tuple[str, ...]] = ("evit.stem.ln(in=3,out=16)@40",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class LayerNormFfn(FfnBlock):
-    """FFN block with LayerNorm over each pixel's channels for BN."""
-
-    kind: ClassVar[str] = "evit.ffn.ln"
-    elastic: ClassVar[bool] = False
-    op_list: ClassVar[type[OpList]] = LayerNormOps
-    examples: ClassVar[tuple[str, ...]] = ("evit.ffn.ln(c=16,ratio=3)@8",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class LayerNormMerging(PatchMerging):
-    """Patch merging with LayerNorm over each pixel's channels for BN."""
-
-    kind: ClassVar[str] = "evit.merge.ln"
-    elastic: ClassVar[bool] = False
-    op_list: ClassVar[type[OpList]] = LayerNormOps
-    examples: ClassVar[tuple[str, ...]] = ("evit.merge.ln(in=16,out=24)@8",)
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class LayerNormAttention(CascadedGroupAttention):
-    """Cascaded group attention with LayerNorm over each pixel's channels for BN."""
-
-    kind: ClassVar[str] = "evit.cga.ln"
-    elastic: ClassVar[bool] = False
-    op_list: ClassVar[type[OpList]] = LayerNormOps
-    examples: ClassVar[tuple[str, ...]] = (
-        "evit.cga.ln(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
-        "evit.cga.ln(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
-    )
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class LayerNormFcHead(BnFcHead):
-    """Global average pool, LayerNorm of its means, and a linear classifier with bias."""
-
-    kind: ClassVar[str] = "head.lnfc"
-    elastic: ClassVar[bool] = False
-    examples: ClassVar[tuple[str, ...]] = ("head.lnfc(in=16,classes=10)@4",)
+def _variant(
+    base: type[BlockSpec], name: str, kind: str, *examples: str, **attributes: object
+) -> type[BlockSpec]:
+    """Register a kind of block with the fields and formulas of `base`; examples are keys without the kind."""
+    members = {"kind": kind, "elastic": False, "examples": tuple(kind + example for example in examples)}
+    made = type(name, (base,), {"__module__": __name__, "__doc__": f"`{kind}`.", **members, **attributes})
+    return register(dataclasses.dataclass(frozen=True)(made))
 
 
 _BASE_SPECS = (OverlapStem, FfnBlock, PatchMerging, CascadedGroupAttention, BnFcHead)
+HardSwishStem = _variant(OverlapStem, "HardSwishStem", "evit.stem.hswish", "(in=3,out=16)@40")
+HardSwishFfn = _variant(FfnBlock, "HardSwishFfn", "evit.ffn.hswish", "(c=16,ratio=3)@8")
+HardSwishMerging = _variant(PatchMerging, "HardSwishMerging", "evit.merge.hswish", "(in=16,out=24)@8")
+HardSwishAttention = _variant(
+    CascadedGroupAttention,
+    "HardSwishAttention",
+    "evit.cga.hswish",
+    "(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
+)
 _HARDSWISH = (HardSwishStem, HardSwishFfn, HardSwishMerging, HardSwishAttention)
+"""Kinds with HardSwish for ReLU; squeeze and excitation keeps its own activation."""
+
+LayerNormStem = _variant(
+    OverlapStem, "LayerNormStem", "evit.stem.ln", "(in=3,out=16)@40", op_list=LayerNormOps
+)
+LayerNormFfn = _variant(FfnBlock, "LayerNormFfn", "evit.ffn.ln", "(c=16,ratio=3)@8", op_list=LayerNormOps)
+LayerNormMerging = _variant(
+    PatchMerging, "LayerNormMerging", "evit.merge.ln", "(in=16,out=24)@8", op_list=LayerNormOps
+)
+LayerNormAttention = _variant(
+    CascadedGroupAttention,
+    "LayerNormAttention",
+    "evit.cga.ln",
+    "(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
+    "(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
+    op_list=LayerNormOps,
+)
+LayerNormFcHead = _variant(BnFcHead, "LayerNormFcHead", "head.lnfc", "(in=16,classes=10)@4")
 _LAYER_NORM = (LayerNormStem, LayerNormFfn, LayerNormMerging, LayerNormAttention, LayerNormFcHead)
+"""Kinds with LayerNorm over each pixel's channels for BN; the head normalises the means of the average pool."""
 
 ABLATIONS: Mapping[str, Mapping[type[BlockSpec], type[BlockSpec]]] = {
     "no-cascade": {CascadedGroupAttention: GroupAttention},

@@ -23,7 +23,6 @@ from orchestrator.tasks.evaluation_options import (
     SensitivityOptions,
 )
 from orchestrator.tasks.export import ExportCommand, Lowering, export_networks
-from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.runtimes import RuntimesCommand, measure_runtimes
 from orchestrator.tasks.search import find_network
 from orchestrator.tasks.search_options import SearchCommand, SettingOptions, TargetOptions
@@ -249,16 +248,10 @@ def _programs(arch: Arch, options: Options, scratch: Path) -> tuple[dict[str, Pr
 def _latencies(programs: dict[str, Program], options: Options) -> dict[str, Interval]:
     """Return milliseconds of the same files, measured in one interleaved run."""
     kinds = {str(program.path): kind for kind, program in programs.items() if kind != CORE_ML}
-    measured = measure_networks(
-        MeasureCommand(
-            target=options.target,
-            files=tuple(Path(path) for path in kinds),
-            budget_s=options.budget_s,
-            self_test=not options.quick,
-        ),
-        log,
-    )
-    return {kinds[row.model]: Interval(row.ms, row.ci_low, row.ci_high) for row in measured.networks}
+    return {
+        kinds[row.model]: Interval(row.ms, row.ci_low, row.ci_high)
+        for row in options.measure(files=[Path(path) for path in kinds])
+    }
 
 
 RUNTIME_NETWORKS = (

@@ -22,9 +22,9 @@ from search.spaces import Arch, Space, Value, get_space, register_space, registe
 from search.spaces.nasbench_macro import key_of, operation
 from search.spaces.plugins import load_plugin
 from search.supernet.recipe.recipe import changed
-from tools.studies.shared import Options, draw_lines, resampled, run_parallel, tau
+from tools.studies.shared import Options, draw_lines, run_parallel, tau
 from tools.studies.trainings import Training, evaluators, one_cycle
-from tools.tables import Tables, mean_and_range
+from tools.tables import Tables, mean_and_range, resampled
 
 load_plugin(__name__)  # worker processes import what is loaded, and then know the space below
 

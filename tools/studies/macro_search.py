@@ -15,7 +15,6 @@ import numpy as np
 from luts.format.processes import end_with_parent
 from luts.format.schema import Floats
 from luts.format.store import load_lut
-from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from search.algorithms import Constraints, SearchSettings, search, strategy_names
 from search.algorithms.objectives import AdditiveModel
 from search.blocks import parse_keys
@@ -33,9 +32,9 @@ from tools.studies.macro import (
     read_truth,
     supernet,
 )
-from tools.studies.shared import RESAMPLES, Options, run_parallel, tau
+from tools.studies.shared import Options, run_parallel, tau
 from tools.studies.trainings import Training, evaluators
-from tools.tables import Interval, Tables, log, mean_and_range
+from tools.tables import RESAMPLES, Interval, Tables, mean_and_range
 
 NEARBY = np.linspace(1 - NEAR, 1 + NEAR, 61)
 """Budgets around one, relative: one budget's largest network is better or worse by chance."""
@@ -126,16 +125,8 @@ def _measured_ms(archs: Sequence[Arch], options: Options) -> Mapping[str, float]
     """Return measured latencies by network key, relative to the LUT's reference and in its milliseconds."""
     lut = load_lut(options.lut)
     reference = Published("reference", "the LUT", tuple(parse_keys(lut.reference.blocks)))
-    measured = measure_networks(
-        MeasureCommand(
-            networks={"reference": reference, **{key_of(arch): arch for arch in archs}},
-            target=options.target,
-            budget_s=options.budget_s,
-            self_test=not options.quick,
-        ),
-        log,
-    )
-    return {row.model: row.ratio * lut.meta.reference_ms for row in measured.networks}
+    measured = options.measure({"reference": reference, **{key_of(arch): arch for arch in archs}})
+    return {row.model: row.ratio * lut.meta.reference_ms for row in measured}
 
 
 REGRETS = (0.001, 0.003)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from scipy import stats
@@ -18,13 +17,16 @@ from scipy import stats
 from luts.format.errors import UsageError
 from luts.format.processes import end_with_parent
 from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
+from orchestrator.tasks.measure import MeasureCommand, measure_networks
+from orchestrator.tasks.measured import MeasuredNetwork
 from orchestrator.tasks.target import Target
-from tools.tables import Interval, Rows
+from search.spaces import Arch
+from search.spaces.published import Published
+from tools.tables import Rows, log
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-RESAMPLES = 2000
 COLOURS = (ORANGE, BLUE, GREEN, PINK, SKY, RED, MUTED, INK)
 """Colours of the lines of a figure, in order."""
 
@@ -81,6 +83,25 @@ class Options:
         """The device with one thread, in the default runtime and precision."""
         return Target(self.device, threads=1)
 
+    def measure(
+        self,
+        networks: Mapping[str, Arch | Published] | Sequence[str] = (),
+        *,
+        batches: Sequence[int] = (1,),
+        files: Sequence[Path] = (),
+        budget_s: float | None = None,
+    ) -> tuple[MeasuredNetwork, ...]:
+        """Measure networks, or exported files, in one interleaved run; a quick run skips the self-test."""
+        command = MeasureCommand(
+            networks=networks,
+            target=self.target,
+            batches=tuple(batches),
+            files=tuple(files),
+            budget_s=self.budget_s if budget_s is None else budget_s,
+            self_test=not self.quick,
+        )
+        return measure_networks(command, log).networks
+
     @contextmanager
     def draw(self, name: str, width_px: int, height_px: int, columns: int = 1) -> Iterator[Sequence[Axes]]:
         """Draw a figure of panels side by side within the context, and write it as `NAME.png` with a legend."""
@@ -129,14 +150,3 @@ def _start_worker() -> None:
 def tau(a: ArrayLike, b: ArrayLike) -> float:
     """Return Kendall's rank correlation tau-b."""
     return float(stats.kendalltau(a, b).statistic)
-
-
-def resampled(
-    statistic: Callable[..., float], *columns: Sequence[float], resamples: int = RESAMPLES
-) -> Interval:
-    """Return a statistic of paired columns with its 95 % percentile interval, by resampling rows (bootstrap)."""
-    rows, generator = np.array(columns), np.random.default_rng(0)
-    count = rows.shape[1]
-    drawn = [statistic(*rows[:, generator.integers(0, count, count)]) for _ in range(resamples)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(statistic(*rows), float(low), float(high))

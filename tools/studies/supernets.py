@@ -23,9 +23,9 @@ from search.supernet.model.supernet import Supernet
 from search.supernet.recipe.recipe import Recipe, changed, resolutions_of
 from search.supernet.recipe.schedule import Schedule
 from search.supernet.train.checkpoint import load_supernet
-from tools.studies.shared import Options, resampled, run_parallel, tau
+from tools.studies.shared import Options, run_parallel, tau
 from tools.studies.trainings import TEACHER, SupernetStudy, Training, evaluators, trained_teacher
-from tools.tables import Rows, Tables, mean_and_range
+from tools.tables import Rows, Tables, mean_and_range, resampled
 
 PAPER_TOP1 = {"none": 64.6, "soft": 70.5, "hard": 71.3}
 """Table 4: ImageNet, with RegNetY-32G as the teacher."""

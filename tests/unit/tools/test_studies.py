@@ -19,8 +19,8 @@ from tests.support.errors import raises
 from tests.support.search_world import make_price
 from tools.benchmarks.__main__ import BENCHMARKS
 from tools.studies import __main__, attention, boundaries, detection, exported, macro, macro_search, supernets
-from tools.studies.shared import Options, resampled, tau
-from tools.tables import Interval, entry_point, mean_and_range, show
+from tools.studies.shared import Options, tau
+from tools.tables import Interval, entry_point, mean_and_range, resampled, show
 
 KEYS = [key_of(arch) for arch in macro.SPACE]
 BEST = "21012012"

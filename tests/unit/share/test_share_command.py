@@ -63,16 +63,18 @@ def test_pull_checks_the_signature(refs, there, keys, tmp_path):
     refused(bench("lut", "verify", "other", "--key", stranger), 6, "not valid")
 
 
-def test_bad_places_and_names(refs, there, tmp_path):
-    refused(bench("lut", "pull", there, "pixel9"), 2, "is not there", "there are host/toy")
-    refused(bench("lut", "search", there, "pixel9"), 2, "no LUT has pixel9")
-    refused(bench("lut", "search", "ftp://somewhere"), 2, "expected a folder, s3://")
-    refused(bench("lut", "push", refs[0].path, "https://somewhere/luts"), 2, "read-only")
-    refused(bench("lut", "pull", tmp_path / "luts.zip", "host"), 2, "archive")
-
-
-def test_missing_folder_is_named(tmp_path):
-    gone = tmp_path / "plcae"
-    for command in (("search", gone), ("pull", gone, "host")):
-        refused(bench("lut", *command), 2, f"{gone}: no such folder")
-    assert not gone.exists()
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("pull", "{there}", "pixel9"), ("is not there", "there are host/toy")),
+        (("search", "{there}", "pixel9"), ("no LUT has pixel9",)),
+        (("search", "ftp://somewhere"), ("expected a folder, s3://",)),
+        (("push", "{lut}", "https://somewhere/luts"), ("read-only",)),
+        (("pull", "{there}/luts.zip", "host"), ("archive",)),
+        (("search", "{there}/plcae"), ("plcae: no such folder",)),
+        (("pull", "{there}/plcae", "host"), ("plcae: no such folder",)),
+    ],
+)
+def test_bad_places_and_names(refs, there, arguments, words):
+    given = [argument.format(there=there, lut=refs[0].path) for argument in arguments]
+    refused(bench("lut", *given), 2, *words)

@@ -12,8 +12,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from luts.format.errors import UsageError
+from luts.format.store import LutStore
 from orchestrator.cli.output import ask, say
-from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, option_fields
+from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, StoreOptions, option_fields
 
 
 def example(*commands: str) -> str:
@@ -27,6 +28,15 @@ PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}
 """What the command line gives to fields that are no options, by their names."""
 
 _BY_FLAG = "_by_flag"
+
+
+def open_store(options: StoreOptions, *, create: bool = False) -> LutStore:
+    """Return the LUTs that the options name; warnings go to stderr.
+
+    Raises:
+        UsageError: the folder of `--luts` does not exist.
+    """
+    return options.open_store(lambda event: say(str(event)), create=create)
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import typer
 
 from luts.format.table import Column
-from orchestrator.cli.lut_store import LutsOption, open_store
+from orchestrator.cli.options import open_store, with_options
 from orchestrator.cli.output import JsonOption, emit_json, emit_rows
+from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.space import CONFIDENCE, SAMPLES, reachable_latencies, sampled_ranges
 from search.spaces import Space, get_space, list_archs, list_spaces
 
@@ -42,21 +43,20 @@ def _facts(space: Space) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(StoreOptions):
+    """Options of `bench space show`."""
+
+    space: str = argument(REQUIRED, "Name of a space.", metavar="SPACE")
+    lut: str | None = option(None, "Also show the latencies that can be reached by this LUT.")
+    sharing: bool = option(False, "Also show how many parameters subnets share.")
+
+
 @app.command("show")
-def show_command(
-    space: Annotated[str, typer.Argument(help="Name of a space.")],
-    lut: Annotated[
-        str | None, typer.Option(help="Also show the latencies that can be reached by this LUT.")
-    ] = None,
-    luts: LutsOption = None,
-    sharing: Annotated[
-        bool,
-        typer.Option("--sharing", help="Also show how many parameters subnets share."),
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def show_command(options: ShowOptions, as_json: JsonOption = False) -> None:
     """Show a space's choices, its size, and its ranges of parameters, MACs and latency by a LUT."""
-    shown = get_space(space)
+    shown, lut, sharing = get_space(options.space), options.lut, options.sharing
     ranges = sampled_ranges(shown)
     facts = _facts(shown) | {
         "digest": shown.digest,
@@ -64,7 +64,7 @@ def show_command(
         "params_sampled": list(ranges.params),
         "conv_linear_macs_sampled": list(ranges.conv_linear_macs),
     }
-    store = open_store(luts)
+    store = open_store(options)
     reach = [asdict(row) for row in reachable_latencies(shown, store.load(lut), lut)] if lut else []
     shared = _sharing(shown) if sharing else []
     if as_json:

@@ -219,3 +219,19 @@ class StoreOptions:
                 code="not_a_lut_folder",
             )
         return lut_store(self.luts, lambda note: progress(Note(f"warning: {note}")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LutOptions(StoreOptions):
+    """A LUT of this machine.
+
+    Attributes:
+        lut: Its folder, or a name that fits one LUT.
+    """
+
+    lut: str = argument(
+        REQUIRED,
+        r"Folder, device/space/variant\[/vN], or parts of that which fit one LUT; without a version the "
+        "pinned one, else the newest.",
+        metavar="LUT",
+    )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 
 from luts.format.table import Column
+from orchestrator.cli.options import with_options
 from orchestrator.cli.output import JsonOption, emit_json, emit_rows
 from orchestrator.export.lower.counting import Counts
 from orchestrator.tasks.networks import Network, count_timm, read_network
+from orchestrator.tasks.options import REQUIRED, argument, option
 from search.blocks import BlockSpec, count
 from search.spaces import Arch, Published, get_space, list_archs, list_published
 
@@ -90,16 +92,19 @@ def list_command(as_json: JsonOption = False) -> None:
     emit_rows("", [*columns, Column("params", "parameters", counted=True)], rows, as_json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Options of `bench arch sample`."""
+
+    space: str = argument(REQUIRED, "Name of a space.", metavar="SPACE")
+    seed: int = option(0, "Random seed.")
+    resolution: int | None = option(None, "Side of the input image in pixels.", shown="random")
+
+
 @app.command("sample")
-def sample_command(
-    space: Annotated[str, typer.Argument(help="Name of a space.")],
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    resolution: Annotated[
-        int | None,
-        typer.Option(help="Side of the input image in pixels.", show_default="random"),
-    ] = None,
-) -> None:
+@with_options
+def sample_command(options: SampleOptions) -> None:
     """Print the JSON of a random architecture."""
-    whole = get_space(space)
-    part = whole if resolution is None else whole.restricted((resolution,))
-    print(part.sample(random.Random(seed)).to_json())
+    whole = get_space(options.space)
+    part = whole if options.resolution is None else whole.restricted((options.resolution,))
+    print(part.sample(random.Random(options.seed)).to_json())

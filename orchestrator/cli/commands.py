@@ -57,7 +57,7 @@ COMMANDS = {
     "doctor native": CommandInfo(SET_UP, "doctor", "build the native timing functions (needs g++)"),
     "doctor cache": CommandInfo(SET_UP, "doctor", "show or clear the cache of exported models"),
     "devices": CommandInfo(SET_UP, "devices", "attached devices, and what to do about the rest"),
-    "agent": CommandInfo(SET_UP, "agent", "run the host's measuring agent in the foreground"),
+    "agent": CommandInfo(SET_UP, "devices", "run the host's measuring agent in the foreground"),
 }
 """By name; names of two words are modes of the first word's command."""
 

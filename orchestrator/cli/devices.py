@@ -1,17 +1,26 @@
-"""`bench devices`: attached devices, and what to do about missing ones."""
+"""`bench devices` and `bench agent`: list attached devices; run the host's measuring agent."""
 
 from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
 from luts.format.table import Column
-from orchestrator.cli.output import JsonOption, emit_rows
+from orchestrator.cli.options import with_options
+from orchestrator.cli.output import JsonOption, emit_rows, say
 from orchestrator.devices.discover import list_attached
+from orchestrator.tasks.options import option
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("devices")(devices_command)
+    app.command("agent")(with_options(agent_command))
 
 
 def devices_command(as_json: JsonOption = False) -> None:
@@ -45,3 +54,36 @@ def devices_command(as_json: JsonOption = False) -> None:
         Column("next_step", "state"),
     ]
     emit_rows("", columns, rows, as_json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions:
+    """Options of `bench agent`."""
+
+    port: int = option(0, "Port on the loopback.", minimum=0, maximum=65535, shown="any free one")
+    store: Path | None = option(None, "Folder of the model store.")
+
+
+def agent_command(options: AgentOptions) -> None:
+    """Run the host's measuring agent on the loopback until Ctrl-C; --device host starts one by itself.
+
+    The token is read from BLOCKTIME_TOKEN, or generated and printed.
+    """
+    from orchestrator.agent.agent import TOKEN_VARIABLE
+    from orchestrator.agent.host import serve_with_restarts
+    from orchestrator.agent.store import ModelStore
+    from orchestrator.devices.host import default_store_dir
+
+    models = ModelStore(options.store or default_store_dir("host"))
+    token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex(16)
+    if TOKEN_VARIABLE not in os.environ:
+        say(f"token {token}")
+    with contextlib.suppress(KeyboardInterrupt):
+        serve_with_restarts(
+            options.port,
+            token,
+            models,
+            lambda number: say(f"listening on port {number}"),
+            lambda crash: say(f"a model crashed the agent ({crash}); its client knows which one; restarted"),
+        )
+    say("the agent has ended")

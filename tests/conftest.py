@@ -56,7 +56,7 @@ def export_cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     """One cache of exported models for all tests, all of xdist's workers and all runs from the same sources.
 
     Its keys cover the sources and libraries that decide the bytes, and every read checks them; a fresh clone, and
-    `--cache-clear`, export anew; so does each run without pytest's cache.
+    `--cache-clear`, export again; so does each run without pytest's cache.
     """
     cache = getattr(pytestconfig, "cache", None)
     return tmp_path_factory.mktemp("exports") if cache is None else cache.mkdir("exports")

@@ -1,4 +1,4 @@
-"""ONNX Runtime and LiteRT beside ExecuTorch: the same visits, the same weights, one interleaved run."""
+"""ONNX Runtime and LiteRT next to ExecuTorch: the same visits, the same weights, one interleaved run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said on stderr is said once."""
+"""Messages on stderr appear once."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a plan is said to take and to tell."""
+"""Forecast of a plan's time and of its entries' errors."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Load times told from a journal's batches."""
+"""Load times from a journal's batches."""
 
 from orchestrator.journal.conditions import LoadTimes, load_times
 from orchestrator.journal.records import BatchRecord

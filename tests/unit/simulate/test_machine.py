@@ -1,4 +1,4 @@
-"""The made-up machine behind the agent's interfaces, without a process."""
+"""The simulated machine behind the agent's interfaces, without a process."""
 
 import dataclasses
 from typing import Any

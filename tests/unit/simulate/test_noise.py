@@ -1,4 +1,4 @@
-"""The made-up processor: every disturbance has the size that it was asked for, and only that one."""
+"""The simulated processor: every disturbance has the size that it was asked for, and only that one."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The made-up truth: additive where it says so, context as large as asked for, the same every time."""
+"""The simulated ground truth: additive where it says so, context as large as asked for, the same every time."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Memory that is freed is not mapped anew."""
+"""Freed memory is reused and not mapped again."""
 
 import ctypes
 import os

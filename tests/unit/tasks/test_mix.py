@@ -1,4 +1,4 @@
-"""What stays fp32, as it is said and as it is kept in files."""
+"""Names of the blocks that stay fp32: as options and in recipe files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which parts stay fp32, from made-up costs of each."""
+"""Which parts stay fp32, from invented costs of each."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Calls at a steady rate, on made-up clocks."""
+"""Calls at a steady rate, on simulated clocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run does between its executions, with made-up clocks."""
+"""What a run does between its executions, with simulated clocks."""
 
 from __future__ import annotations
 

@@ -229,3 +229,12 @@ def test_refused_installation_says_why(
     with find_iphone(IPHONE_13, access) as device, raises("install_refused") as refused:
         device.connect()
     assert reason in str(refused.value)
+
+
+def test_token_of_the_environment_starts_the_app(
+    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOCKTIME_TOKEN", "of-the-environment")
+    with find_iphone(IPHONE_13, user.access) as device:
+        device.connect().close()
+    assert phone.launches == [{"BLOCKTIME_TOKEN": "of-the-environment"}]

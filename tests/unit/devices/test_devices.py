@@ -230,3 +230,10 @@ def test_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StorageError), lock_device(device("host")):
         pass
     assert victim.read_text() == "precious"
+
+
+def test_registry_has_no_product_type_twice() -> None:
+    types = [product_type for phone in known_phones().values() for product_type in phone.product_types]
+    assert len(types) == len(set(types))
+    assert all(name == phone.name for name, phone in known_phones().items())
+    assert sum(phone.kind == "iphone" for phone in known_phones().values()) >= 30

@@ -107,3 +107,10 @@ def test_luts_of_another_folder(lut: luts.Lut, tmp_path: Path) -> None:
     path = LutStore([folder]).write(lut)
     assert path in [ref.path for ref in luts.list(folder)]
     assert luts.load("linux-x86-64/autovit-xxs/executorch-xnnpack-fp32-t1/v1", folder) == lut
+
+
+def test_unpriced_blocks_are_refused(lut: luts.Lut) -> None:
+    with raises("missing_entry"):
+        lut.predict(["conv(in=3,out=16,k=3,s=2)@8"], 0)
+    with raises("not_a_network"):
+        lut.predict("conv(in=3,out=16,k=3,s=2)@256")

@@ -265,3 +265,17 @@ def test_shipped_lut_names_its_machine(ref) -> None:
     device = read_lut(ref.path).meta.device
     assert ref.device == device.name == "linux-x86-64"
     assert "Linux" in device.os
+
+
+def test_versions_sort_as_numbers(lut: Lut, tmp_path: Path) -> None:
+    store = LutStore([tmp_path])
+    for _ in range(11):
+        store.write(lut)
+    assert store.resolve("host/toy/simulated-t1").version == 11
+
+
+def test_packaged_version_number_is_not_reused(lut: Lut, tmp_path: Path) -> None:
+    LutStore([tmp_path / "package"]).write(lut)
+    store = LutStore([tmp_path / "user", tmp_path / "package"])
+    assert store.write(lut).name == "v2"
+    assert [ref.version for ref in store.list()] == [1, 2]

@@ -220,3 +220,9 @@ def test_agreement_tells_origins_apart(tmp_path) -> None:
     assert heldout.within_5 == 0
     assert [pair.error for pair in fresh.pairs] == pytest.approx([0.0, -0.2])
     assert (fresh.mape, fresh.worst, fresh.within_5) == pytest.approx((0.1, 0.2, 0.5))
+
+
+def test_lut_path_relative_to_the_run(tmp_path) -> None:
+    store = write_run(tmp_path)
+    (tmp_path / "run" / "lut.txt").write_text("../luts/phone/autovit-nano/executorch-xnnpack-fp32-t2/v1")
+    assert read_run(tmp_path / "run", store).lut is not None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -350,3 +352,15 @@ def test_masks_are_those_of_torchvisions_model():
     theirs = _SimpleSegmentationModel(Backbone(), nn.Identity())(torch.zeros(2, 3, 100, 120))["out"]
     assert torch.equal(masks(logits, (100, 120)), theirs.argmax(1))
     assert len(masks(logits, (100, 120)).unique()) > 5
+
+
+def test_importing_spaces_registers_task_heads():
+    code = "from search.spaces import get_space; print(get_space('autovit-nano.ssdlite').name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "autovit-nano.ssdlite", done.stderr
+
+
+def test_layers_have_torchvisions_normalisation(theirs):
+    norms = {(part.eps, part.momentum) for part in theirs.head.modules() if isinstance(part, nn.BatchNorm2d)}
+    ours = build_block(our_head()[0])[0]
+    assert {(p.eps, p.momentum) for p in ours.modules() if isinstance(p, nn.BatchNorm2d)} == norms

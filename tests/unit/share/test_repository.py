@@ -277,3 +277,11 @@ def test_unsupported_place_is_refused(url):
     with raises("unsupported_url") as refused:
         location(url)
     assert one_line(refused)
+
+
+def test_oversized_files_are_not_read(refs, place, mine, tmp_path):
+    shared, _ = push(place, refs[0].path)
+    with (tmp_path / "place" / shared.file_path("samples.parquet")).open("r+b") as file:
+        file.truncate(1 << 40)
+    with raises("too_large"):
+        pull(place, shared.name, mine)

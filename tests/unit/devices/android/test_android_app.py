@@ -181,3 +181,15 @@ def test_screen_that_stays_dark(link, phone, monkeypatch):
     phone.answers = [("dumpsys power", "mWakefulness=Asleep", 0)]
     with raises("screen_off"):
         app.wake(link)
+
+
+def test_install_that_was_killed(link, phone, apk):
+    phone.answers = [("install", "", 137)]
+    with raises("install_refused") as refused:
+        app.install(link, apk)
+    assert "exit code 137" in str(refused.value)
+
+
+def test_unknown_screen_state(link, phone):
+    phone.answers = [("dumpsys power", "", 0)]
+    app.wake(link)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from luts.format.errors import UsageError
 from luts.format.table import Column
+from orchestrator.cli.options import with_options
 from orchestrator.cli.output import JsonOption, ask, emit_json, emit_rows, say
 from orchestrator.devices.common.device import Access
 from orchestrator.tasks.bug_report import write_bug_report
 from orchestrator.tasks.cache import CachePart, cache_parts, trim_cache
 from orchestrator.tasks.doctor import Need, doctor
 from orchestrator.tasks.native import build_native
+from orchestrator.tasks.options import option
 from orchestrator.tasks.parsing import parse_bytes
 
 _CACHE_COLUMNS = [
@@ -28,27 +30,45 @@ _CACHE_COLUMNS = [
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Options of `bench doctor`."""
+
+    device: str | None = option(None, "Device of the bug report (--bundle).")
+    bundle: Path | None = option(
+        None,
+        "Write a bug report to this .zip: versions, the device's state and log, and its newest journal, "
+        "without tokens, serial numbers and home folders.",
+    )
+
+
+def _cache_size(text: str, flag: str) -> int:
+    return int(parse_bytes(text, flag, zero=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Options of `bench doctor cache`."""
+
+    keep: int | None = option(
+        None,
+        "Remove the least recently used entries until at most this is left: 5GB, 500MB, or 0.",
+        flag="--keep --trim",
+        parse=_cache_size,
+        metavar="SIZE",
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("doctor")(doctor_command)
+    app.command("doctor")(with_options(doctor_command))
     app.command("doctor native")(native_command)
-    app.command("doctor cache")(cache_command)
+    app.command("doctor cache")(with_options(cache_command))
 
 
-def doctor_command(
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device of the bug report (--bundle).")
-    ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a bug report to this .zip: versions, the device's state and log, and its newest journal, "
-            "without tokens, serial numbers and home folders."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+def doctor_command(options: DoctorOptions, as_json: JsonOption = False) -> None:
     """Check packages, tools, agents and phones, and say what to do about what is missing."""
+    device, bundle = options.device, options.bundle
     if (device is None) != (bundle is None):
         raise UsageError(
             "--device and --bundle go together: bench doctor --device pixel8 --bundle report.zip",
@@ -89,24 +109,15 @@ def native_command() -> None:
     print(build_native())
 
 
-def cache_command(
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            "--keep",
-            "--trim",
-            help="Remove the least recently used entries until at most this is left: 5GB, 500MB, or 0.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+def cache_command(options: CacheOptions, as_json: JsonOption = False) -> None:
     """Show the cache of exported models, and make room.
 
-    It is in $BLOCKTIME_CACHE (default: blocktime in the XDG cache folder); everything in it can be made
+    Exported models are in $BLOCKTIME_CACHE (default: blocktime in the XDG cache folder). The models of this
+    machine's agents are always in the XDG cache folder, and --keep removes them too. Everything can be made
     again. Entries that were used within the last hour are not removed.
     """
-    if keep is not None:
-        trimmed = trim_cache(int(parse_bytes(keep, "--keep", zero=True)))
+    if options.keep is not None:
+        trimmed = trim_cache(options.keep)
         say(f"{trimmed.entries:,} removed, {trimmed.payload_bytes / 1e6:.1f} MB")
         if trimmed.kept_in_use:
             say(f"{trimmed.kept_in_use:,} more were used within the last hour and stay")

@@ -81,6 +81,7 @@ class WorkerCrashError(BlocktimeError):
     """
 
     def __init__(self, cause: str) -> None:
+        """Make the message from the cause of the end."""
         super().__init__(
             f"a worker process ended unexpectedly ({cause}); run the same command to resume, "
             "with fewer --workers if memory is short",

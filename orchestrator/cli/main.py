@@ -100,7 +100,7 @@ class BenchGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         """Pass Typer's settings on; the commands are those of the table."""
         super().__init__(**settings)
-        self.commands = LazyCommands()
+        self.commands = LazyCommands()  # type: ignore[assignment]  # Click only reads it
 
     def list_commands(self, _context: Any) -> list[str]:
         """Return all names; overridden because the base class loads each command."""

@@ -339,7 +339,7 @@ def _first_loads_s(device: str, variant: Variant) -> list[float]:
 
 
 def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pace_us: int = 0) -> Policy:
-    """The policy of a profile that ends at predictions within `narrow`, a share."""
+    """Return the policy of a profile that ends once predictions are within the fraction `narrow`."""
     policy = Policy.of(variant.is_simulated, self_test, pace_us)
     return policy if narrow is None else replace(policy, heldout_half_width=narrow)
 
@@ -352,7 +352,7 @@ def choose_plan(
     store: LutStore,
     sources: Sources | None = None,
 ) -> tuple[Plan, ExpectedCosts]:
-    """The plan of the given sizes, else of so many models, else the one that fits the budget; and what it expects.
+    """Return the plan of the given sizes, model count or time limit, with the costs it expects.
 
     Raises:
         UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.

@@ -21,12 +21,12 @@ from search.blocks import boundary_bytes, parse_keys
 
 
 def subject_of(plan: Plan, files: Mapping[str, ModelFile]) -> ModelSet:
-    """What a profile measures: all models of the plan."""
+    """Return the models that a profile measures: all of the plan."""
     return ModelSet(files, plan.reference.model_id, plan.digest, plan.seed)
 
 
 def exporter_version(variant: Variant) -> str:
-    """The tools that made the model files."""
+    """Return name and version of the tools that made the model files."""
     if variant.is_simulated:
         return "none, simulated models are lists of blocks"
     versions = toolchain()
@@ -42,7 +42,7 @@ def lut_of(
     exporter: str = "",
     sources: Sources | None = None,
 ) -> Lut:
-    """A measurement of a plan as a LUT; it names the models that were not exported or that failed on the device.
+    """Make a LUT of a plan's measurement, with the models that were not exported or failed on the device.
 
     `exporter` is what made the files, where that was not this installation.
 
@@ -119,7 +119,7 @@ def _model_spec(
     failures: Mapping[str, str],
     placed: Mapping[str, Sequence[PlacedType]],
 ) -> ModelSpec:
-    """A planned model as the estimation knows it; a removal whose base failed is a model like any other."""
+    """Describe a planned model for the estimation; a removal whose base failed counts as a design model."""
     alone = model.base_id in failures
     known = model.role == "removal" and not alone and model.base_id in placed and model.model_id in placed
     return ModelSpec(

@@ -130,7 +130,7 @@ class Target(VariantOptions, DeviceOptions):
 
     @classmethod
     def of(cls, target: Target | str) -> Target:
-        """A target from the name of its device."""
+        """Return a target from the name of its device."""
         return cls(target) if isinstance(target, str) else target
 
     @cached_property
@@ -166,7 +166,7 @@ class Target(VariantOptions, DeviceOptions):
 
     @contextmanager
     def found(self) -> Iterator[Device]:
-        """The device, held until the end, and asked whether it can run the variant.
+        """Reserve the device until the end, and check that it can run the variant.
 
         A phone is looked for, but not connected to: its screen would go dark while models are exported.
 
@@ -200,7 +200,7 @@ class Target(VariantOptions, DeviceOptions):
         return replace(self.access, agent=core_ml_agent())
 
     def variant_on(self, device: Device) -> Variant:
-        """The variant with the threads that a phone's agent takes by default, where none are named.
+        """Return the variant with the default threads of the phone's agent if none are given.
 
         Raises:
             DeviceError: the phone does not answer.
@@ -219,7 +219,7 @@ class Target(VariantOptions, DeviceOptions):
 
 
 def lut_name(device: Device, name: str | None) -> str:
-    """What a LUT calls the device: `name`, else its own name. UsageError where that calls an emulator a phone."""
+    """Return the device's name in a LUT; UsageError if `name` calls an emulator a phone."""
     phone = known_phone(name) if name and device.name == EMULATOR else None
     if phone:
         raise UsageError(

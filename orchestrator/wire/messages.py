@@ -18,7 +18,7 @@ _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
 def parse_cores(text: str) -> tuple[int, ...]:
-    """The cores of a list, in rising order. Raises ValueError, with what is wrong, where it is not one."""
+    """Parse a list of cores such as `0,2-3` into ascending numbers; ValueError if it is not one."""
     cores: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part)
@@ -30,7 +30,7 @@ def parse_cores(text: str) -> tuple[int, ...]:
 
 
 def core_list(cores: Iterable[int]) -> str:
-    """The list of some cores; empty where there are none."""
+    """Format cores as Linux lists them, such as `0,2-3`; empty for none."""
     ranges: list[list[int]] = []
     for core in sorted(set(cores)):
         if ranges and ranges[-1][1] == core - 1:

@@ -12,7 +12,7 @@ from search.supernet.data.sources import open_source
 from tools.synthetic_coco import make_set
 
 
-def dense_options(task: str, folder: Path, output: Path, **changes: Any) -> DenseOptions:
+def dense_options(task: Any, folder: Path, output: Path, **changes: Any) -> DenseOptions:
     """A short training for a task on the set in `folder`."""
     values = {"epochs": 1, "batch_size": 2, "warmup_epochs": 0, "on": "cpu", **changes}
     data = f"coco:{folder / 'set'}"

@@ -160,7 +160,7 @@ def lut_inputs() -> LutInputs:
     )
 
 
-def make_study(
+def make_study(  # noqa: PLR0913 - a factory of tests, called by keyword
     generator: np.random.Generator,
     world: World,
     *,

@@ -1,5 +1,7 @@
-"""Agents of simulated phones for whole runs: latencies are simulated and models are lists of blocks, everything
-between `bench` and the agent's runtime is real."""
+"""Agents of simulated phones for whole runs.
+
+Latencies are simulated and models are lists of blocks; everything between `bench` and the agent's runtime is real.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from search.supernet.train.supernet_task import SupernetTask
 from search.supernet.train.trainer import Trainer
 
 
-def supernet_trainer(*arguments: Any, **options: Any) -> Trainer:
+def supernet_trainer(*arguments: Any, **options: Any) -> Any:
     """Return the trainer of a `SupernetTask` with these arguments."""
     return Trainer(SupernetTask(*arguments, **options))
 

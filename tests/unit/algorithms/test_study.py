@@ -66,7 +66,7 @@ def test_the_best_within_the_constraints_is_found(price, everything, share):
 
 
 def test_all_constraints_hold(price, everything):
-    limits = {"latency_ms": 10, "params": 210_000, "macs": 8_000_000, "memory_bytes": 110_000}
+    limits: dict[str, Any] = {"latency_ms": 10, "params": 210_000, "macs": 8_000_000, "memory_bytes": 110_000}
     result = search(NANO, price, Accuracy(), Constraints(**limits, cautious=False), FEW)
     within = [
         cost

@@ -23,7 +23,7 @@ MODES = {
 }
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Raised in place of a measurement."""
 
 
@@ -82,10 +82,10 @@ def test_old_spellings_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def measured(options: Any, _progress: Any) -> None:
         seen.append((options.networks, options.keep_fp32))
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(cli, "measure_networks", measured)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         invoke("measure", "a", "--device", "host", "--arch", "b", "--model", "c", "--fp32", "4")
     assert seen == [(("a", "b", "c"), ("4",))]
 
@@ -108,11 +108,11 @@ def test_schedule_options_reach_the_task(
 
     def taken(options: Any, _progress: Any) -> None:
         given.append((options.self_test, options.seed, options.budget_s, options.workers))
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(task, taken)
     option = [] if asked else ["--no-self-test"]
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         invoke(*command, "--device", "host", "--seed", "7", "--budget", "90s", "--workers", "2", *option)
     assert given == [(asked, 7, 90, 2)]
 
@@ -126,10 +126,10 @@ def test_removals_are_measured_with_the_self_test_as_asked(
 
     def taken(*given: Any, **_: Any) -> None:
         policies.append(given[4])
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(removing, "measure", taken)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         removing.measure_removals(
             FakeDevice({}),
             VARIANT,

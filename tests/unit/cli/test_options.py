@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -38,7 +38,7 @@ def run(options_class, *arguments):
     """The options a command gets, and the result of its run."""
     seen = []
 
-    def command(*, options: options_class, last: Annotated[bool, typer.Option()] = False):
+    def command(*, options: Any, last: Annotated[bool, typer.Option()] = False):
         seen.append(options)
 
     command.__annotations__["options"] = options_class

@@ -42,7 +42,7 @@ KEPT = _KEPT.split()
 
 
 def family(network: str) -> str:
-    """timm's file of it."""
+    """Timm's file of it."""
     return _registry._model_to_module[network.partition("@")[0]]
 
 

@@ -1,5 +1,7 @@
 """Units of this machine: each taken once, and one line where there is none."""
 
+from typing import Any
+
 import pytest
 
 from orchestrator.devices import discover
@@ -67,4 +69,5 @@ def test_reconnect_timeout_of_access(monkeypatch):
     phone = AndroidPhone("10.0.0.1:5555", "device", "Pixel 8", "tcp")
     monkeypatch.setattr(android_phones, "find", lambda *_: phone)
     for access, wait_s in [(Access(), RECONNECT_TIMEOUT_S), (Access(reconnect_timeout_s=1.0), 1.0)]:
-        assert discover.resolve("10.0.0.1:5555", access)._reconnect_timeout_s == wait_s
+        device: Any = discover.resolve("10.0.0.1:5555", access)
+        assert device._reconnect_timeout_s == wait_s

@@ -109,7 +109,7 @@ def test_identified_entries_are_marked(study: Study) -> None:
     assert "sum" in known.values()
 
 
-def with_removal(study: Study, **change: str) -> list[ModelSpec]:
+def with_removal(study: Study, **change: Any) -> list[ModelSpec]:
     """Return the models, with these fields of all removals changed."""
     return [
         model_spec(

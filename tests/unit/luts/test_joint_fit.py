@@ -60,9 +60,9 @@ def test_two_entries_after_one_network_by_hand() -> None:
 
 
 FEATURES = {
-    "a": KeyFeatures(kind="conv", macs=4_000_000, depthwise_macs=1_000_000, traffic_bytes=MIB),
-    "b": KeyFeatures(kind="conv", macs=8_000_000, traffic_bytes=3 * MIB, params=MIB),
-    "c": KeyFeatures(kind="head", macs=2_000_000, traffic_bytes=MIB),
+    "a": KeyFeatures(kind="conv", macs=4_000_000, depthwise_macs=1_000_000, traffic_bytes=int(MIB)),
+    "b": KeyFeatures(kind="conv", macs=8_000_000, traffic_bytes=3 * int(MIB), params=int(MIB)),
+    "c": KeyFeatures(kind="head", macs=2_000_000, traffic_bytes=int(MIB)),
 }
 ROWS = FitData(
     ms=np.array([2.0, 4.0, 3.0]),
@@ -109,8 +109,10 @@ def test_common_constant_by_hand() -> None:
 
 
 def test_hyperparameters_maximise_the_marginal_likelihood() -> None:
-    """-2 log N(1; what is expected, its covariance) and weak log-normal priors, written out; no step of 2 % to any
-    side is better by more than the lattice that the fit rounds to leaves open."""
+    """No step of 2 % improves the likelihood by more than the lattice to which the fit rounds allows.
+
+    It is -2 log N(1; expectation, covariance) with weak log-normal priors, written out.
+    """
     generator = np.random.default_rng(3)
     blocks = [tuple(generator.choice(list("abc"), generator.integers(2, 9))) for _ in range(25)]
     ms = np.array([0.3 + sum({"a": 0.5, "b": 1.3, "c": 0.4}[key] for key in keys) for keys in blocks])
@@ -412,7 +414,7 @@ def test_removal_identifies_a_block():
 
 
 def test_neighbours_of_one_width_are_a_sum():
-    """wide or narrow stem, each followed by a block of its own: the pair's sum is all there is."""
+    """Wide or narrow stem, each followed by a block of its own: the pair's sum is all there is."""
     rows = [
         ("wide", "from_wide"),
         ("narrow", "from_narrow"),

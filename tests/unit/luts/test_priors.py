@@ -305,8 +305,10 @@ def test_most_informative_network_fills_the_gap() -> None:
 
 
 def test_quantile_of_calibrated_intervals_by_hand() -> None:
-    """10 networks' worth of variance 1 and 4 errors of 3 deviations: (10 + 36) / 14, Student's t of 14 degrees;
-    never below the posterior's own width."""
+    """10 networks' worth of variance 1 and 4 errors of 3 deviations: (10 + 36) / 14, Student's t of 14 degrees.
+
+    The quantile is never below the posterior's own width.
+    """
     assert predictive_quantile(np.array([3.0, -3.0, 3.0, 3.0])) == pytest.approx(
         2.144787 * (46 / 14) ** 0.5, rel=1e-5
     )
@@ -323,8 +325,7 @@ def noisy(source: SourceEntries, relative_se: float, seed: int) -> SourceEntries
 
 
 def test_entry_intervals_hold_with_uncertain_sources() -> None:
-    """A source whose entries err by a fifth: 95 % intervals hold the true entries where that is counted, and too
-    few where it is not."""
+    """95 % intervals hold the true entries if the source's errors of a fifth count, and too few otherwise."""
     held: dict[bool, list[bool]] = {True: [], False: []}
     for seed in range(3):
         source = noisy(LIKE, 0.2, 20 + seed)

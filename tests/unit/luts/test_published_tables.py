@@ -77,8 +77,7 @@ def test_other_key_is_refused(key):
 
 @pytest.mark.parametrize("phone", ["pixel1", "pixel6", "xiaomi11"])
 def test_published_phone_tables_are_read(phone):
-    """Physics of each kind of block, fitted to a table's relative errors, leaves 17 % of attention at most, and of
-    the others 7 %: the features are those of the blocks that ran."""
+    """Physics per kind of block leaves at most 17 % of attention and 7 % of the others: features are right."""
     file = PHONES / f"lut_{phone}.json"
     if not file.is_file():
         pytest.skip(f"{file} is not there; set BLOCKTIME_SHARED_DATA to the directory of phone-luts")

@@ -49,8 +49,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["xxs", "xs", "s"])
 def test_a_recipe_draws_the_neighbourhood_of_the_papers_network(name):
-    """20,000 draws: networks with its number of stages and classifier, within 2 % of its parameters, hold every
-    one of its choices; its stages are drawn as often as others.
+    """In 20,000 draws, networks like the paper's (2 % of its parameters) contain each of its choices.
+
+    Its number of stages is drawn as often as others.
     """
     space, recipe, paper = (
         get_space(f"autovit-{name}"),

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,7 +288,7 @@ def test_a_cached_latency_is_of_the_same_agent_and_device_settings(tmp_path):
         target = OptionalTarget(device, threads=4, **how)
         return latency_cache(CompareOptions(networks=("a",), target=target, output=tmp_path), {})
 
-    settings = [{}, {"allow": ("throttled",)}, {"fixed_performance": True}]
+    settings: list[dict[str, Any]] = [{}, {"allow": ("throttled",)}, {"fixed_performance": True}]
     assert len({cache(**how) for how in settings}) == len(settings)
     assert cache("host") != cache("host", agent="kotlin")
     assert cache() == cache()

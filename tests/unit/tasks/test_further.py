@@ -1,5 +1,7 @@
-"""Networks that a profile chooses while it measures: by the sources that fit, until predictions are narrow; a run
-that was cut off takes the same ones."""
+"""Networks that a profile chooses while it measures, by the sources that fit, until predictions are narrow.
+
+A resumed run chooses the same ones.
+"""
 
 from dataclasses import replace
 
@@ -26,7 +28,7 @@ from tests.support.simulated_profiles import alike
 PLAN = make_plan(get_space("autovit-nano"), design=9, heldout=3, removals="none")
 
 
-class Cut(Exception):
+class InterruptedRunError(Exception):
     """The run is cut off here."""
 
 
@@ -86,9 +88,9 @@ def test_networks_are_chosen_until_the_plan_is_full_and_a_run_cut_off_takes_the_
 
     def cut(event) -> None:
         if "pass 5" in str(event):
-            raise Cut
+            raise InterruptedRunError
 
-    with pytest.raises(Cut):
+    with pytest.raises(InterruptedRunError):
         world("cut", 1e-6, cut)
     before = choices(tmp_path / "cut")
     assert before, "cut off after networks were chosen"

@@ -1,5 +1,7 @@
-"""Which LUTs a profile learns from: named ones are checked, `best` is that of the space and runtime;
-what they told is kept with the LUT and verified."""
+"""Source LUTs of a profile: named ones are checked, `best` is that of the space and runtime.
+
+Their entries are stored with the LUT and verified.
+"""
 
 import json
 from dataclasses import replace

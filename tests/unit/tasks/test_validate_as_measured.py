@@ -18,7 +18,7 @@ from orchestrator.tasks.target import DeviceOptions
 NAME = "linux-x86-64/autovit-nano/executorch-xnnpack-int8-t1"
 
 
-class Resolved(Exception):
+class ResolvedError(Exception):
     """What `bench validate` asked for."""
 
 
@@ -32,11 +32,11 @@ def asked_for(
         return replace(lut, meta=lut.meta.model_copy(update=meta))
 
     def resolve(_: str, how: Access) -> None:
-        raise Resolved(how)
+        raise ResolvedError(how)
 
     monkeypatch.setattr(LutStore, "load", changed)
     monkeypatch.setattr(task, "resolve", resolve)
-    with pytest.raises(Resolved) as caught:
+    with pytest.raises(ResolvedError) as caught:
         task.validate(
             task.ValidateCommand(lut=NAME, target=DeviceOptions("host", **device), count=2),
             lambda event: notes.append(str(event)) if isinstance(event, Note) else None,

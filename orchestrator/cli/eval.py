@@ -26,8 +26,8 @@ OnOption = Annotated[str, typer.Option("--on", help="Where networks are evaluate
 SupernetOption = Annotated[Path, typer.Option("--supernet", help="Folder of a trained supernet.")]
 
 _EXAMPLE = example(
-    "bench eval --arch winner.json --supernet RUN",
-    "bench eval --arch winner.json --supernet RUN --precision int8 --calibration cifar10:DIR",
+    "bench eval winner.json --supernet RUN",
+    "bench eval winner.json --supernet RUN --precision int8 --calibration cifar10:DIR",
     "bench eval --supernet DETECTOR",
 )
 

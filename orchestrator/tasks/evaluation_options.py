@@ -208,13 +208,13 @@ class EvalOptions(CalibrationOptions):
     """
 
     supernet: Path = option(REQUIRED, "Folder of a training.", panel=NETWORKS)
-    arch: Any = option(
+    arch: Any = argument(
         None,
         "Architecture by name, or its JSON file (-: stdin).",
         flag="--arch --model",
         parse=_load,
         shown="the one that was trained alone",
-        panel=NETWORKS,
+        metavar="NETWORK",
     )
     outside: bool = option(
         False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS

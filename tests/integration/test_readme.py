@@ -184,9 +184,7 @@ def test_the_demo_found_a_network_that_keeps_its_promises(home) -> None:
     assert measured.models[0].arch == found.winner.arch
     winner = (home / "runs/demo/search/winner.json").read_text()
     (row,) = [row for row in found.evaluated if json.loads(row.arch) == json.loads(winner)]
-    again = bench(
-        "eval", "--arch", "runs/demo/search/winner.json", "--supernet", "runs/demo/supernet", "--json"
-    )
+    again = bench("eval", "runs/demo/search/winner.json", "--supernet", "runs/demo/supernet", "--json")
     assert json.loads(again.stdout)["top1"] == pytest.approx(row.accuracy)
 
 

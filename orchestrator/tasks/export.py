@@ -252,7 +252,9 @@ def export_networks(options: ExportCommand, progress: Progress = silent) -> dict
     if not options.networks and options.trained.supernet is None:
         raise UsageError("nothing to export; name a network", code="no_network")
     if options.seed is not None and options.calibration.calibration is None:
-        raise UsageError("--seed goes with --calibration; add it", code="calibration_missing")
+        raise UsageError(
+            "--seed is for calibration images; add --calibration DATA", code="calibration_missing"
+        )
     calibration = options.calibration.calibration_for(options.seed or 0)
     lowering, output = options.lowering, options.output
     given = by_name(for_task(options.networks, options.task, options.classes))

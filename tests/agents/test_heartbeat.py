@@ -77,7 +77,7 @@ def test_hung_agent_is_restarted(tmp_path: Path, exported: Exported, monkeypatch
         monkeypatch.setattr(device, "_start", start_patiently)
         monkeypatch.setattr(host, "_STOP_TIMEOUT_S", 0.1)
         with pytest.raises(
-            AgentLostError, match=r"timing tiny\.pte: no sign of life after [\d,]+ executions within 1 s"
+            AgentLostError, match=r"timing tiny\.pte: no heartbeat after [\d,]+ executions within 1 s"
         ):
             client.run([model.handle], [[0] * 10] * 1000, pace_us=1000)
         with device.connect() as again:

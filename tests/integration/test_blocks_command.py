@@ -28,7 +28,7 @@ def test_ranks_what_a_copy_costs_and_leaves_out_what_does_not_fit(home) -> None:
     chosen = ("--blocks", "mha,window,pool", "--resolution", "14,16", "--width", "32")
     result = bench(*chosen, "--out", "blocks.json", "--out", "blocks.png")
     assert result.exit_code == 0, result.output
-    assert "window left out at 14 px: mix.window(c=32,heads=1,w=8)@14: windows of 8 px" in result.stderr
+    assert "window excluded at 14 px: mix.window(c=32,heads=1,w=8)@14: windows of 8 px" in result.stderr
     assert "SIMULATED" in result.stdout
     assert (home / "blocks.png").read_bytes().startswith(b"\x89PNG")
     document = json.loads((home / "blocks.json").read_text())
@@ -61,7 +61,7 @@ def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
 
     with mock.patch("orchestrator.tasks.blocks.exportable_files", refusing):
         result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
-    assert f"pool left out at 8 px: {reported}" in result.stderr
+    assert f"pool excluded at 8 px: {reported}" in result.stderr
     assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]
 
 

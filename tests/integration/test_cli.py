@@ -35,7 +35,7 @@ def test_spaces_and_architectures_as_json():
         {"autovit-nano", "autovit-cifar", "autovit-joint"} | sizes | {f"{name}-table1" for name in sizes}
     )
     others = {"mobilevit", "efficientvit-cga", "efficientvit-nano", "nasbench-macro"}
-    assert {row["space"] for row in rows} == autovit | others
+    assert {row["space"] for row in rows} >= autovit | others
     shown = json.loads(bench("arch", "show", "autovit-xxs-paper", "--json").stdout)
     assert shown["params"] == 1815528
     assert shown["conv_linear_macs"] == 309480832

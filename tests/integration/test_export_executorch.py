@@ -146,7 +146,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
 
     killer = threading.Thread(target=kill_the_worker)
     killer.start()
-    with pytest.raises(ExportError, match=r"1 of 2 .* died \(signal 9"):
+    with pytest.raises(ExportError, match=r"1 of 2 .* unexpectedly \(signal 9"):
         export_many(specs, cache=cache, workers=1)
     killer.join()
     assert [cache.get(spec) is not None for spec in specs] == [False, True]

@@ -90,7 +90,7 @@ def test_interrupted_it_ends_with_130_and_a_journal_that_goes_on(home, profiled)
     journal = folder / "journal.jsonl"
     interrupted = stopped("SIGINT", "chunks", MOMENTS[1], *PROFILE, "--run", folder)
     assert interrupted.returncode == 130, interrupted.stderr
-    assert "run the same command to go on" in interrupted.stderr
+    assert "run the same command to resume" in interrupted.stderr
     assert "Traceback" not in interrupted.stderr
     before = set(sample_places(read_log(journal)))
     assert before
@@ -111,7 +111,7 @@ def test_a_journal_of_another_variant_is_refused(home, profiled):
     other = [part if part != "1" else "2" for part in PROFILE]
     result = bench(*other, "--run", folder)
     assert result.returncode == 4
-    assert "begun under other conditions: variant (executorch-xnnpack-fp32-t1 is now" in result.stderr
+    assert "started under other conditions: variant (executorch-xnnpack-fp32-t1 is now" in result.stderr
 
 
 def test_prediction_measurement_and_validation(home, profiled):

@@ -3,8 +3,8 @@
   import BenchKit
   import Foundation
 
-  /// A Mac. Values that macOS does not give an unprivileged program are nil: temperatures and clocks of the cores. Its battery
-  /// is left out; low power mode and the thermal state say what of it decides a latency.
+  /// A Mac. Values that macOS does not give an unprivileged program are nil: temperatures and clocks of the cores.
+  /// Its battery is left out; low power mode and the thermal state say what of it decides a latency.
   public struct MacProbe: DeviceProbe {
     private let simulatedProduct: String?
 

@@ -51,7 +51,8 @@ extension Session {
     let before = await config.probe.read()
     let caveatsBefore = try Readiness.require(before, allowed: config.allowed)
     let every = heartbeatSeconds > 0 ? UInt64(heartbeatSeconds) * 1_000_000_000 : .max
-    let heartbeat = RunHeartbeat(clientIsThere: connection.peerIsThere, everyNanoseconds: every) { [connection] in
+    let heartbeat = RunHeartbeat(clientIsThere: connection.peerIsThere, everyNanoseconds: every) {
+      [connection] in
       try connection.write(try Reply(["running": .integer($0)]).frame(id: id))
     }
     let keepWarm = schedule.keepWarm ?? config.keepWarm

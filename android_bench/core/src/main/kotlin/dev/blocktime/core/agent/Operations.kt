@@ -1,8 +1,8 @@
 package dev.blocktime.core.agent
 
 import dev.blocktime.core.runtime.ExecutionFailed
-import dev.blocktime.core.timing.Pace
 import dev.blocktime.core.timing.AdaptiveWarmUp
+import dev.blocktime.core.timing.Pace
 import dev.blocktime.core.timing.medians
 import dev.blocktime.core.timing.randomInputs
 import dev.blocktime.core.timing.timeSchedule

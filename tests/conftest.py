@@ -43,6 +43,15 @@ def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory, export_cache
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _plugins_of_studies_stay_there(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hide the plug-ins that studies load on import from the processes that other tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "tools" not in request.node.nodeid and "stud" not in request.node.nodeid:
+            patch.delenv("BLOCKTIME_IMPORT", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _collected_quickly() -> None:
     """What earlier modules left is not looked through again before every run that is timed (`time_schedule`).
 

@@ -106,7 +106,7 @@ def test_everything_made_of_it_says_simulated(home, profiled) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--device", "simulated:loud"), "no scenario 'loud'; there are quiet, "),
+        (("--device", "simulated:loud"), "unknown scenario 'loud'; known: quiet, "),
         (("--device", "simulated", "--backend", "xnnpack"), "no backends and no precisions"),
         (("--device", "simulated", "--agent", "kotlin"), "--agent is for the host"),
         (("--device", "simulated", "--runtime", "coreml"), "has no runtime coreml; it has simulated"),

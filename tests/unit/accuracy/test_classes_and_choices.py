@@ -34,9 +34,9 @@ def test_names_of_a_file_say_which_output_is_which(tmp_path):
 @pytest.mark.parametrize(
     ("outputs", "classes", "given", "what"),
     [
-        (1000, 10, None, "net has 1000 outputs and x 10 classes; say .*--classes imagenet"),
-        (8, 10, None, "8 outputs and x 10 classes, labels go beyond them up to 9; say"),
-        (5, 2, ("dog", "cat", "eel"), "--classes .* has 3 names; say"),
+        (1000, 10, None, "net has 1000 outputs and x 10 classes; name the outputs with --classes imagenet"),
+        (8, 10, None, "8 outputs and x 10 classes, labels go beyond them up to 9; name"),
+        (5, 2, ("dog", "cat", "eel"), "--classes .* has 3 names; name"),
         (3, 10, ("dog", "cat", "eel"), "class '0' of x is not one of the 3 of --classes .*10 such in all"),
     ],
 )

@@ -61,7 +61,7 @@ def test_what_can_not_be_exported_is_named_and_the_others_go_on() -> None:
 
     with mock.patch("orchestrator.tasks.blocks.exportable_files", refusing):
         result = bench("--blocks", "pool,mlp", "--resolution", "8", "--json")
-    assert f"pool excluded at 8 px: {reported}" in result.stderr
+    assert f"pool left out at 8 px: {reported}" in result.stderr
     assert [row["block"] for row in json.loads(result.stdout)["blocks"]] == ["mlp"]
 
 

@@ -41,7 +41,7 @@ demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this 
 	@tools/build_native.sh --if-possible
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/demo.sh
 
-check: $(READY) ## lint, types and unit tests side by side: four minutes on two cores, without toolchains
+check: $(READY) ## lint, types and unit tests side by side, without toolchains
 	@$(MAKE) --no-print-directory --jobs 3 style types unit
 
 test: lint toolchains ## lint, types and all tests

@@ -1,4 +1,7 @@
-"""What a task's result prints: tables of named columns, and lines of text. The command line draws them."""
+"""What a task's result prints: tables, named facts and lines of text. The command line draws them.
+
+A table or facts alone are a result, too.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +75,31 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
 
+    def to_dict(self) -> list[Mapping[str, Any]]:
+        """Return the rows with all their fields."""
+        return list(self.rows)
+
+    def report(self) -> Iterator[Table]:
+        """Yield the table."""
+        yield self
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Named values, a line each; those in `percent` are fractions, shown in percent."""
+
+    title: str
+    values: Mapping[str, Any]
+    percent: Collection[str] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values."""
+        return dict(self.values)
+
+    def report(self) -> Iterator[Facts]:
+        """Yield the facts."""
+        yield self
+
 
 class Result(Protocol):
     """What a task returns: it prints itself, and is a JSON document."""
@@ -79,5 +107,5 @@ class Result(Protocol):
     def to_dict(self) -> Any:
         """Return the JSON document, with every field."""
 
-    def report(self) -> Iterator[Table | str]:
-        """Yield the tables and lines that a person reads, in order."""
+    def report(self) -> Iterator[Table | Facts | str]:
+        """Yield what a person reads, in order."""

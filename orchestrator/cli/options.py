@@ -13,8 +13,20 @@ import typer
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
-from orchestrator.cli.output import ask, say
+from luts.format.table import Result
+from orchestrator.cli.output import (
+    TABLES,
+    JsonOption,
+    OutputFilesOption,
+    ask,
+    output_files,
+    say,
+    show,
+    write_table,
+)
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, StoreOptions, option_fields
+from orchestrator.tasks.progress import Progress
 
 
 def example(*commands: str) -> str:
@@ -22,6 +34,45 @@ def example(*commands: str) -> str:
     return "\n\n".join(
         ["Example:" if len(commands) == 1 else "Examples:", *(f"  {line}" for line in commands)]
     )
+
+
+def add_command(
+    app: typer.Typer, name: str, task: Callable[[Any, Progress], Result | str], *examples: str, rows: str = ""
+) -> None:
+    """Add the command of a task: it runs the task and prints the result.
+
+    The command's parameters are the fields of the task's options class, its help is that class's docstring.
+
+    Args:
+        app: Gets the command.
+        name: Name of the command.
+        task: Takes its options and a progress. A task that returns text has no `--json`.
+        examples: Calls, for the end of the help.
+        rows: Field of the result's JSON document that `--output FILE.csv` writes; without, there is no `--output`.
+    """
+    hints = get_type_hints(task)
+
+    def run(options: Any, output: OutputFilesOption = None, as_json: JsonOption = False) -> None:
+        files = output_files(output, TABLES)
+        with shown_progress() as progress:
+            result = task(options, progress)
+        if isinstance(result, str):
+            print(result)
+            return
+        for file in files:
+            write_table(file, result.to_dict(), rows)
+        show(result, as_json)
+
+    def run_without_files(options: Any, as_json: JsonOption = False) -> None:
+        run(options, as_json=as_json)
+
+    def run_for_text(options: Any) -> None:
+        run(options)
+
+    command = run_for_text if hints["return"] is str else run if rows else run_without_files
+    command.__annotations__["options"] = hints["options"]
+    command.__doc__ = hints["options"].__doc__
+    app.command(name, epilog=example(*examples) if examples else None)(with_options(command))
 
 
 PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}

@@ -27,7 +27,7 @@ from rich.table import Table as Grid
 
 from luts.format.errors import UsageError
 from luts.format.files import check_writable, storage_error, write_text
-from luts.format.table import Column, Result, Table
+from luts.format.table import Column, Facts, Result, Table
 from orchestrator.cli.table import fitting, table_of
 from orchestrator.devices.common.device import refuse_question
 from orchestrator.tasks.options import OUTPUT
@@ -119,13 +119,15 @@ def show(result: Result, as_json: bool) -> None:
         print_report(result.report())
 
 
-def print_report(parts: Iterable[Table | str]) -> None:
-    """Print tables and lines of text."""
-    for part in parts:
-        if isinstance(part, str):
-            tell(part)
+def print_report(items: Iterable[Table | Facts | str]) -> None:
+    """Print tables, facts and lines of text."""
+    for item in items:
+        if isinstance(item, str):
+            tell(item)
+        elif isinstance(item, Facts):
+            emit_facts(item.title, item.values, False, item.percent)
         else:
-            emit_rows(part.title, part.columns, part.rows, False)
+            emit_rows(item.title, item.columns, item.rows, False)
 
 
 def emit_rows(
@@ -165,10 +167,10 @@ def emit_json(document: Any) -> None:
     print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def emit_facts(title: str, facts: dict[str, Any], as_json: bool, percent: Collection[str] = ()) -> None:
+def emit_facts(title: str, facts: Mapping[str, Any], as_json: bool, percent: Collection[str] = ()) -> None:
     """Print named values, one a line; those in `percent` are fractions, shown in percent."""
     if as_json:
-        emit_json(facts)
+        emit_json(dict(facts))
         return
     if title:
         _out.print(title, style="bold", highlight=False)
@@ -214,7 +216,7 @@ def is_terminal() -> bool:
 
 @contextmanager
 def progress_bar() -> Iterator[tuple[Progress, TaskID]]:
-    """Draw a bar on the terminal, which disappears at the end; yield it and its only task."""
+    """Yield a bar, which is drawn once it is started and disappears at the end, and its only task."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -223,5 +225,8 @@ def progress_bar() -> Iterator[tuple[Progress, TaskID]]:
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_err, transient=True) as bar:
+    bar = Progress(*columns, console=_err, transient=True)
+    try:
         yield bar, bar.add_task("", total=None)
+    finally:
+        bar.stop()

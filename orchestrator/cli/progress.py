@@ -56,6 +56,7 @@ def shown_progress() -> Iterator[Progress]:
                 output.say(event.text)
                 return
             text = f"{event.what}, {event.detail}" if event.detail else event.what
+            bar.start()
             bar.update(task, description=text, completed=event.done, total=event.total or None)
 
         yield show

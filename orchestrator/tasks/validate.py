@@ -39,17 +39,7 @@ ATTEMPTS_PER_ARCH = 50
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateCommand(ExportOptions, StoreOptions):
-    """Options of `bench validate`.
-
-    Attributes:
-        lut: Name or path of the LUT.
-        target: The device that the LUT is of.
-        count: Number of architectures, at least 2.
-        budget_s: Seconds after which no new pass starts.
-        seed: Random seed of the architectures and the schedule.
-        classes: Classes of the architectures; as many as the LUT measured by default.
-        reuse: Whether an identical measurement that was finished is used.
-    """
+    """Compare predicted and measured latency of random architectures that the LUT has not seen."""
 
     lut: str = option(REQUIRED, "LUT to check, by name or path.", panel=TARGET)
     target: DeviceOptions

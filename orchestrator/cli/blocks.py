@@ -48,8 +48,8 @@ def blocks_command(
         if path.suffix == ".json":
             write_table(path, result.to_dict())
             continue
-        from orchestrator.report.draw import save_png
+        from orchestrator.report.draw import write_figure
         from orchestrator.report.figures import blocks_figure
 
-        save_png(blocks_figure(result.to_dict()["blocks"], result.title), path)
+        write_figure(path, blocks_figure(result.to_dict()["blocks"], result.title))
     show(result, as_json)

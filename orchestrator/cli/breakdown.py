@@ -58,9 +58,10 @@ def breakdown_command(
         _write(file, result, title)
         say(f"written to {file}")
     for file in drawn:
-        from orchestrator.report.figures import write_operators_figure
+        from orchestrator.report.draw import write_figure
+        from orchestrator.report.figures import operators_figure
 
-        write_operators_figure(file, result.networks, title)
+        write_figure(file, operators_figure(result.networks, title), "--operators")
         say(f"written to {file}")
     if as_json:
         emit_json(result.to_dict())
@@ -73,7 +74,8 @@ def _write(file: Path, result: Breakdown, title: str) -> None:
     if file.suffix == ".json":
         write_table(file, result.to_dict())
         return
-    from orchestrator.report.figures import write_breakdown_figure
+    from orchestrator.report.draw import write_figure
+    from orchestrator.report.figures import breakdown_figure
 
     simulated = ", SIMULATED" if result.device.simulated else ""
-    write_breakdown_figure(file, result.networks, f"{title}{simulated}")
+    write_figure(file, breakdown_figure(result.networks, f"{title}{simulated}"))

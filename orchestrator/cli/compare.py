@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from luts.format.files import storage_error
 from luts.format.table import Column, filled
 from orchestrator.cli.options import example, with_options
 from orchestrator.cli.output import JsonOption, emit_json, emit_rows, say, tell, write_table
@@ -160,13 +159,12 @@ def _write(folder: Path, comparison: Comparison) -> None:
         return
     if data.get("task"):  # the picture's axis is top-1
         return
-    from orchestrator.report.figures import save_pareto
+    from orchestrator.report.draw import write_figure
+    from orchestrator.report.figures import pareto_figure
 
     device = f"{setup['device']['model']}, {setup['variant']}"
     images = f"{data['images']} images of {data['source'].partition(':')[0]}"
+    drawn = pareto_figure(comparison.rows, device, images, comparison.simulated)
     for path in (folder / "compare.png", folder / "compare.svg"):
-        try:
-            save_pareto(path, comparison.rows, device, images, comparison.simulated)
-        except OSError as error:
-            raise storage_error(f"cannot write {path}", error, "choose another --output") from error
+        write_figure(path, drawn)
         say(f"picture: {path}")

@@ -14,7 +14,6 @@ from orchestrator.cli.output import (
     JsonOption,
     OutputFilesOption,
     PictureFilesOption,
-    draw,
     emit_json,
     output_files,
     say,
@@ -71,9 +70,12 @@ def suite_command(
         result = run_suite(options, progress)
     pictures = [file for file in files if file.suffix in PICTURES]
     pictures = pictures or [result.folder / f"suite{suffix}" for suffix in PICTURES]
-    from orchestrator.report.figures import save_suite
+    from orchestrator.report.draw import write_figure
+    from orchestrator.report.figures import suite_figure
 
-    draw(pictures, lambda path: save_suite(path, result.comparison, result.title, result.setup.simulated))
+    drawn = suite_figure(result.comparison, result.title, result.setup.simulated)
+    for path in pictures:
+        write_figure(path, drawn)
     for file in set(files) - set(pictures):
         write_table(file, result.to_dict())
     if as_json:
@@ -95,9 +97,12 @@ def sustained_command(
         result = measure_sustained(options, progress)
     pictures = [file for file in files if file.suffix in PICTURES]
     pictures = pictures or [result.folder / f"sustained{suffix}" for suffix in PICTURES]
-    from orchestrator.report.figures import save_sustained
+    from orchestrator.report.draw import write_figure
+    from orchestrator.report.figures import sustained_figure
 
-    draw(pictures, lambda path: save_sustained(path, result.points, result.slowdown, result.title))
+    drawn = sustained_figure(result.points, result.slowdown, result.title)
+    for path in pictures:
+        write_figure(path, drawn)
     for file in set(files) - set(pictures):
         write_table(file, result.to_dict(), "points")
     if as_json:

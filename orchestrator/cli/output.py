@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table as Grid
 
 from luts.format.errors import UsageError
-from luts.format.files import check_writable, storage_error, write_text
+from luts.format.files import check_writable, write_text
 from luts.format.table import Column, Facts, Result, Table
 from orchestrator.cli.table import fitting, table_of
 from orchestrator.devices.common.device import refuse_question
@@ -100,15 +100,6 @@ def write_table(file: Path, document: dict[str, Any], rows: str = "") -> None:
 
 def _csv_cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list) else value
-
-
-def draw(paths: Sequence[Path], save: Callable[[Path], None]) -> None:
-    """Save a picture under each path; StorageError if that fails."""
-    for path in paths:
-        try:
-            save(path)
-        except OSError as error:
-            raise storage_error(f"cannot write {path}", error, "choose another --output") from error
 
 
 def show(result: Result, as_json: bool) -> None:

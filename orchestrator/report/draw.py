@@ -22,7 +22,6 @@ from matplotlib.lines import Line2D
 
 from luts.format.errors import UsageError
 from luts.format.files import storage_error
-from orchestrator.report.numbers import BASE, MOVED
 
 WIDE_PX = 880
 NARROW_PX = 388
@@ -47,6 +46,9 @@ _VARIABLES = {
     BLUE: "var(--blue)",
 }
 """Colours that differ between light and dark pages."""
+
+BASE, MOVED = "base", "data moved"
+"""Kinds of the two parts of a latency that are not blocks."""
 
 _KINDS = {
     "conv": BLUE,
@@ -140,24 +142,26 @@ def svg(drawn: Figure, name: str, title: str, description: str) -> Markup:
     return Markup(ET.tostring(root, encoding="unicode", short_empty_elements=True))
 
 
-def save_png(drawn: Figure, path: Path) -> None:
-    """Write a figure at twice its size in CSS pixels, on the background of a light page.
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def write_figure(path: Path, drawn: Figure, option: str = "--output") -> None:
+    """Write a figure on white in the format of the file's suffix; equal figures give equal bytes.
 
     Raises:
+        UsageError: another suffix.
         StorageError: the file can't be written.
     """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}", code="unknown_suffix")
+    undated = {"CreationDate" if path.suffix == ".pdf" else "Date": None}
+    look: dict[str, Any] = {"dpi": 144, "transparent": False, "facecolor": "white"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(_RC):
-            drawn.savefig(path, format="png", dpi=144, transparent=False, facecolor=PAPER)
+            drawn.savefig(path, metadata=undated, **look)
     except OSError as error:
-        raise storage_error(f"cannot write {path}", error, "choose another --output") from error
-
-
-def save_picture(drawn: Figure, path: Path) -> None:
-    """Write a figure on white in the format of its suffix, with equal bytes each time. Raises OSError."""
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "blocktime"}):
-        drawn.savefig(path, dpi=144, facecolor="white")
+        raise storage_error(f"cannot write {path}", error, f"choose another {option}") from error
 
 
 def _localise(element: ET.Element, name: str) -> None:
@@ -276,25 +280,6 @@ def separate(wanted: Sequence[float], room: float) -> list[float]:
         for position, index in enumerate(group):
             places[index] = bottom(group) + position * room
     return places
-
-
-SUFFIXES = (".svg", ".png", ".pdf")
-
-
-def write_figure(path: Path, draw: Callable[[], Figure], option: str = "--output") -> None:
-    """Draw and write a figure in the format of its suffix, on white, with equal bytes each time.
-
-    Raises:
-        UsageError: another suffix.
-        StorageError: the file can't be written.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}", code="unknown_suffix")
-    drawn = draw()
-    try:
-        save_picture(drawn, path)
-    except OSError as error:
-        raise storage_error(f"cannot write {path}", error, f"choose another {option}") from error
 
 
 MAX_TABLE_ROWS = 1000

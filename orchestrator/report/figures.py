@@ -39,10 +39,8 @@ from orchestrator.report.draw import (
     figure,
     legend,
     marker,
-    save_picture,
     separate,
     stacked_bar,
-    write_figure,
 )
 from orchestrator.suites.suite import SuiteComparison, SuiteRow
 
@@ -139,11 +137,6 @@ _HATCH = "////"
 BAR_PX, FRAME_PX, ROOF_PX = 36, 160, 380
 
 
-def write_breakdown_figure(path: Path, networks: Sequence[NetworkBreakdown], title: str) -> None:
-    """Draw and write `breakdown_figure`; see `write_figure`."""
-    write_figure(path, lambda: breakdown_figure(networks, title))
-
-
 def breakdown_figure(networks: Sequence[NetworkBreakdown], title: str) -> Figure:
     """Draw a bar for each network and method, in ms by kind of operation.
 
@@ -202,11 +195,6 @@ def group_of(kind: str, part: str) -> str:
     return f"attention: {_ATTENTION_PARTS.get(part, 'the rest')}"
 
 
-def write_operators_figure(path: Path, networks: Sequence[NetworkBreakdown], title: str) -> None:
-    """Draw and write `operators_figure`; see `write_figure`."""
-    write_figure(path, lambda: operators_figure(networks, title), "--operators")
-
-
 def operators_figure(networks: Sequence[NetworkBreakdown], title: str) -> Figure:
     """Draw traced networks: bars of their operators in percent of the latency, and below them the roofline.
 
@@ -261,6 +249,8 @@ def _draw_roofline(axes: Axes, traced: Sequence[tuple[str, Attribution]]) -> Non
     label = f"reached: {roof.gmacs_s:.1f} GMAC/s, {roof.gbytes_s:.1f} GB/s"
     handles.append(Line2D([], [], color=INK, label=label))
     axes.set(xscale="log", yscale="log", xlabel="MACs a byte", ylabel="GMAC/s")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     axes.grid(which="major")
     axes.legend(handles=handles, loc="lower right")
 
@@ -273,10 +263,8 @@ LABEL_GAP_PT = 13
 """Distance of a label from the one below it, in points."""
 
 
-def save_pareto(
-    path: Path, rows: Sequence[Mapping[str, Any]], device: str, data: str, simulated: bool
-) -> None:
-    """Draw accuracy against latency of compared networks to a .png or .svg file. Raises OSError."""
+def pareto_figure(rows: Sequence[Mapping[str, Any]], device: str, data: str, simulated: bool) -> Figure:
+    """Draw accuracy against latency of compared networks."""
     shown = sorted((row for row in rows if row["pareto"] is not None), key=lambda row: row["ms"])
     best = [row for row in shown if row["pareto"]]
     with figure(WIDTH_PX, 560) as drawn:
@@ -306,7 +294,7 @@ def save_pareto(
         if len(best) < len(shown):
             handles.append(marker("another is better and faster", ORANGE))
         legend(drawn, handles, WIDTH_PX)
-        save_picture(drawn, path)
+    return drawn
 
 
 def _accuracy(row: Mapping[str, Any]) -> tuple[float, tuple[float, float], str]:
@@ -345,8 +333,8 @@ LABEL_GAP = 0.034
 """Smallest distance of two labels, as a fraction of the axis."""
 
 
-def save_suite(path: Path, comparison: SuiteComparison, device: str, simulated: bool) -> None:
-    """Draw measured next to published latencies to a .png or .svg file. Raises OSError."""
+def suite_figure(comparison: SuiteComparison, device: str, simulated: bool) -> Figure:
+    """Draw measured next to published latencies."""
     rows = [row for row in comparison.rows if row.measured is not None]
     measured = {row.entry.row: row.measured.ms for row in rows if row.measured}
     published = {row.entry.row: ms for row in rows if (ms := row.entry.published.latency_ms)}
@@ -371,7 +359,7 @@ def save_suite(path: Path, comparison: SuiteComparison, device: str, simulated: 
         panel.tick_params(which="both", length=0)
         kinds = [kind for kind in NAMES if any(row.entry.kind == kind for row in rows)]
         legend(drawn, [marker(NAMES[kind], COLOURS[kind], line="-") for kind in kinds], WIDTH_PX)
-        save_picture(drawn, path)
+    return drawn
 
 
 def _draw_suite_row(
@@ -409,11 +397,8 @@ _WARM = {"fair": ORANGE, "serious": RED, "critical": RED}
 _HEAT_LINES = (("celsius", "°C"), ("headroom", "thermal headroom, 1 = severe"))
 
 
-def save_sustained(path: Path, points: Sequence[SustainedPoint], slowdown: Slowdown, title: str) -> None:
-    """Draw latency, heat and clock over time to a .png or .svg file, as far as they are known.
-
-    Raises OSError.
-    """
+def sustained_figure(points: Sequence[SustainedPoint], slowdown: Slowdown, title: str) -> Figure:
+    """Draw latency, heat and clock over time, as far as they are known."""
     heat = [(name, label) for name, label in _HEAT_LINES if _is_known(points, name)][:1]
     clock = _is_known(points, "mhz") or _is_known(points, "cap_mhz")
     panels = 1 + len(heat) + clock
@@ -437,7 +422,7 @@ def save_sustained(path: Path, points: Sequence[SustainedPoint], slowdown: Slowd
                     span = (point.start_s / 60, point.end_s / 60)
                     panel.axvspan(*span, color=colour, alpha=0.12, linewidth=0)
         axes[-1].set_xlabel(f"minutes; {_shading_note(points)}")
-        save_picture(drawn, path)
+    return drawn
 
 
 def _draw_latency(panel: Axes, points: Sequence[SustainedPoint], slowdown: Slowdown) -> None:

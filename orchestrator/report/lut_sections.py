@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from luts.build import estimates_of
+from luts.estimate.ratios import AaDifference
+from luts.estimate.statistics import mape, relative_errors, share_within
+from luts.format.lut import Lut
 from luts.format.schema import Entry
-from orchestrator.report import numbers
+from orchestrator.measure.validate import LatencyComparison
 from orchestrator.report.draw import (
     BLUE,
     GREEN,
@@ -32,7 +36,6 @@ from orchestrator.report.draw import (
     marker,
 )
 from orchestrator.report.inputs import ReportInputs
-from orchestrator.report.numbers import SERIES_NAMES, AaRow, Series
 
 ENTRIES_SHOWN = 24
 """Rows of the figure; the table has the rest."""
@@ -41,7 +44,12 @@ PRIOR_ALPHA = 0.35
 BAND = 0.05
 """Half-width of the band around perfect prediction, relative."""
 
-_SERIES_LOOK = dict(zip(SERIES_NAMES, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D")), strict=True))
+_LOOK_BY_ORIGIN = {
+    "held out of the LUT": (BLUE, "o"),
+    "new random networks": (ORANGE, "s"),
+    "found by the search": (GREEN, "D"),
+}
+"""Colour and marker of networks with a prediction and a measurement, by their origin."""
 
 
 def entries_figure(entries: Sequence[Entry], width_px: int) -> Figure:
@@ -97,20 +105,55 @@ def row_labels(axes: Any, labels: Sequence[str], small: bool) -> None:
         )
 
 
-def agreement_figure(series: Sequence[Series], width_px: int) -> Figure:
+def predicted_and_measured(inputs: ReportInputs) -> dict[str, Sequence[LatencyComparison]]:
+    """Return the networks that were predicted and measured by their origin; empty origins are left out."""
+    groups = (
+        _held_out(inputs.lut.lut) if inputs.lut else (),
+        inputs.validation.comparisons if inputs.validation else (),
+        inputs.measured.models if inputs.measured else (),
+    )
+    return {origin: rows for origin, rows in zip(_LOOK_BY_ORIGIN, groups, strict=True) if rows}
+
+
+def _held_out(lut: Lut) -> list[LatencyComparison]:
+    rows = []
+    for model in lut.models:
+        if model.split == "heldout":
+            predicted = lut.latency_model.predict(model.blocks, model.boundary_bytes)
+            row = LatencyComparison.model_construct(
+                arch=model.model_id,
+                predicted_ms=predicted.ms,
+                predicted_low=predicted.low,
+                predicted_high=predicted.high,
+                measured_ms=model.ms,
+                measured_low=model.ci_low,
+                measured_high=model.ci_high,
+            )
+            rows.append(row)
+    return rows
+
+
+def agreement_figure(groups: Mapping[str, Sequence[LatencyComparison]], width_px: int) -> Figure:
     """Draw predicted against measured latency, and the errors of the predictions, each with a band of 5 %."""
     small = width_px < SMALL_BELOW_PX
     with figure(width_px, 700 if small else 400) as drawn:
         both, errors = drawn.subplots(*((2, 1) if small else (1, 2)))
-        low, high = _axis_limits(series)
-        ends = np.array([low, high])
+        # long intervals of predictions may leave the first panel; the second shows them
+        ends = [
+            end
+            for rows in groups.values()
+            for row in rows
+            for end in (row.measured_low, row.measured_high, row.predicted_ms)
+        ]
+        margin = 0.05 * (max(ends) - min(ends)) or 0.05 * max(ends)
+        limits = np.array([max(min(ends) - margin, 0.0), max(ends) + margin])
         look = {"color": GRID, "alpha": 0.55, "linewidth": 0}
-        both.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), **look)
-        both.plot(ends, ends, color=MUTED, linewidth=1)
+        both.fill_between(limits, limits * (1 - BAND), limits * (1 + BAND), **look)
+        both.plot(limits, limits, color=MUTED, linewidth=1)
         errors.axhspan(-100 * BAND, 100 * BAND, **look)
         errors.axhline(0, color=MUTED, linewidth=1)
-        for one in series:
-            colour, shape = _SERIES_LOOK[one.name]
+        for origin, rows in groups.items():
+            colour, shape = _LOOK_BY_ORIGIN[origin]
             points: dict[str, Any] = {
                 "fmt": shape,
                 "color": colour,
@@ -118,35 +161,28 @@ def agreement_figure(series: Sequence[Series], width_px: int) -> Figure:
                 "ecolor": (colour, 0.4),
                 "elinewidth": 1,
             }
-            measured = [pair.measured_ms for pair in one.pairs]
-            predicted = [pair.predicted_ms for pair in one.pairs]
-            intervals = [pair.predicted for pair in one.pairs]
-            errorbars(both, measured, predicted, [pair.measured for pair in one.pairs], intervals, **points)
-            percent = [100 * pair.error for pair in one.pairs]
-            error_ends = [
-                (100 * (low_ms / ms - 1), 100 * (high_ms / ms - 1))
-                for ms, (low_ms, high_ms) in zip(measured, intervals, strict=True)
+            measured = [row.measured_ms for row in rows]
+            predicted = [row.predicted_ms for row in rows]
+            measured_ends = [(row.measured_low, row.measured_high) for row in rows]
+            predicted_ends = [(row.predicted_low, row.predicted_high) for row in rows]
+            errorbars(both, measured, predicted, measured_ends, predicted_ends, **points)
+            percent = [100 * row.error for row in rows]
+            percent_ends = [
+                (100 * (low / ms - 1), 100 * (high / ms - 1))
+                for ms, (low, high) in zip(measured, predicted_ends, strict=True)
             ]
-            errorbars(errors, measured, percent, y_ends=error_ends, **points)
-        both.set(xlim=(low, high), ylim=(low, high), xlabel="measured ms", ylabel="predicted ms")
-        errors.set(xlim=(low, high), xlabel="measured ms", ylabel="error of the prediction, %")
+            errorbars(errors, measured, percent, y_ends=percent_ends, **points)
+        both.set(xlim=limits, ylim=limits, xlabel="measured ms", ylabel="predicted ms")
+        errors.set(xlim=limits, xlabel="measured ms", ylabel="error of the prediction, %")
         errors.grid(axis="y")
-        handles: list[Any] = [marker(one.name, *_SERIES_LOOK[one.name]) for one in series]
+        handles: list[Any] = [marker(origin, *_LOOK_BY_ORIGIN[origin]) for origin in groups]
         legend(drawn, [*handles, Patch(color=GRID, label="±5 %")], width_px)
     return drawn
 
 
-def _axis_limits(series: Sequence[Series]) -> tuple[float, float]:
-    """Return both axes' limits.
-
-    Long intervals of predictions may leave the first panel; the second shows them.
-    """
-    ends = [end for one in series for pair in one.pairs for end in (*pair.measured, pair.predicted_ms)]
-    margin = 0.05 * (max(ends) - min(ends)) or 0.05 * max(ends)
-    return max(min(ends) - margin, 0.0), max(ends) + margin
-
-
-def quiet_figure(rows: Sequence[AaRow], noise_floor: float, width_px: int) -> Figure:
+def quiet_figure(
+    rows: Sequence[AaDifference], kept_batches: Collection[int], noise_floor: float, width_px: int
+) -> Figure:
     """Draw A/A differences in the order they were measured, and the noise floor as a band."""
     with figure(width_px, 280) as drawn:
         axes = drawn.add_subplot()
@@ -157,8 +193,8 @@ def quiet_figure(rows: Sequence[AaRow], noise_floor: float, width_px: int) -> Fi
             (True, BLUE, "o", "kept batch"),
             (False, RED, "X", "rejected batch, measured again"),
         ):
-            places = [place for place, row in enumerate(rows) if row.kept is kept]
-            percent = [100 * rows[place].difference for place in places]
+            places = [place for place, row in enumerate(rows) if (row.batch in kept_batches) is kept]
+            percent = [100 * float(np.expm1(rows[place].log_difference)) for place in places]
             arms = [196 * rows[place].se for place in places]
             if places:
                 look: dict[str, Any] = {"color": colour, "markersize": 5, "elinewidth": 0.9, "label": label}
@@ -174,16 +210,13 @@ def entries(inputs: ReportInputs) -> Section | None:
     if inputs.lut is None or not inputs.lut.lut.entries:
         return None
     rows = sorted(inputs.lut.lut.entries, key=lambda entry: (-entry.ms, entry.key))
+    headers = ("block", "kind", "ms", "95 % low", "high", "by removal", "loads", "method", "identified")
     return make_section(
         "entries",
         "What each block costs",
         _entries_caption(rows),
         lambda width_px: entries_figure(rows, width_px),
-        make_table(
-            ("block", "kind", "ms", "95 % low", "high", "by removal", "loads", "method", "identified"),
-            [_entry_row(row) for row in rows],
-            (0, 1, 7, 8),
-        ),
+        make_table(headers, [_entry_cells(row) for row in rows], (0, 1, 7, 8)),
     )
 
 
@@ -213,7 +246,7 @@ def _entries_caption(rows: Sequence[Entry]) -> str:
     return " ".join(sentences)
 
 
-def _entry_row(entry: Entry) -> tuple[str, ...]:
+def _entry_cells(entry: Entry) -> tuple[str, ...]:
     removal = "–" if entry.removal_ms is None else f"{entry.removal_ms:.4f}"
     if entry.migrated_operations:
         removal += f" ({entry.migrated_operations} migrated)"
@@ -231,53 +264,60 @@ def _entry_row(entry: Entry) -> tuple[str, ...]:
 
 def agreement(inputs: ReportInputs) -> Section | None:
     """Return the section on predictions and measurements of whole networks."""
-    series = numbers.agreement(inputs)
-    if not series:
+    groups = predicted_and_measured(inputs)
+    if not groups:
         return None
-    parts = []
-    for one in series:
-        parts.append(
-            f"{one.name[0].upper()}{one.name[1:]} ({len(one.pairs)}): mean error {100 * one.mape:.2f} %, largest "
-            f"{100 * one.worst:.2f} %, {100 * one.within_5:.0f} % of them within 5 %."
-        )
+    sentences = [_errors_of(origin, rows) for origin, rows in groups.items()]
     if inputs.validation:
-        parts.append(
+        sentences.append(
             f"The noise floor of the validation was {100 * inputs.validation.noise_floor:.2f} %; "
             f"{100 * inputs.validation.coverage:.0f} % of its measurements are inside their predicted intervals."
         )
-    parts.append("Vertical lines are the predictions' intervals, horizontal ones those of the measurements.")
-    rows = [
+    sentences.append(
+        "Vertical lines are the predictions' intervals, horizontal ones those of the measurements."
+    )
+    cells = [
         (
-            one.name,
-            f"{pair.predicted_ms:.3f}",
-            f"{pair.predicted[0]:.3f} – {pair.predicted[1]:.3f}",
-            f"{pair.measured_ms:.3f}",
-            f"{pair.measured[0]:.3f} – {pair.measured[1]:.3f}",
-            f"{100 * pair.error:+.2f} %",
-            pair.label,
+            origin,
+            f"{row.predicted_ms:.3f}",
+            f"{row.predicted_low:.3f} – {row.predicted_high:.3f}",
+            f"{row.measured_ms:.3f}",
+            f"{row.measured_low:.3f} – {row.measured_high:.3f}",
+            f"{100 * row.error:+.2f} %",
+            row.arch,
         )
-        for one in series
-        for pair in sorted(one.pairs, key=lambda pair: (pair.measured_ms, pair.label))
+        for origin, rows in groups.items()
+        for row in sorted(rows, key=lambda row: (row.measured_ms, row.arch))
     ]
     headers = ("network", "predicted ms", "interval", "measured ms", "interval", "error", "id or choice")
     return make_section(
         "agreement",
         "Predicted against measured",
-        " ".join(parts),
-        lambda width_px: agreement_figure(series, width_px),
-        make_table(headers, rows, (0, 6)),
+        " ".join(sentences),
+        lambda width_px: agreement_figure(groups, width_px),
+        make_table(headers, cells, (0, 6)),
+    )
+
+
+def _errors_of(origin: str, rows: Sequence[LatencyComparison]) -> str:
+    latencies = [row.measured_ms for row in rows], [row.predicted_ms for row in rows]
+    return (
+        f"{origin[0].upper()}{origin[1:]} ({len(rows)}): mean error {100 * mape(*latencies):.2f} %, largest "
+        f"{100 * float(np.abs(relative_errors(*latencies)).max()):.2f} %, "
+        f"{100 * share_within(*latencies, 0.05):.0f} % of them within 5 %."
     )
 
 
 def quiet(inputs: ReportInputs) -> Section | None:
-    """Return the section on A/A differences."""
+    """Return the section on A/A differences, those of rejected batches included."""
     if inputs.lut is None:
         return None
-    lut = inputs.lut.lut
-    rows, floor = numbers.aa_rows(lut), lut.meta.noise_floor
+    estimation, floor = estimates_of(inputs.lut.lut), inputs.lut.lut.meta.noise_floor
+    rows = estimation.differences
     if not rows:
         return None
-    rejected = len({row.batch for row in rows if not row.kept})
+    kept = {segment.batch for segment in estimation.segments if segment.kept}
+    rejected = len({row.batch for row in rows} - kept)
     caption = (
         "The same model file is loaded twice in every batch; a quiet device shows no difference. "
         f"Its spread, {100 * floor:.2f} %, is the noise floor: smaller differences between networks are unknown. "
@@ -287,10 +327,10 @@ def quiet(inputs: ReportInputs) -> Section | None:
         (
             str(row.batch),
             str(row.segment),
-            f"{100 * row.difference:+.3f} %",
+            f"{100 * float(np.expm1(row.log_difference)):+.3f} %",
             f"{100 * row.se:.3f} %",
             str(row.rounds),
-            "kept" if row.kept else "rejected",
+            "kept" if row.batch in kept else "rejected",
         )
         for row in rows
     ]
@@ -299,6 +339,6 @@ def quiet(inputs: ReportInputs) -> Section | None:
         "quiet",
         "How quiet the device was",
         caption,
-        lambda width_px: quiet_figure(rows, floor, width_px),
+        lambda width_px: quiet_figure(rows, kept, floor, width_px),
         make_table(headers, cells, (5,)),
     )

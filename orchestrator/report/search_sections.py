@@ -9,18 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import BoxStyle, FancyBboxPatch, Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from luts.format.lut import Lut
+from luts.format.schema import MIB
 from orchestrator.plan.plan import with_classifier_prices
-from orchestrator.report import numbers
 from orchestrator.report.draw import (
+    BASE,
     BLUE,
     GREEN,
     GRID,
     INK,
+    MOVED,
     MUTED,
     ORANGE,
     PAPER,
@@ -39,8 +43,8 @@ from orchestrator.report.draw import (
 )
 from orchestrator.report.inputs import ReportInputs
 from orchestrator.report.lut_sections import row_labels
-from orchestrator.report.numbers import GenerationSpread, LatencyPart, front
 from orchestrator.winner.winner import MeasuredArch
+from search.algorithms.pareto import pareto_front
 from search.algorithms.record import Evaluated, SearchResult
 from search.blocks import BlockSpec
 from search.spaces import Arch
@@ -51,7 +55,7 @@ def tradeoff_figure(
     search: SearchResult, winner: Evaluated, measured: MeasuredArch | None, width_px: int
 ) -> Figure:
     """Draw accuracy against predicted latency of all evaluated networks, with front, budget and winner."""
-    best = front(search.evaluated)
+    best = pareto_front(search.evaluated, ("latency", "accuracy"))
     accuracy = 100 * winner.accuracy
     with figure(width_px, 380 if width_px < SMALL_BELOW_PX else 420) as drawn:
         axes = drawn.add_subplot()
@@ -78,25 +82,60 @@ def tradeoff_figure(
     return drawn
 
 
-def history_figure(rows: Sequence[GenerationSpread], width_px: int) -> Figure:
+def new_accuracies(search: SearchResult) -> list[tuple[float, ...]]:
+    """Return the lower quartile, median and upper quartile of each generation's new networks."""
+    rows = []
+    for generation in search.history:
+        new = [row.accuracy for row in search.evaluated if row.generation == generation.index]
+        rows.append(tuple(map(float, np.quantile(new or [generation.mean], (0.25, 0.5, 0.75)))))
+    return rows
+
+
+def history_figure(search: SearchResult, width_px: int) -> Figure:
     """Draw best so far, and median and quartiles of the new networks, by generation."""
-    index = [row.index for row in rows]
-    low, median, high, best = (
-        [100 * getattr(row, name) for row in rows]
-        for name in ("low_quartile", "median", "high_quartile", "best")
-    )
+    index = [generation.index for generation in search.history]
+    low, median, high = 100 * np.array(new_accuracies(search)).T
     with figure(width_px, 280) as drawn:
         axes = drawn.add_subplot()
         band: dict[str, Any] = {"color": BLUE, "alpha": 0.18, "linewidth": 0}
         axes.fill_between(index, low, high, label="middle half of the new", **band)
         look: dict[str, Any] = {"marker": "o", "markersize": 4}
         axes.plot(index, median, color=BLUE, label="median", **look)
+        best = [100 * generation.best for generation in search.history]
         axes.step(index, best, where="post", color=ORANGE, linewidth=2, label="best so far", **look)
         axes.set(xlabel="generation", ylabel="accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         legend(drawn, axes.get_legend_handles_labels()[0], width_px)
     return drawn
+
+
+@dataclass(frozen=True)
+class LatencyPart:
+    """A part of a network's predicted latency; `key` is "" for base and data moved."""
+
+    kind: str
+    key: str
+    ms: float
+    start_ms: float
+
+
+def latency_parts(lut: Lut, arch: Arch) -> list[LatencyPart]:
+    """Return the parts of a predicted latency: base, blocks in order of execution, data moved.
+
+    Raises:
+        UsageError: the LUT lacks a block.
+    """
+    model, blocks = lut.latency_model, arch.blocks()
+    model.predict([block.key for block in blocks], 0)
+    costs = [(BASE, "", model.base_ms)]
+    costs += [(block.kind, block.key, model.costs[block.key].ms) for block in blocks]
+    costs.append((MOVED, "", model.transfer_ms_per_mib * arch.boundary_bytes() / MIB))
+    parts, start_ms = [], 0.0
+    for kind, key, ms in costs:
+        parts.append(LatencyPart(kind, key, ms, start_ms))
+        start_ms += ms
+    return parts
 
 
 def latency_figure(parts: Sequence[LatencyPart], measured: MeasuredArch | None, width_px: int) -> Figure:
@@ -264,7 +303,7 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         caption += " Measurements chose it: networks ranked before it exceeded the budget on the device."
     elif inputs.measured is not None and not inputs.measured.meets_budget:
         caption += " None of the measured networks is within the budget on the device."
-    best = numbers.front(search.evaluated)
+    best = pareto_front(search.evaluated, ("latency", "accuracy"))
     rows = [
         (
             "winner" if row == winner else "",
@@ -324,7 +363,7 @@ def latency(inputs: ReportInputs) -> Section | None:
     if inputs.lut is None or inputs.winner is None:
         return None
     lut, measured = with_classifier_prices(inputs.lut.lut, inputs.winner.classes), inputs.winner_measured
-    parts = numbers.latency_parts(lut, inputs.winner)
+    parts = latency_parts(lut, inputs.winner)
     total_ms = sum(part.ms for part in parts)
     by_kind: dict[str, float] = {}
     for part in parts:
@@ -347,30 +386,28 @@ def latency(inputs: ReportInputs) -> Section | None:
 
 def history(inputs: ReportInputs) -> Section | None:
     """Return the section on the search's generations."""
-    if inputs.search is None or not inputs.search.history:
+    search = inputs.search
+    if search is None or not search.history:
         return None
-    rows, coarse = numbers.history(inputs.search), inputs.search.coarse
     caption = (
-        f"{coarse.priced:,} networks priced, {coarse.feasible:,} within the budget, {coarse.skeletons} skeletons "
-        f"kept; then {len(rows) - 1} generations of evolution, seed {inputs.search.settings.seed}."
+        f"{search.coarse.priced:,} networks priced, {search.coarse.feasible:,} within the budget, "
+        f"{search.coarse.skeletons} skeletons kept; then {len(search.history) - 1} generations of evolution, seed "
+        f"{search.settings.seed}."
     )
     cells = [
         (
-            str(row.index),
-            str(row.new),
-            *(
-                f"{100 * value:.2f} %"
-                for value in (row.best, row.low_quartile, row.median, row.high_quartile)
-            ),
+            str(generation.index),
+            str(generation.new),
+            *(f"{100 * value:.2f} %" for value in (generation.best, *quartiles)),
         )
-        for row in rows
+        for generation, quartiles in zip(search.history, new_accuracies(search), strict=True)
     ]
     headers = ("generation", "new networks", "best so far", "lower quartile", "median", "upper quartile")
     return make_section(
         "history",
         "How the search went",
         caption,
-        lambda width_px: history_figure(rows, width_px),
+        lambda width_px: history_figure(search, width_px),
         make_table(headers, cells, ()),
     )
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report.figures import write_operators_figure
+from orchestrator.report.draw import write_figure
+from orchestrator.report.figures import operators_figure
 from orchestrator.tasks.breakdown import BreakdownCommand, break_down
 from orchestrator.tasks.measured import MeasuredNetwork
 from search.spaces.plugins import load_plugin
@@ -49,9 +50,8 @@ def main(options: Options) -> Tables:
         ),
         log,
     )
-    options.pictures.mkdir(parents=True, exist_ok=True)
-    figure_file = options.pictures / "efficientvit_operators.png"
-    write_operators_figure(figure_file, traced.networks, f"{options.device}, one thread")
+    operators = operators_figure(traced.networks, f"{options.device}, one thread")
+    write_figure(options.pictures / "efficientvit_operators.png", operators)
     rows = [_row(network) for network in networks]
     with options.draw("efficientvit_throughput", 760, 400) as (panel,):
         draw_lines(panel, rows, "batch", "images a second", "network")

@@ -14,7 +14,8 @@ from luts.format.files import write_text
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.program import predict_with_program
 from orchestrator.journal.runs import runs_root
-from orchestrator.report.figures import save_pareto as save
+from orchestrator.report.draw import write_figure
+from orchestrator.report.figures import pareto_figure
 from orchestrator.tasks.compare import compare_networks
 from orchestrator.tasks.evaluation_options import (
     CalibrationOptions,
@@ -69,7 +70,8 @@ def compare_winners(options: Options) -> Tables:
     compared = compare_networks(comparison, log)
     images = f"{(compared.data or {})['images']} images"
     options.pictures.mkdir(parents=True, exist_ok=True)
-    save(options.pictures / "compare.png", compared.rows, options.device, images, compared.simulated)
+    drawn = pareto_figure(compared.rows, options.device, images, compared.simulated)
+    write_figure(options.pictures / "compare.png", drawn)
     rows = [
         {
             "network": Path(row["model"].partition(":/")[0].removeprefix("timm:")).stem,

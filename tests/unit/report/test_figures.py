@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.breakdown.attribution import NetworkBreakdown, by_tracer
 from orchestrator.breakdown.roofline import Operator, Roof
-from orchestrator.report.draw import NARROW_PX, WIDE_PX, separate
-from orchestrator.report.figures import group_of, operators_figure, write_operators_figure
+from orchestrator.report.draw import NARROW_PX, WIDE_PX, separate, write_figure
+from orchestrator.report.figures import group_of, operators_figure
 from orchestrator.report.inputs import read_run
 from orchestrator.report.page import render
 from orchestrator.report.search_sections import architecture_figure, repeated_blocks, training_figure
@@ -57,14 +57,24 @@ def test_bars_and_roofline_points():
     assert max(line.get_ydata()) == pytest.approx(50.0)
 
 
-def test_operators_need_a_trace(tmp_path):
-    removal = NetworkBreakdown("net", "0" * 64, {}, ())
+def test_operators_need_a_trace():
     with raises("not_traced"):
-        write_operators_figure(tmp_path / "a.png", [removal], "x")
+        operators_figure([NetworkBreakdown("net", "0" * 64, {}, ())], "x")
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
+def test_equal_figures_give_equal_files(tmp_path, monkeypatch, suffix):
+    """Bug: a picture had the time at which it was written in it."""
+    for name, now in (("a", "1600000000"), ("b", "1700000000")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", now)
+        write_figure(tmp_path / f"{name}{suffix}", operators_figure([NETWORK], "x"))
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    assert suffix != ".svg" or "attention: softmax" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_figure_of_another_format_is_refused(tmp_path):
     with raises("unknown_suffix"):
-        write_operators_figure(tmp_path / "a.gif", [NETWORK], "x")
-    write_operators_figure(tmp_path / "a.svg", [NETWORK], "x")
-    assert "attention: softmax" in (tmp_path / "a.svg").read_text()
+        write_figure(tmp_path / "a.gif", operators_figure([NETWORK], "x"))
 
 
 def texts(figure):

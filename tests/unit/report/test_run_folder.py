@@ -11,8 +11,9 @@ from luts.format.store import LutStore
 from orchestrator.cli.main import exit_code
 from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import read_run
-from orchestrator.report.numbers import aa_rows, agreement, front, history, latency_parts
+from orchestrator.report.lut_sections import predicted_and_measured, quiet
 from orchestrator.report.page import render
+from orchestrator.report.search_sections import latency_parts, new_accuracies
 from orchestrator.winner.winner import MeasuredBest
 from search.algorithms.record import LutPin, Provenance
 from tests.support.errors import raises
@@ -24,7 +25,6 @@ from tests.support.report_world import (
     MS_PER_MIB,
     SMALL,
     compared,
-    evaluated,
     make_lut,
     make_measured,
     make_search,
@@ -174,16 +174,6 @@ def test_files_that_commands_write(tmp_path) -> None:
     assert inputs.validation.comparisons[0].model_dump() == rows | {"percentiles": None}
 
 
-def test_front_keeps_only_what_no_other_beats() -> None:
-    slow = evaluated(LARGE, 0.7, 5.0, 0)
-    beaten = evaluated(LARGE, 0.6, 4.0, 0)
-    equal_but_slower = evaluated(LARGE, 0.65, 3.5, 0)
-    fast, good = evaluated(SMALL, 0.5, 2.0, 0), evaluated(LARGE, 0.65, 3.0, 0)
-    same_speed_worse = evaluated(SMALL, 0.4, 2.0, 0)
-    found = front([slow, beaten, equal_but_slower, fast, good, same_speed_worse])
-    assert found == [fast, good, slow]
-
-
 def test_latency_parts_follow_each_other_and_add_up() -> None:
     parts = latency_parts(make_lut(), LARGE)
     assert [part.key for part in parts] == ["", *LARGE.keys(), ""]
@@ -195,31 +185,25 @@ def test_latency_parts_follow_each_other_and_add_up() -> None:
     assert end_ms == pytest.approx(BASE_MS + BLOCK_MS * len(LARGE.keys()) + moved_ms)
 
 
-def test_history_quartiles_and_best() -> None:
-    first, second = history(make_search())
-    assert (first.new, first.best) == (2, 0.625)
-    assert (first.low_quartile, first.median, first.high_quartile) == (0.53125, 0.5625, 0.59375)
-    assert (second.new, second.best, second.median) == (1, 0.875, 0.875)
+def test_quartiles_of_a_generation() -> None:
+    assert new_accuracies(make_search()) == [(0.53125, 0.5625, 0.59375), (0.875, 0.875, 0.875)]
 
 
-def test_aa_rows_hold_rejected_batches_too() -> None:
-    rows = aa_rows(make_lut())
-    assert [(row.batch, row.kept) for row in rows] == [(0, True), (1, False), (2, True)]
-    assert all(row.difference == pytest.approx(AA_RATIO - 1, abs=1e-6) for row in rows)
-
-
-def test_agreement_tells_origins_apart(tmp_path) -> None:
-    series = agreement(read_run(tmp_path / "run", write_run(tmp_path)))
-    assert [(one.name, len(one.pairs)) for one in series] == [
-        ("held out of the LUT", 1),
-        ("new random networks", 2),
-        ("found by the search", 1),
+def test_differences_of_rejected_batches_are_listed_too(tmp_path) -> None:
+    section = quiet(read_run(tmp_path / "run", write_run(tmp_path)))
+    assert [(row[0], row[2], row[5]) for row in section.table.rows] == [
+        (str(batch), f"{100 * (AA_RATIO - 1):+.3f} %", verdict)
+        for batch, verdict in enumerate(("kept", "rejected", "kept"))
     ]
-    heldout, fresh, _ = series
-    assert heldout.mape == pytest.approx(0.25)
-    assert heldout.within_5 == 0
-    assert [pair.error for pair in fresh.pairs] == pytest.approx([0.0, -0.2])
-    assert (fresh.mape, fresh.worst, fresh.within_5) == pytest.approx((0.1, 0.2, 0.5))
+
+
+def test_networks_are_compared_by_their_origin(tmp_path) -> None:
+    groups = predicted_and_measured(read_run(tmp_path / "run", write_run(tmp_path)))
+    assert {origin: [row.error for row in rows] for origin, rows in groups.items()} == {
+        "held out of the LUT": [pytest.approx(0.25)],
+        "new random networks": [pytest.approx(0.0), pytest.approx(-0.2)],
+        "found by the search": [pytest.approx(4.0 / 4.2 - 1)],
+    }
 
 
 def test_lut_path_relative_to_the_run(tmp_path) -> None:

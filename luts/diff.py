@@ -65,11 +65,7 @@ class LutDiff:
 
 
 def diff_luts(*luts: Lut) -> LutDiff:
-    """Compare the entries of all LUTs with those of the first.
-
-    Raises:
-        UsageError: fewer than two.
-    """
+    """Compare the entries of all LUTs with those of the first. Raises UsageError: fewer than two."""
     if len(luts) < 2:
         raise UsageError("a comparison needs two or more LUTs", code="too_few_luts")
     tables = [{entry.key: entry for entry in lut.entries} for lut in luts]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from luts.estimate.physics import (
     amounts,
     coefficient_sizes,
     coefficients_of,
+    count_blocks,
     physics_ms,
     scale_floor,
 )
@@ -35,7 +35,8 @@ _TOLERANCE = 1e-6
 def identify(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, Identified]:
     """Return by key how well models with these blocks determine its entry."""
     held, counts = _counts(fitted)
-    null = _null_space(counts)
+    _, sizes, rows = np.linalg.svd(counts, full_matrices=True)
+    null = rows[int((sizes > _TOLERANCE * sizes[0]).sum()) :].T  # combinations that change no row
     open_share = dict(zip(held, np.sqrt((null[1:] ** 2).sum(axis=1)).tolist(), strict=True))
     return {
         key: "prior" if key not in open_share else "sum" if open_share[key] > _TOLERANCE else "alone"
@@ -69,20 +70,7 @@ def partners(keys: Sequence[str], fitted: Sequence[Sequence[str]]) -> dict[str, 
 def _counts(fitted: Sequence[Sequence[str]]) -> tuple[list[str], Floats]:
     """Return the keys that some model has, and (m, 1 + k) how often, the base first."""
     held = sorted({key for blocks in fitted for key in blocks})
-    index = {key: 1 + position for position, key in enumerate(held)}
-    counts = np.zeros((len(fitted), 1 + len(held)))
-    counts[:, 0] = 1.0
-    for row, blocks in enumerate(fitted):
-        for key, times in Counter(blocks).items():
-            counts[row, index[key]] = times
-    return held, counts
-
-
-def _null_space(counts: Floats) -> Floats:
-    """Return (1 + k, n) orthonormal combinations of base and entries that change no row."""
-    _, sizes, rows = np.linalg.svd(counts, full_matrices=True)
-    rank = int((sizes > _TOLERANCE * sizes[0]).sum())
-    return np.asarray(rows[rank:].T)
+    return held, np.column_stack([np.ones(len(fitted)), count_blocks(held, fitted)])
 
 
 @dataclass(frozen=True)
@@ -156,59 +144,25 @@ ROW_SD = 0.006
 %)."""
 
 
+@dataclass
 class Posterior:
-    """Covariance of base (index 0) and entries (1 + position in `keys`), ms^2.
+    """Expected base (index 0) and entries (1 + position in `keys`), ms, and their covariance, ms^2.
 
     The prior's until a row is learned.
     """
 
-    def __init__(
-        self,
-        features: Mapping[str, KeyFeatures],
-        expectation: ExpectedCosts,
-        typical: Sequence[Sequence[str]],
-    ):
-        """Start from the prior.
-
-        Args:
-            features: Features of all keys.
-            expectation: Their expected costs.
-            typical: Networks like those that will be predicted: they give the sizes of the prior.
-        """
-        self.keys = tuple(sorted(features))
-        self._index = {key: 1 + position for position, key in enumerate(self.keys)}
-        expected, priced = expectation.ms(features), expectation.priced(features)
-        self.expected_ms: Floats = np.array([expected[key] for key in self.keys])
-        self._costs: Floats = np.concatenate([[expectation.base_ms], self.expected_ms])
-        counts = np.stack([self._counts(blocks) for blocks in typical])
-        mean_ms = float((counts @ self._costs).mean())
-        scale = np.maximum(self.expected_ms, scale_floor(counts[:, 1:], mean_ms))
-        physics = np.array([amounts(priced[key]) for key in self.keys])
-        weighted = physics * coefficient_sizes(counts[:, 1:] @ physics, mean_ms)
-        kinds = np.array([features[key].kind for key in self.keys])
-        same_kind = COMMON_SD**2 + KIND_SD**2 * (kinds[:, None] == kinds[None, :])
-        self.covariance: Floats = np.zeros((1 + len(self.keys), 1 + len(self.keys)))
-        self.covariance[0, 0] = (BASE_SHARE_SD * mean_ms) ** 2
-        self.covariance[1:, 1:] = np.diag((ENTRY_SD * scale) ** 2) + same_kind * (weighted @ weighted.T)
-
-    @classmethod
-    def of(cls, keys: Sequence[str], costs: Floats, covariance: Floats) -> Posterior:
-        """Return a posterior from expected base and entries in order of key (1 + k,), and their covariance."""
-        posterior = cls.__new__(cls)
-        posterior.keys = tuple(keys)
-        posterior._index = {key: 1 + position for position, key in enumerate(keys)}
-        posterior._costs, posterior.expected_ms = costs, np.maximum(costs[1:], 1e-9)
-        posterior.covariance = covariance
-        return posterior
+    keys: tuple[str, ...]
+    costs: Floats
+    covariance: Floats
 
     def row(self, blocks: Sequence[str]) -> Floats:
         """Return (1 + k,) counts of base and entries divided by the expected latency."""
         counts = self._counts(blocks)
-        return counts / float(counts @ self._costs)
+        return counts / float(counts @ self.costs)
 
     def model_ms(self, blocks: Sequence[str]) -> float:
         """Return the expected latency of a network."""
-        return float(self._counts(blocks) @ self._costs)
+        return float(self._counts(blocks) @ self.costs)
 
     def learn(self, row: Floats) -> None:
         """Update the covariance as if a model with this row were measured (Sherman and Morrison)."""
@@ -218,14 +172,34 @@ class Posterior:
     def relative_se(self) -> Floats:
         """Return (k,) standard errors of the entries relative to their expected values."""
         variance: Floats = np.maximum(np.diag(self.covariance)[1:], 0.0)
-        return np.asarray(np.sqrt(variance) / self.expected_ms)
+        return np.asarray(np.sqrt(variance) / np.maximum(self.costs[1:], 1e-9))
 
     def _counts(self, blocks: Sequence[str]) -> Floats:
-        counts = np.zeros(1 + len(self.keys))
-        counts[0] = 1.0
-        for key in blocks:
-            counts[self._index[key]] += 1.0
-        return counts
+        return np.append(1.0, count_blocks(self.keys, [blocks]))
+
+
+def prior_from_physics(
+    features: Mapping[str, KeyFeatures], expectation: ExpectedCosts, typical: Sequence[Sequence[str]]
+) -> Posterior:
+    """Return the prior that expected costs give before anything is measured.
+
+    `typical` networks are like those that will be predicted: they give the sizes of the prior.
+    """
+    keys = tuple(sorted(features))
+    expected, priced = expectation.ms(features), expectation.priced(features)
+    expected_ms = np.array([expected[key] for key in keys])
+    costs = np.concatenate([[expectation.base_ms], expected_ms])
+    counts = count_blocks(keys, typical)
+    mean_ms = float((np.column_stack([np.ones(len(counts)), counts]) @ costs).mean())
+    scale = np.maximum(expected_ms, scale_floor(counts, mean_ms))
+    physics = np.array([amounts(priced[key]) for key in keys])
+    weighted = physics * coefficient_sizes(counts @ physics, mean_ms)
+    kinds = np.array([features[key].kind for key in keys])
+    same_kind = COMMON_SD**2 + KIND_SD**2 * (kinds[:, None] == kinds[None, :])
+    covariance = np.zeros((1 + len(keys), 1 + len(keys)))
+    covariance[0, 0] = (BASE_SHARE_SD * mean_ms) ** 2
+    covariance[1:, 1:] = np.diag((ENTRY_SD * scale) ** 2) + same_kind * (weighted @ weighted.T)
+    return Posterior(keys, costs, covariance)
 
 
 def most_informative(posterior: Posterior, candidates: Floats, targets: Floats) -> int:
@@ -243,10 +217,7 @@ def most_informative(posterior: Posterior, candidates: Floats, targets: Floats) 
 def most_informative_first(
     posterior: Posterior, candidates: Floats, targets: Floats, count: int
 ) -> list[int]:
-    """Return positions of `count` candidate rows, each the most informative after those before.
-
-    The posterior learns them.
-    """
+    """Return positions of `count` candidate rows, each the most informative after those before, and learn them."""
     left, chosen = list(range(len(candidates))), list[int]()
     for _ in range(count):
         chosen.append(left.pop(most_informative(posterior, candidates[left], targets)))
@@ -260,22 +231,18 @@ def prior_from_sources(
     """Return the prior that sources give before anything is measured, at the deviations usual between devices.
 
     The standard errors of the sources' own entries are left out: sources know the sums that networks are much
-    better, and networks chosen for the entries' sake predicted a tenth worse in a simulation.
-
-    Args:
-        features: Features of all keys.
-        sources: At least one.
-        typical: Networks like those that will be predicted.
+    better, and networks chosen for the entries' sake predicted a tenth worse in a simulation. `typical` as in
+    `prior_from_physics`.
     """
     first = sources[0]
     keys = sorted(features)
     entry_ms = dict(zip(keys, first.filled(keys, features).tolist(), strict=True))
     ms = np.array([first.base_ms + sum(entry_ms[key] for key in blocks) for blocks in typical])
     data = FitData(ms, np.zeros((len(ms), len(ms))), tuple(map(tuple, typical)), np.zeros(len(ms)))
-    design = replace(with_sources(design_of(data, features), features, sources), entry_se=None)
+    design = with_sources(design_of(data, features), features, sources).with_exact_entries()
     covariance = prior_covariance(design, design.entry_scale(design.prior_mean), USUAL_DEVIATIONS)
-    costs = np.vstack([design.call_columns, design.physics]) @ design.prior_mean
+    costs = np.vstack([design.call_design, design.physics]) @ design.prior_mean
     without_transfer = np.delete(np.arange(CALLS + len(keys)), 1)
-    return Posterior.of(
+    return Posterior(
         design.keys, costs[without_transfer], covariance[np.ix_(without_transfer, without_transfer)]
     )

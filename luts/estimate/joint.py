@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from luts.estimate.likelihood import (
-    CALLS,
     ENTRY,
     FIXED,
     KIND,
@@ -22,7 +21,7 @@ from luts.estimate.likelihood import (
     mixed_covariance,
     solve,
 )
-from luts.estimate.physics import TERMS, coefficients_of
+from luts.estimate.physics import TERMS, coefficients_of, count_blocks
 from luts.estimate.sources import SourceEntries, choose_sources, prices_by_kind, with_sources
 from luts.estimate.statistics import CONFIDENCE, normal_quantile, predictive_quantile
 from luts.format.schema import MIB, Coefficients, Floats, KeyFeatures, MeasuredModel
@@ -72,12 +71,8 @@ class JointFit:
 
     def relative_se(self, blocks: Sequence[Sequence[str]], boundary_bytes: Sequence[float]) -> Floats:
         """Return (n,) predictive standard errors of networks relative to their latency, misfit included."""
-        index = {key: CALLS + position for position, key in enumerate(self.keys)}
-        counts = np.zeros((len(blocks), CALLS + len(self.keys)))
-        counts[:, 0], counts[:, 1] = 1.0, np.asarray(boundary_bytes) / MIB
-        for row, keys in enumerate(blocks):
-            for key in keys:
-                counts[row, index[key]] += 1.0
+        calls = [np.ones(len(blocks)), np.asarray(boundary_bytes) / MIB]
+        counts = np.column_stack([*calls, count_blocks(self.keys, blocks)])
         ms = counts @ np.concatenate([[self.base_ms, self.transfer_ms_per_mib], self.ms])
         variance = np.einsum("ij,jk,ik->i", counts, self.covariance, counts)
         return np.asarray(np.sqrt(np.maximum(variance, 0.0) / ms**2 + self.misfit_sd**2))
@@ -88,15 +83,7 @@ class JointFit:
         """Return the relative half-width of 95 % intervals for new measurements of networks like the held-out ones.
 
         Posterior predictive intervals, calibrated by the fit's own rows, each predicted by the others, and by
-        the held-out networks.
-
-        Args:
-            heldout: Networks that it was not fitted to.
-            predicted_ms: Their predictions by this fit.
-            noise: Relative standard errors of their measurements.
-
-        Returns:
-            None without a held-out network.
+        the held-out networks; None without any. `noise` are the relative standard errors of their measurements.
         """
         if not heldout:
             return None
@@ -137,8 +124,7 @@ def fit_entries(
     variance = np.diag(covariance)[entries]
     if used:
         share = _measured_share(design, scale, deviations, variance)
-        if design.correlated_se is not None:
-            variance = variance + (1.0 - share) * design.correlated_se**2
+        variance = variance + (1.0 - share) * design.correlated_se**2
         prices = prices_by_kind(design.keys, features, solution[entries])
     else:
         by_kind = coefficients.reshape(len(design.kinds), TERMS)
@@ -168,5 +154,5 @@ def _measured_share(design: FitDesign, scale: Floats, deviations: Floats, varian
     learned = np.array(design.hyper_index) != FIXED
     parts = (design.physics * design.coefficient_sd(deviations))[:, learned]
     own = scale**2 * (deviations[ENTRY] ** 2 + deviations[SHARED] ** 2)
-    prior = (parts**2).sum(axis=1) + own + design.entry_variance
+    prior = (parts**2).sum(axis=1) + own + design.entry_se**2
     return np.asarray(np.clip(1.0 - variance / prior, 0.0, 1.0))

@@ -10,13 +10,21 @@ unknowns are ordered base, transfer, entries (k), prior coefficients (c); vector
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
-from luts.estimate.physics import BASE_SHARE_SD, TERMS, amounts, coefficient_sizes, kernel, scale_floor
+from luts.estimate.physics import (
+    BASE_SHARE_SD,
+    TERMS,
+    amounts,
+    coefficient_sizes,
+    count_blocks,
+    kernel,
+    scale_floor,
+)
 from luts.format.schema import MIB, Floats, KeyFeatures, MeasuredModel
 
 CALLS = 2
@@ -95,9 +103,9 @@ class FitDesign:
         prior_mean: (c,) prior means of the coefficients.
         prior_scale: (c,) their deviations are these times the learned ones.
         floor: Smallest scale of an entry's deviation, ms.
-        call_design: (2, c) what each coefficient adds to base and transfer; None: nothing.
-        hyper_index: (c,) position of each coefficient's learned deviation, or FIXED; empty: KIND for all.
-        entry_se: (k,) standard errors of the prior entries themselves, ms; None: exact.
+        call_design: (2, c) what each coefficient adds to base and transfer.
+        hyper_index: (c,) position of each coefficient's learned deviation, or FIXED.
+        entry_se: (k,) standard errors of the prior entries themselves, ms.
         correlated_se: (k,) what is to be added (in squares) to intervals of entries if sources err together,
             ms.
     """
@@ -113,10 +121,10 @@ class FitDesign:
     prior_mean: Floats
     prior_scale: Floats
     floor: float
-    call_design: Floats | None = None
-    hyper_index: tuple[int, ...] = ()
-    entry_se: Floats | None = None
-    correlated_se: Floats | None = None
+    call_design: Floats
+    hyper_index: tuple[int, ...]
+    entry_se: Floats
+    correlated_se: Floats
 
     @property
     def entries(self) -> slice:
@@ -131,28 +139,19 @@ class FitDesign:
     @property
     def from_sources(self) -> bool:
         """Whether the prior is other devices' entries."""
-        return bool(self.hyper_index)
+        return BOUND in self.hyper_index
 
-    @property
-    def call_columns(self) -> Floats:
-        """`call_design`, zeros where there is none."""
-        return np.zeros((CALLS, len(self.prior_mean))) if self.call_design is None else self.call_design
-
-    @property
-    def entry_variance(self) -> Floats:
-        """`entry_se` squared, zeros where there is none."""
-        return np.zeros(len(self.keys)) if self.entry_se is None else self.entry_se**2
+    def with_exact_entries(self) -> Self:
+        """Return the design with prior entries that have no errors of their own."""
+        return replace(self, entry_se=np.zeros(len(self.keys)))
 
     @property
     def columns(self) -> Floats:
         """(m, c) what each coefficient adds to each row."""
-        columns = self.counts @ self.physics
-        return columns if self.call_design is None else columns + self.calls @ self.call_design
+        return np.asarray(self.counts @ self.physics + self.calls @ self.call_design)
 
     def coefficient_sd(self, deviations: Floats) -> Floats:
         """Return (c,) prior deviations of the coefficients, given the learned ones."""
-        if not self.hyper_index:
-            return np.asarray(deviations[KIND] * self.prior_scale)
         relative = [1.0 if place == FIXED else deviations[place] for place in self.hyper_index]
         return np.asarray(relative * self.prior_scale)
 
@@ -173,13 +172,12 @@ def design_of(data: FitData, features: Mapping[str, KeyFeatures]) -> FitDesign:
 
     keys = tuple(sorted(features))
     kinds = tuple(sorted({features[key].kind for key in keys}))
-    index = {key: position for position, key in enumerate(keys)}
-    counts = np.zeros((len(data.ms), len(keys)))
-    for row, blocks in enumerate(data.blocks):
-        for key, times in Counter(blocks).items():
-            counts[row, index[key]] = times
+    counts = count_blocks(keys, data.blocks)
     moved_mib = data.boundary_bytes / MIB
-    physics = _physics_by_kind(keys, kinds, features)
+    physics = np.zeros((len(keys), TERMS * len(kinds)))
+    for position, key in enumerate(keys):
+        column = TERMS * kinds.index(features[key].kind)
+        physics[position, column : column + TERMS] = amounts(features[key])
     pooled = physics.reshape(len(keys), len(kinds), TERMS).sum(axis=1)
     mean_ms = float(data.ms.mean())
     totals = counts @ pooled
@@ -201,18 +199,11 @@ def design_of(data: FitData, features: Mapping[str, KeyFeatures]) -> FitDesign:
         prior_mean=np.tile(pooled_fit[1:], len(kinds)),
         prior_scale=np.tile(np.maximum(scale, 1e-12), len(kinds)),
         floor=scale_floor(counts, mean_ms),
+        call_design=np.zeros((CALLS, TERMS * len(kinds))),
+        hyper_index=(KIND,) * (TERMS * len(kinds)),
+        entry_se=np.zeros(len(keys)),
+        correlated_se=np.zeros(len(keys)),
     )
-
-
-def _physics_by_kind(
-    keys: Sequence[str], kinds: Sequence[str], features: Mapping[str, KeyFeatures]
-) -> Floats:
-    """Return (k, TERMS g): the amounts of a key in the columns of its kind."""
-    matrix = np.zeros((len(keys), TERMS * len(kinds)))
-    for position, key in enumerate(keys):
-        column = TERMS * kinds.index(features[key].kind)
-        matrix[position, column : column + TERMS] = amounts(features[key])
-    return matrix
 
 
 def lattice_minimum(cost: Callable[[Floats], float], start: Floats) -> Floats:
@@ -241,22 +232,19 @@ class MarginalLikelihood:
     """-2 log marginal likelihood of the rows, as a function of the learned deviations."""
 
     def __init__(self, design: FitDesign, scale: Floats) -> None:
-        """Prepare the rows' covariance as a sum of parts, each scaled by the square of one deviation.
+        """Prepare the rows' covariance: a sum of parts, each scaled by the square of one deviation.
 
-        Args:
-            design: The fit.
-            scale: (k,) of the entries' deviations.
+        `scale` (k,) is of the entries' deviations.
         """
         self._design = design
         columns = design.columns
         self.residual = 1.0 - columns @ design.prior_mean
         coefficients = columns * design.prior_scale
-        index = np.array(design.hyper_index or [KIND] * len(design.prior_scale))
+        index = np.array(design.hyper_index)
         by_entry = design.counts * scale
         by_call = design.calls * design.call_sd
         self._fixed = design.noise + by_call @ by_call.T + _gram(coefficients[:, index == FIXED])
-        if design.entry_se is not None:
-            self._fixed = self._fixed + _gram(design.counts * design.entry_se)
+        self._fixed = self._fixed + _gram(design.counts * design.entry_se)
         self._parts = {
             ENTRY: by_entry @ by_entry.T,
             MISFIT: np.eye(len(self.residual)),
@@ -360,14 +348,13 @@ def solve(design: FitDesign, scale: Floats, deviations: Floats) -> tuple[Floats,
     spread = np.outer(scale, scale) * (
         deviations[ENTRY] ** 2 * np.eye(count) + deviations[SHARED] ** 2 * design.kernel
     )
-    if design.entry_se is not None:
-        spread = spread + np.diag(design.entry_variance)
+    spread = spread + np.diag(design.entry_se**2)
     root = np.linalg.cholesky(spread)
     coefficient_sd = design.coefficient_sd(deviations)
     precision = 1.0 / coefficient_sd
     prior = np.zeros((size, size))
     prior[:CALLS, :CALLS] = np.diag(1.0 / design.call_sd)
-    prior[:CALLS, coefficients] = -design.call_columns / design.call_sd[:, None]
+    prior[:CALLS, coefficients] = -design.call_design / design.call_sd[:, None]
     prior[entries, entries] = solve_triangular(root, np.eye(count), lower=True)
     prior[entries, coefficients] = -solve_triangular(root, design.physics, lower=True)
     prior[coefficients, coefficients] = np.diag(precision)
@@ -390,11 +377,11 @@ def solve(design: FitDesign, scale: Floats, deviations: Floats) -> tuple[Floats,
 
 def prior_covariance(design: FitDesign, scale: Floats, deviations: Floats) -> Floats:
     """Return (2 + k, 2 + k) of base, transfer and entries before any row, ms^2, at these deviations."""
-    spread = np.vstack([design.call_columns, design.physics]) * design.coefficient_sd(deviations)
+    spread = np.vstack([design.call_design, design.physics]) * design.coefficient_sd(deviations)
     covariance = spread @ spread.T
     covariance[:CALLS, :CALLS] += np.diag(design.call_sd**2)
     own = deviations[ENTRY] ** 2 * np.eye(len(scale)) + deviations[SHARED] ** 2 * design.kernel
-    covariance[CALLS:, CALLS:] += np.outer(scale, scale) * own + np.diag(design.entry_variance)
+    covariance[CALLS:, CALLS:] += np.outer(scale, scale) * own + np.diag(design.entry_se**2)
     return np.asarray(covariance)
 
 

@@ -7,6 +7,7 @@ with coefficients by kind of block (`schema.Coefficients`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -53,6 +54,16 @@ def physics_ms(feature: KeyFeatures, price: Coefficients) -> float:
     return sum(each * amount for each, amount in zip(prices, amounts(feature), strict=True))
 
 
+def count_blocks(keys: Sequence[str], networks: Sequence[Sequence[str]]) -> Floats:
+    """Return (m, k) how often each network has each block. Raises KeyError: a block that is not in `keys`."""
+    index = {key: position for position, key in enumerate(keys)}
+    counts = np.zeros((len(networks), len(keys)))
+    for row, blocks in enumerate(networks):
+        for key, times in Counter(blocks).items():
+            counts[row, index[key]] = times
+    return counts
+
+
 def coefficient_sizes(totals: Floats, mean_ms: float) -> Floats:
     """Return (TERMS,) each coefficient's size if its amount alone explained networks of `mean_ms` on average.
 
@@ -68,9 +79,7 @@ def scale_floor(counts: Floats, mean_ms: float) -> float:
 
 
 def kernel(keys: Sequence[str], features: Mapping[str, KeyFeatures]) -> Floats:
-    """Return (k, k) covariance of the deviations that similar blocks share.
-
-    1 for equal features, 0 across kinds.
+    """Return (k, k) covariance of the deviations that similar blocks share: 1 if equal, 0 across kinds.
 
     A Gaussian process, squared exponential in the logarithms of MACs, traffic and parameters (Rasmussen and
     Williams 2006, 4.2): where a block of 24 channels at 128 px costs more than its kind's coefficients say,

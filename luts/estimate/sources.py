@@ -225,7 +225,7 @@ def choose_sources(
 
     def cost(chosen: Sequence[SourceEntries]) -> float:
         prior = with_sources(design, features, chosen) if chosen else design
-        exact = dataclasses.replace(prior, entry_se=None)
+        exact = prior.with_exact_entries()
         scale, deviations = learn_deviations(exact)
         return MarginalLikelihood(exact, scale).evidence(deviations) / 2
 

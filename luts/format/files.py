@@ -65,11 +65,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
+    """Write a text file completely or not at all. Raises StorageError: The file cannot be written."""
     try:
         write_atomically(path, text.encode())
     except OSError as error:

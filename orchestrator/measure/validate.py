@@ -115,11 +115,7 @@ class Validation(Value):
 
     @classmethod
     def load(cls, path: Path) -> Validation:
-        """Read a file that `save` wrote.
-
-        Raises:
-            InvalidArtifactError: The file is damaged.
-        """
+        """Read a file that `save` wrote. Raises InvalidArtifactError: The file is damaged."""
         return read_json(path, cls, MAX_JSON_BYTES, "run bench validate again")
 
 

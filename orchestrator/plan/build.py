@@ -25,6 +25,7 @@ from luts.estimate.design import (
     ExpectedCosts,
     Posterior,
     most_informative_first,
+    prior_from_physics,
     prior_from_sources,
 )
 from luts.format.errors import UsageError
@@ -129,7 +130,7 @@ def posterior_given(
     if expectation.sources:
         posterior = prior_from_sources(features, expectation.sources, typical)
     else:
-        posterior = Posterior(features, expectation, typical)
+        posterior = prior_from_physics(features, expectation, typical)
     for blocks in measured:
         posterior.learn(posterior.row(blocks))
     return posterior

@@ -14,6 +14,7 @@ from luts.estimate.design import (
     Posterior,
     expected_from_lut,
     most_informative,
+    prior_from_physics,
     prior_from_sources,
 )
 from luts.estimate.joint import JointFit, fit_entries
@@ -123,7 +124,7 @@ def posterior() -> Posterior:
         for kind in ("conv", "attn")
         for number in (1, 5)
     }
-    return Posterior(features, TYPICAL_DEVICE, [("conv(1)", "attn(5)"), ("conv(5)", "attn(1)")])
+    return prior_from_physics(features, TYPICAL_DEVICE, [("conv(1)", "attn(5)"), ("conv(5)", "attn(1)")])
 
 
 def test_a_measured_network_conditions_the_covariance(posterior: Posterior) -> None:
@@ -342,8 +343,6 @@ def test_correlated_source_errors_widen_entries() -> None:
     """Two sources of the same errors: half of the mean's variance is in common; predictions go without it."""
     pair = [noisy(LIKE, 0.2, 20), noisy(LIKE, 0.2, 20)]
     design = with_sources(design_of(rows(10), FEATURES), FEATURES, pair)
-    assert design.entry_se is not None
-    assert design.correlated_se is not None
     np.testing.assert_allclose(design.entry_se, design.correlated_se, rtol=1e-9)
     found = fit_entries(rows(10), FEATURES, pair)
     posterior = np.sqrt(np.diag(found.covariance)[2:])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from luts.estimate.design import identify
 from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.latencies import BlockRemoval, LatencyEstimates, QuietLatency, block_removals
+from luts.estimate.latencies import LatencyEstimates, QuietLatency, RemovalCost, block_removals
 from luts.estimate.likelihood import FitData
 from luts.estimate.ratios import RatioEstimates
 from luts.estimate.sources import SourceEntries
@@ -214,17 +214,17 @@ def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries
     return [
         SourceEntries(
             source.name,
-            {key: ms for key, ms in zip(keys, source.entry_ms, strict=True) if ms is not None},
+            _known(keys, source.entry_ms),
             source.base_ms,
             source.transfer_ms_per_mib,
-            {
-                key: se
-                for key, se in zip(keys, source.entry_se or [None] * len(keys), strict=True)
-                if se is not None
-            },
+            _known(keys, source.entry_se or [None] * len(keys)),
         )
         for source in inputs.sources
     ]
+
+
+def _known(keys: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
+    return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
 
 def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimates: RatioEstimates) -> Conformal:
@@ -314,11 +314,11 @@ def _entries(
     return tuple(entries)
 
 
-def _removal_fields(removal: BlockRemoval | None, quiet: QuietLatency) -> dict[str, Any]:
+def _removal_fields(removal: RemovalCost | None, quiet: QuietLatency) -> dict[str, Any]:
     if removal is None:
         return dict.fromkeys(("removal_ms", "removal_ci_low", "removal_ci_high"))
-    cost, ms = removal.cost, removal.cost.ms * quiet.ms
-    low, high = quiet.widen(ms, cost.low * quiet.ms, cost.high * quiet.ms)
+    ms = removal.ms * quiet.ms
+    low, high = quiet.widen(ms, removal.low * quiet.ms, removal.high * quiet.ms)
     return {
         "removal_ms": ms,
         "removal_ci_low": low,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from luts.build import build_lut, estimates_of
+from luts.estimate.sources import SourceEntries, source_from_lut
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import ENTRIES_FILE, META_FILE, MODELS_FILE, Lut, current_columns, encode
 from luts.format.schema import Entry, LutInputs, ModelSpec, TransferSource, Value
@@ -32,15 +34,6 @@ class SourceCheck:
         return f"{self.name} compared with {self.here}"
 
 
-@dataclass(frozen=True)
-class _SourceContent:
-    """Name, terms (provenance, base and transfer) and entries of a LUT or published table."""
-
-    name: str
-    terms: tuple[str, float, float]
-    entry_ms: Mapping[str, float]
-
-
 def check_sources(lut: Lut, store: LutStore) -> list[SourceCheck]:
     """Compare each source with the LUT or published table of its digest, where `store` has it.
 
@@ -49,50 +42,47 @@ def check_sources(lut: Lut, store: LutStore) -> list[SourceCheck]:
     Raises:
         InvalidArtifactError: the store has one with that digest and other entries.
     """
-    if not lut.meta.sources:
-        return []
-    here = {digest_of(ref): ref for ref in store.list()}
+    here = {digest_of(ref): ref for ref in store.list()} if lut.meta.sources else {}
     checks = []
     for source in lut.meta.sources:
         original = None
         if source.measured == "published":
             original = _published(source.digest, store)
         elif source.digest in here:
-            original = _measured(str(here[source.digest]), store.load(here[source.digest]))
+            other = store.load(here[source.digest])
+            original = source_from_lut(str(here[source.digest]), other)
+            if source.measured != other.meta.measured:
+                raise _source_differs(source, "provenance", original)
         if original is not None:
             _compare(lut, source, original)
         checks.append(SourceCheck(source.name, source.digest, original.name if original else ""))
     return checks
 
 
-def _measured(name: str, lut: Lut) -> _SourceContent:
-    meta = lut.meta
-    terms = (meta.measured, meta.base_ms, meta.transfer_ms_per_mib)
-    return _SourceContent(name, terms, {entry.key: entry.ms for entry in lut.entries})
-
-
-def _published(digest: str, store: LutStore) -> _SourceContent | None:
+def _published(digest: str, store: LutStore) -> SourceEntries | None:
     for path in list_published(store.roots).values():
-        try:
+        with contextlib.suppress(InvalidArtifactError):
             table = read_published(path)
-        except InvalidArtifactError:
-            continue
-        if table.digest == digest:
-            return _SourceContent(str(table), ("published", 0.0, 0.0), table.entry_ms)
+            if table.digest == digest:
+                return SourceEntries(str(table), table.entry_ms)
     return None
 
 
-def _compare(lut: Lut, source: TransferSource, original: _SourceContent) -> None:
-    pairs = zip(lut.entries, source.entry_ms, strict=True)
-    wrong = next((entry.key for entry, ms in pairs if ms != original.entry_ms.get(entry.key)), "")
-    if (source.measured, source.base_ms, source.transfer_ms_per_mib) != original.terms:
-        wrong = wrong or "base or transfer"
-    if wrong:
-        raise InvalidArtifactError(
-            f"lut.json: {wrong} of its source {source.name} differs from {original.name}, which has that digest; "
-            "the LUT was edited, get it again from its origin",
-            code="source_differs",
-        )
+def _compare(lut: Lut, source: TransferSource, original: SourceEntries) -> None:
+    for entry, ms in zip(lut.entries, source.entry_ms, strict=True):
+        if ms != original.entry_ms.get(entry.key):
+            raise _source_differs(source, entry.key, original)
+    terms = (original.base_ms, original.transfer_ms_per_mib)
+    if (source.base_ms, source.transfer_ms_per_mib) != terms:
+        raise _source_differs(source, "base or transfer", original)
+
+
+def _source_differs(source: TransferSource, wrong: str, original: SourceEntries) -> InvalidArtifactError:
+    return InvalidArtifactError(
+        f"lut.json: {wrong} of its source {source.name} differs from {original.name}, which has that digest; "
+        "the LUT was edited, get it again from its origin",
+        code="source_differs",
+    )
 
 
 TOLERANCE = 1e-9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,6 @@ from luts.estimate.ratios import (
     RatioEstimates,
     Segment,
     combine_loads,
-    first_history,
     history_of,
     interval_of,
     load_variance,
@@ -246,7 +245,7 @@ class LatencyEstimates:
     def aa_history(self) -> AaHistory:
         """What the A/A test of the next batch needs to know of these; the load variance is of kept ones."""
         if not self.segments:
-            return first_history()
+            return history_of([])
         return history_of(self.differences, load_variance(self.loads, self.differences).sd)
 
     def aa_interval(self, history: AaHistory) -> AaInterval:
@@ -270,33 +269,21 @@ class LatencyEstimates:
 
 @dataclass(frozen=True)
 class RemovalCost:
-    """Latency that vanishes with the block, in units of the reference's; `se` is its standard error."""
+    """Latency that vanishes with the block, in units of the reference's; `se` is its standard error.
+
+    `migrated_operations` is the largest number of operations that migrated in a removal; None where the runtime
+    does not report it.
+    """
 
     ms: float
     se: float
     low: float
     high: float
+    migrated_operations: int | None = None
 
 
-@dataclass(frozen=True)
-class BlockRemoval:
-    """Cost of one block by removals.
-
-    Attributes:
-        cost: Combined over removals.
-        migrated_operations: Largest number of operations that migrated in one of them; None where the runtime
-            does not report it.
-    """
-
-    cost: RemovalCost
-    migrated_operations: int | None
-
-
-def block_removals(specs: Sequence[ModelSpec], estimation: LatencyEstimates) -> dict[str, BlockRemoval]:
-    """Return removal costs by key, in units of the reference's latency.
-
-    Removals with migrated operations count only where there are no others.
-    """
+def block_removals(specs: Sequence[ModelSpec], estimation: LatencyEstimates) -> dict[str, RemovalCost]:
+    """Return removal costs by key. Removals with migrated operations count only where there are no others."""
     groups: dict[str, list[ModelSpec]] = {}
     for spec in specs:
         if spec.role == "removal":
@@ -307,7 +294,7 @@ def block_removals(specs: Sequence[ModelSpec], estimation: LatencyEstimates) -> 
         costs = [removal_cost(estimation, spec.base_id, spec.model_id) for spec in usable]
         counts = [spec.migrated_operations for spec in usable if spec.migrated_operations is not None]
         cost = combine_removals(costs, estimation.ratios.load_variance.df)
-        removals[key] = BlockRemoval(cost, max(counts, default=None))
+        removals[key] = replace(cost, migrated_operations=max(counts, default=None))
     return removals
 
 

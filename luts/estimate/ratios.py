@@ -463,15 +463,8 @@ class AaHistory:
     factor: float
 
 
-def first_history() -> AaHistory:
-    """Return the history for a measurement's first batch, which rests on assumptions."""
-    return AaHistory(START_LOAD_SD, _factor(np.array([])))
-
-
-def history_of(differences: Sequence[AaDifference], load_sd: float) -> AaHistory:
-    """Return the history from the A/A differences of the batches before, in order.
-
-    The last AA_MEMORY batches count.
+def history_of(differences: Sequence[AaDifference], load_sd: float = START_LOAD_SD) -> AaHistory:
+    """Return the history from the A/A differences of the batches before, in order; the last AA_MEMORY count.
 
     Differences count from rejected batches too: dropping those that failed the test would narrow the
     interval, which would reject more, and so on.

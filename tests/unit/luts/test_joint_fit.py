@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from luts.estimate.design import identify, partners
 from luts.estimate.joint import JointFit, fit_entries
-from luts.estimate.likelihood import FitData, FitDesign, MarginalLikelihood, design_of, solve
+from luts.estimate.likelihood import KIND, FitData, FitDesign, MarginalLikelihood, design_of, solve
 from luts.estimate.ratios import AaDifference, LoadGroup, LoadRatio, pooled_load_variance, ratio_estimates
 from luts.format.schema import MIB, KeyFeatures
 from tests.support.lut_world import Noise, make_study, make_world
@@ -34,6 +34,10 @@ def one_network() -> FitDesign:
         prior_mean=np.array([EXPECTED, 0, 0, 0]),
         prior_scale=np.array([NATURAL, tiny, tiny, tiny]),
         floor=0.1,
+        call_design=np.zeros((2, 4)),
+        hyper_index=(KIND,) * 4,
+        entry_se=np.zeros(2),
+        correlated_se=np.zeros(2),
     )
 
 

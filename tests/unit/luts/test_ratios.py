@@ -26,7 +26,6 @@ from luts.estimate.ratios import (
     AaHistory,
     LoadGroup,
     LoadRatio,
-    first_history,
     history_of,
     interval_of,
     load_variance,
@@ -263,7 +262,7 @@ def compatible(given: list[AaDifference], start: int) -> list[bool]:
     verdicts = []
     for number in range(start, len(given)):
         earlier = given[max(0, number - AA_MEMORY) : number]
-        history = history_of(earlier, load_variance([], earlier).sd) if earlier else first_history()
+        history = history_of(earlier, load_variance([], earlier).sd) if earlier else history_of([])
         verdicts.append(interval_of([given[number]], history).compatible)
     return verdicts
 
@@ -306,8 +305,9 @@ def test_factor_before_nineteen_scores_is_students() -> None:
         for difference in LatencyEstimates.of(table, "r").differences
     ]
     assert history.factor == pytest.approx(student_t.ppf(0.975, 4) * np.sqrt(sum(squares) / 4))
-    assert first_history().load_sd == 0.008
-    assert first_history().factor == pytest.approx(student_t.ppf(0.975, 2))
+    first = LatencyEstimates("r", [], []).aa_history
+    assert first.load_sd == 0.008
+    assert first.factor == pytest.approx(student_t.ppf(0.975, 2))
 
 
 def test_one_disturbance_widens_no_interval() -> None:

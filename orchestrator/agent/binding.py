@@ -20,33 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from orchestrator.agent.runtime import LoadError, Loading, require_inputs
+from orchestrator.agent.native import EXECUTORCH
+from orchestrator.agent.runtime import Model, load_error
 from orchestrator.wire.messages import TensorSpec, TracedOperation
 
 bindings: Any = importlib.import_module("executorch.extension.pybindings._C")
 """ExecuTorch's compiled bindings."""
 
 _EXECUTE, _DELEGATE, _NATIVE = "Method::execute", "DELEGATE_CALL", "native_call_"
-
-
-def take_operations(program: Any, skip: int) -> list[TracedOperation]:
-    """Return the operations of a program loaded with `enable_etdump`, of its executions since the last call.
-
-    Each time is the mean over the faster half of the executions, which nothing disturbed; a mean, because
-    times are truncated: an operation of 0.6 us shows 0 in most executions and 1 in some.
-
-    Args:
-        program: ExecuTorch's binding.
-        skip: Number of executions to leave out, from the first.
-    """
-    from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "operations.etdp"
-        program.write_etdump_result_to_file(str(path))
-        dump = deserialize_from_etdump_flatcc(path.read_bytes())
-    runs = [list(_events(run.events or ())) for run in dump.run_data if run.name == "Execute"]
-    return _faster_half([run for run in runs if run][skip:])
 
 
 def _events(events: Iterable[Any]) -> Iterable[tuple[str, int | None, int]]:
@@ -94,45 +75,51 @@ _DTYPES = {
 _MEMORY_ERRORS = ("0x:21", "0x:25", "0x:31")
 
 
-class BindingModel:
-    """A loaded method `forward`; implements the agent's Model and Traceable."""
+class BindingModel(Model):
+    """A loaded method `forward`."""
 
-    placement = None
-
-    def __init__(self, path: Path, loading: Loading) -> None:
+    def __init__(self, path: Path, traced: bool) -> None:
         """Load a program; raises RuntimeError."""
-        self._traced = bool(loading.options["trace"])
+        self._traced = traced
         self._program = bindings._load_program(
             os.fspath(path),
-            enable_etdump=self._traced,
+            enable_etdump=traced,
             program_verification=bindings.Verification.InternalConsistency,
         )
         self._method = self._program.load_method("forward")
         meta = self._method.method_meta()
         self.inputs = tuple(_spec(meta.input_tensor_meta(i)) for i in range(meta.num_inputs()))
         self.outputs = tuple(_spec(meta.output_tensor_meta(i)) for i in range(meta.num_outputs()))
-        self.options = loading.options
-        self.delegates = loading.delegates
-        self.execute: Callable[[], object] = self._method.execute
-        self._on_close = loading.on_close
+        self.execute = self._method.execute
 
-    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         """Return a call that sets the inputs of the next execution."""
-        require_inputs(self.inputs, arrays)
-        return partial(self._method.set_inputs, [torch.from_numpy(array.copy()) for array in arrays])
+        return partial(self._method.set_inputs, [torch.from_numpy(array) for array in arrays])
 
     def get_outputs(self) -> list[np.ndarray]:
         """Return copies of the last execution's outputs."""
         return [tensor.numpy() for tensor in self._method.get_outputs(clone_outputs=True)]
 
     def take_operations(self, skip: int) -> list[TracedOperation]:
-        """Return the operations of traced executions after the first `skip`."""
-        return take_operations(self._program, skip) if self._traced else []
+        """Return the mean over the faster half of the executions, which nothing disturbed.
+
+        A mean, because times are truncated: an operation of 0.6 us shows 0 in most executions and 1 in some.
+        """
+        if not self._traced:
+            return []
+        from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "operations.etdp"
+            self._program.write_etdump_result_to_file(str(path))
+            dump = deserialize_from_etdump_flatcc(path.read_bytes())
+        runs = [list(_events(run.events or ())) for run in dump.run_data if run.name == "Execute"]
+        return _faster_half([run for run in runs if run][skip:])
 
     def close(self) -> None:
         """Free the model."""
         del self.execute, self._method, self._program
-        self._on_close()
+        super().close()
 
 
 class BindingLoader:
@@ -154,12 +141,12 @@ class BindingLoader:
         if bindings._threadpool_get_thread_count() != threads:
             bindings._unsafe_reset_threadpool(threads)
 
-    def load(self, path: Path, loading: Loading) -> BindingModel:
+    def load(self, path: Path, traced: bool) -> BindingModel:
         """Load a model file; raises OpError."""
         try:
-            return BindingModel(path, loading)
+            return BindingModel(path, traced)
         except (RuntimeError, IndexError, KeyError, ValueError) as error:
-            raise LoadError(str(error), str(error).endswith(_MEMORY_ERRORS)) from None
+            raise load_error(EXECUTORCH, error, str(error).endswith(_MEMORY_ERRORS)) from None
 
 
 def _spec(info: Any) -> TensorSpec:

@@ -9,7 +9,7 @@ import re
 import resource
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -23,7 +23,6 @@ from orchestrator.wire.messages import (
     DeviceInfo,
     DeviceState,
     ThermalZone,
-    core_list,
 )
 
 AGENTS_VARIABLE = "BLOCKTIME_AGENTS"
@@ -44,6 +43,34 @@ def how_to_build_agents() -> str:
     if is_checkout():
         return "run `make agents`"
     return f"run `make agents` in a clone of blocktime and set {AGENTS_VARIABLE} to its folder `build`"
+
+
+MAX_CORE = 4095
+
+_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """Parse a list of cores such as `0,2-3` into ascending numbers; ValueError if it is not one."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last <= MAX_CORE:
+            raise ValueError(f"{text[:64]!r} is not a list of cores such as 4-8 or 0,2-3")
+        cores.update(range(first, last + 1))
+    return tuple(sorted(cores))
+
+
+def core_list(cores: Iterable[int]) -> str:
+    """Format cores as Linux lists them, such as `0,2-3`; empty for none."""
+    ranges: list[list[int]] = []
+    for core in sorted(set(cores)):
+        if ranges and ranges[-1][1] == core - 1:
+            ranges[-1][1] = core
+        else:
+            ranges.append([core, core])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 SYS_CPU = Path("/sys/devices/system/cpu")
@@ -71,7 +98,7 @@ def threads_by_default(cores: Collection[int] | None = None, root: Path = SYS_CP
         root: Folder of the kernel's information about cores.
     """
     cores = allowed_cores() if cores is None else cores
-    clocks = [_highest_khz(root / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores]
+    clocks = [_number(root / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores]
     if None not in clocks and len(set(clocks)) > 1:
         return sum(clock != min(filter(None, clocks)) for clock in clocks)
     return max(1, (len(cores) or usable_cores()) // 2)
@@ -90,13 +117,6 @@ def pin_threads(cores: Collection[int]) -> None:
             continue  # it has ended
     if set(allowed_cores()) != set(cores):
         raise PermissionError("the system gave other cores than were asked for")
-
-
-def _highest_khz(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 SOURCES = ("agent", "wire")
@@ -123,7 +143,6 @@ def agent_info(
     return AgentInfo(name=name, version=f"{version}+{calls}" if calls else version)
 
 
-_SYS_CPU = Path("/sys/devices/system/cpu")
 _SYS_THERMAL = Path("/sys/class/thermal")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -172,7 +191,7 @@ def describe_host() -> DeviceInfo:
     )
 
 
-def _cpu_clocks(root: Path = _SYS_CPU) -> list[CpuClock]:
+def _cpu_clocks(root: Path = SYS_CPU) -> list[CpuClock]:
     clocks = []
     for folder in sorted(root.glob("cpu[0-9]*"), key=lambda path: int(path.name[3:])):
         current, highest, hardware = (
@@ -202,7 +221,7 @@ def _thermal_zones(root: Path = _SYS_THERMAL) -> list[ThermalZone]:
     return zones
 
 
-def _throttle_count(root: Path = _SYS_CPU) -> int | None:
+def _throttle_count(root: Path = SYS_CPU) -> int | None:
     """Return the thermal throttling events of all cores since boot (x86 only)."""
     counts = [_number(path) for path in root.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")]
     known = [count for count in counts if count is not None]

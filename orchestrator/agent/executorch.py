@@ -18,32 +18,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from executorch.version import __version__ as executorch_version
 
-from orchestrator.agent.device import allowed_cores, pin_threads, usable_cores
-from orchestrator.agent.native import NativeLoader, ShimMissingError, find_shim
-from orchestrator.agent.runtime import (
-    Loader,
-    LoadError,
-    Loading,
-    Model,
-    PteSummary,
-    read_pte,
-    require_memory,
-    threads_option,
-)
+from orchestrator.agent.device import allowed_cores, core_list, parse_cores, pin_threads, usable_cores
+from orchestrator.agent.native import ShimMissingError, find_shim
+from orchestrator.agent.runtime import Model, checked_options, read_pte, require_memory, threads_option
 from orchestrator.wire.errors import OpError
-from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, core_list, parse_cores
+from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo
 
 _COPIES_OF_WEIGHTS = 2
 """The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice."""
 
 
+class Loader(Protocol):
+    """Loads models for the process's pool of threads."""
+
+    @property
+    def version(self) -> str:
+        """How it calls the runtime, and what else (besides the agent's own sources) decides what it measures."""
+
+    def backends(self) -> list[str]:
+        """Return the available backends."""
+
+    def set_threads(self, threads: int) -> None:
+        """Set the size of the pool; only while no model is loaded."""
+
+    def load(self, path: Path, traced: bool, /) -> Model:
+        """Load `forward` of a file that read_pte accepts; raises OpError."""
+
+
 def find_loader() -> Loader:
     """Return native calls if they are built, else the binding's."""
     try:
-        return NativeLoader(find_shim())
+        return find_shim()
     except ShimMissingError:
         return _binding()
 
@@ -72,20 +81,16 @@ class ExecutorchRuntime:
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
         """Load a model file; raises OpError."""
         checked = self._checked(options)
-        summary = _summary(path)
+        try:
+            summary = read_pte(path)
+        except ValueError as error:
+            raise OpError("bad_model", f"the model is damaged or no .pte: {error}; export it again") from None
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size + summary.planned_bytes)
         if self._loaded == 0:
             self._prepare_threads(checked)
         loader = _binding() if checked["trace"] else self._loader
-        loading = Loading(checked, summary.delegates, self._release)
-        try:
-            model = loader.load(path, loading)
-        except LoadError as error:
-            code = "out_of_memory" if error.out_of_memory else "bad_model"
-            reason = " ".join(str(error).split())[:200]
-            raise OpError(
-                code, f"ExecuTorch {executorch_version} can't load the model ({reason}); export it again"
-            ) from None
+        model = loader.load(path, bool(checked["trace"]))
+        model.options, model.delegates, model.on_close = checked, summary.delegates, self._release
         self._loaded += 1
         return model
 
@@ -94,18 +99,11 @@ class ExecutorchRuntime:
 
     def _checked(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
         """Return all options in effect; raises OpError."""
-        unknown = sorted(set(options) - set(self._options))
-        if unknown:
-            known = ", ".join(self._options)
-            raise OpError("bad_option", f"executorch has no option {unknown[0]!r}; it has: {known}")
         most = len(self._checked_cores(options.get("cores", ""))) or self._most
-        checked = {name: info.default for name, info in self._options.items()}
-        checked |= {"threads": min(most, int(checked["threads"]))} | dict(options)
-        threads = checked["threads"]
-        if type(threads) is not int or not 1 <= threads <= most:
-            raise OpError("bad_option", f"threads must be 1 to {most} here, got {threads!r}")
-        if type(checked["trace"]) is not bool:
-            raise OpError("bad_option", f"trace must be true or false, got {checked['trace']!r}")
+        threads = self._options["threads"]
+        limits = {"max": most, "default": min(most, int(threads.default))}
+        known = self._options | {"threads": threads.model_copy(update=limits)}
+        checked = checked_options("executorch", options, known)
         for name in {"threads", "cores"} & set(checked) if self._loaded else ():
             if checked[name] != self._in_use[name]:
                 raise OpError(
@@ -117,10 +115,8 @@ class ExecutorchRuntime:
 
     def _checked_cores(self, cores: OptionValue) -> tuple[int, ...]:
         """Return the cores to pin threads to; empty to leave them to the system."""
-        if cores == "":
+        if cores == "" or type(cores) is not str:
             return ()
-        if type(cores) is not str:
-            raise OpError("bad_option", f"cores must be a list such as 4-8, got {cores!r}")
         try:
             wanted = parse_cores(cores)
         except ValueError as error:
@@ -149,10 +145,3 @@ def _binding() -> Loader:
     from orchestrator.agent.binding import BindingLoader
 
     return BindingLoader()
-
-
-def _summary(path: Path) -> PteSummary:
-    try:
-        return read_pte(path)
-    except ValueError as error:
-        raise OpError("bad_model", f"the model is damaged or no .pte: {error}; export it again") from None

@@ -5,25 +5,16 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.synchronize import Event
 
 from luts.format.processes import end_with_parent, start_worker, worker_context
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.device import agent_info, describe_host
 from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
-from orchestrator.agent.litert import LiteRtRuntime
-from orchestrator.agent.onnx import OnnxRuntime
-from orchestrator.agent.runtime import Runtime
+from orchestrator.agent.interpreters import installed_runtimes
 from orchestrator.agent.server import Server, listen
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.errors import DeviceError
-
-_OPTIONAL: dict[str, tuple[str, Callable[[str], Runtime]]] = {
-    "onnx": ("onnxruntime", OnnxRuntime),
-    "litert": ("ai-edge-litert", LiteRtRuntime),
-}
-"""Package and class of the optional runtimes, by name."""
 
 
 def host_agent(token: str, store: ModelStore) -> Agent:
@@ -32,21 +23,10 @@ def host_agent(token: str, store: ModelStore) -> Agent:
     return Agent(
         token=token,
         store=store,
-        runtimes={"executorch": ExecutorchRuntime(loader), **_installed()},
+        runtimes={"executorch": ExecutorchRuntime(loader), **installed_runtimes()},
         info=agent_info(settings=loader.version.encode(), calls=loader.version.partition(" ")[0]),
         device=describe_host(),
     )
-
-
-def _installed() -> dict[str, Runtime]:
-    """Return the installed optional runtimes; they are imported by the first load."""
-    found: dict[str, Runtime] = {}
-    for name, (package, runtime) in _OPTIONAL.items():
-        try:
-            found[name] = runtime(version(package))
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def serve_with_restarts(
@@ -86,7 +66,6 @@ def serve_with_restarts(
 
 
 def _serve(listener: socket.socket, token: str, store: ModelStore, started: Event) -> None:
-
     end_with_parent()
     server = Server(host_agent(token, store), listener)
     started.set()

@@ -13,8 +13,10 @@ import numpy as np
 from executorch.version import __version__ as executorch_version
 
 from orchestrator.agent.device import built_dir
-from orchestrator.agent.runtime import LoadError, Loading, require_inputs
+from orchestrator.agent.runtime import Model, load_error
 from orchestrator.wire.messages import TensorSpec
+
+EXECUTORCH = f"ExecuTorch {executorch_version}"
 
 _BUILD = "run `bench doctor native`"
 
@@ -95,9 +97,10 @@ class Shim:
             function = getattr(self.c, name)
             function.restype, function.argtypes, function.errcheck = ctypes.c_int32, arguments, self._check
 
+    @property
     def version(self) -> str:
-        """Return the digest of the sources that the library was built from."""
-        return str(self.c.et_shim_version().decode())
+        """`native` and the digest of the sources that the library was built from."""
+        return f"native {self.c.et_shim_version().decode()}"
 
     def runtime_version(self) -> str:
         """Return ExecuTorch's version."""
@@ -106,6 +109,17 @@ class Shim:
     def backends(self) -> list[str]:
         """Return the available backends."""
         return [self.c.et_backend_name(i).decode() for i in range(self.c.et_num_backends())]
+
+    def set_threads(self, threads: int) -> None:
+        """Set the number of threads of the process's pool."""
+        self.c.et_set_threads(threads)
+
+    def load(self, path: Path, _trace: bool) -> NativeModel:
+        """Load a model file; raises OpError."""
+        try:
+            return NativeModel(self, path)
+        except ShimError as error:
+            raise load_error(EXECUTORCH, error, error.code in _MEMORY_ERRORS) from None
 
     def open(self, path: Path) -> ctypes.c_void_p:
         """Verify a file and return the model, which the caller closes."""
@@ -141,12 +155,10 @@ def find_shim() -> Shim:
 _MEMORY_ERRORS = (0x21, 0x25, 0x31)
 
 
-class NativeModel:
-    """A loaded method `forward`; implements the agent's Model and TimesVisits."""
+class NativeModel(Model):
+    """A loaded method `forward`."""
 
-    placement = None
-
-    def __init__(self, shim: Shim, path: Path, loading: Loading) -> None:
+    def __init__(self, shim: Shim, path: Path) -> None:
         """Load a program; raises ShimError."""
         self._c: Any = shim.c
         self._pointer = shim.open(path)
@@ -157,19 +169,14 @@ class NativeModel:
         except Exception:
             self._c.et_close(self._pointer)
             raise
-        self.options = loading.options
-        self.delegates = loading.delegates
-        self.execute: Callable[[], object] = partial(self._c.et_execute, self._pointer)
-        self._on_close = loading.on_close
-        self._bound: list[np.ndarray] = []
+        self.execute = partial(self._c.et_execute, self._pointer)
+        self._bound: Sequence[np.ndarray] = ()
 
-    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         """Return a call that sets the inputs of the next execution."""
-        require_inputs(self.inputs, arrays)
-        bound = [np.array(array, order="C") for array in arrays]
-        for index, array in enumerate(bound):
+        for index, array in enumerate(arrays):
             self._c.et_bind_input(self._pointer, index, array.ctypes.data, array.nbytes)
-        self._bound = bound
+        self._bound = arrays
         return partial(self._c.et_set_inputs, self._pointer)
 
     @staticmethod
@@ -192,7 +199,7 @@ class NativeModel:
         """Free the model."""
         self._c.et_close(self._pointer)
         del self.execute, self._pointer, self._bound
-        self._on_close()
+        super().close()
 
     def _specs(self, kind: str) -> tuple[TensorSpec, ...]:
         read = getattr(self._c, f"et_{kind}_spec")
@@ -202,27 +209,3 @@ class NativeModel:
             read(self._pointer, index, ctypes.byref(spec))
             specs.append(TensorSpec(dtype=spec.dtype.decode(), shape=list(spec.shape[: spec.rank])))
         return tuple(specs)
-
-
-class NativeLoader:
-    """Loader of libetshim.so."""
-
-    def __init__(self, shim: Shim) -> None:
-        """Load models with the native library."""
-        self._shim = shim
-        self.version = f"native {shim.version()}"
-
-    def backends(self) -> list[str]:
-        """Return the available backends."""
-        return self._shim.backends()
-
-    def set_threads(self, threads: int) -> None:
-        """Set the number of threads of the process's pool."""
-        self._shim.c.et_set_threads(threads)
-
-    def load(self, path: Path, loading: Loading) -> NativeModel:
-        """Load a model file; raises OpError."""
-        try:
-            return NativeModel(self._shim, path, loading)
-        except ShimError as error:
-            raise LoadError(str(error), error.code in _MEMORY_ERRORS) from None

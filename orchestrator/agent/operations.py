@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from orchestrator.agent.agent import Agent, refusal_of
-from orchestrator.agent.runtime import Model, Traceable
+from orchestrator.agent.runtime import Model
 from orchestrator.agent.timing import (
     AdaptiveWarmup,
     Heartbeat,
@@ -22,54 +23,15 @@ from orchestrator.wire.errors import OpError
 from orchestrator.wire.frames import Payload
 from orchestrator.wire.messages import MAX_HANDLES, MAX_OPERATIONS, MAX_VISITS, PROTOCOL_VERSION
 
-
-class LoadedModels:
-    """Loaded models by handle; handles count up from 1 and are never reused."""
-
-    def __init__(self) -> None:
-        """Start without models."""
-        self._models: dict[int, tuple[str, Model]] = {}
-        self._next_handle = 1
-
-    def require_room(self) -> None:
-        """Raise OpError `too_many_handles` if no further model may be loaded."""
-        if len(self._models) >= MAX_HANDLES:
-            raise OpError("too_many_handles", f"{MAX_HANDLES} models are loaded; unload some first")
-
-    def add(self, sha256: str, model: Model) -> int:
-        """Return the handle of a model that was just loaded from the file with this digest."""
-        handle, self._next_handle = self._next_handle, self._next_handle + 1
-        self._models[handle] = sha256, model
-        return handle
-
-    def __getitem__(self, handle: int) -> Model:
-        """Return the model of a handle; raises OpError `unknown_handle`."""
-        if handle not in self._models:
-            raise OpError("unknown_handle", f"no model is loaded as handle {handle}")
-        return self._models[handle][1]
-
-    def unload(self, handle: int) -> None:
-        """Free a model."""
-        self[handle].close()
-        del self._models[handle]
-
-    def unload_all(self) -> None:
-        """Free all models."""
-        for _, model in self._models.values():
-            model.close()
-        self._models.clear()
-
-    def files(self) -> set[str]:
-        """Return the digests of the files of loaded models."""
-        return {sha256 for sha256, _ in self._models.values()}
-
-
 Answer = tuple[messages.Reply, bytes]
 """A reply and its payload. Fields that are not set explicitly are left out."""
 
 
 class Operations:
-    """Answers the requests of one connection."""
+    """Answers the requests of one connection; `_OP` answers `OP`.
+
+    Loaded models have handles, which count up from 1 and are never reused.
+    """
 
     def __init__(
         self, agent: Agent, client_is_there: Callable[[], bool], send: Callable[[messages.Reply], None]
@@ -81,25 +43,26 @@ class Operations:
             client_is_there: Whether the client is still connected; called between the rounds of a run.
             send: Sends a heartbeat.
         """
-        self.models = LoadedModels()
         self._agent = agent
         self._client_is_there, self._send = client_is_there, send
-        self._handlers: dict[type[messages.Request], Callable[[Any, Payload], Answer]] = {
-            messages.HelloRequest: self._hello,
-            messages.HaveRequest: self._have,
-            messages.PutRequest: self._put,
-            messages.LoadRequest: self._load,
-            messages.PlacementRequest: self._placement,
-            messages.UnloadRequest: self._unload,
-            messages.CheckRequest: self._check,
-            messages.RunRequest: self._run,
-            messages.StateRequest: self._state,
-            messages.ByeRequest: self._bye,
-        }
+        self._models: dict[int, tuple[str, Model]] = {}
+        self._handles = itertools.count(1)
 
     def answer(self, request: messages.Request, payload: Payload) -> Answer:
         """Return the answer to a request; raises OpError."""
-        return self._handlers[type(request)](request, payload)
+        answer: Answer = getattr(self, f"_{request.op}")(request, payload)
+        return answer
+
+    def unload_all(self) -> None:
+        """Free all models."""
+        for _, model in self._models.values():
+            model.close()
+        self._models.clear()
+
+    def _model(self, handle: int) -> Model:
+        if handle not in self._models:
+            raise OpError("unknown_handle", f"no model is loaded as handle {handle}")
+        return self._models[handle][1]
 
     def _hello(self, request: messages.HelloRequest, _: Payload) -> Answer:
         agent = self._agent
@@ -124,7 +87,8 @@ class Operations:
         return messages.HaveReply(id=request.id, present=self._agent.store.has(request.sha256)), b""
 
     def _put(self, request: messages.PutRequest, payload: Payload) -> Answer:
-        self._agent.store.put(request.sha256, payload.size_bytes, payload.chunks(), self.models.files())
+        in_use = {sha256 for sha256, _ in self._models.values()}
+        self._agent.store.put(request.sha256, payload.size_bytes, payload.chunks(), in_use)
         return messages.PutReply(id=request.id, bytes=payload.size_bytes), b""
 
     def _load(self, request: messages.LoadRequest, _: Payload) -> Answer:
@@ -132,16 +96,18 @@ class Operations:
         if runtime is None:
             known = ", ".join(self._agent.runtimes) or "none"
             raise OpError("unknown_runtime", f"no runtime {request.runtime!r}; this agent has: {known}")
-        self.models.require_room()
+        if len(self._models) >= MAX_HANDLES:
+            raise OpError("too_many_handles", f"{MAX_HANDLES} models are loaded; unload some first")
         path = self._agent.store.path(request.sha256)
         with self._heartbeats(request):
             start_ns = self._agent.clock()
             model = runtime.load(path, request.options)
             load_ns = self._agent.clock() - start_ns
-        delegates = model.delegates
+        delegates, handle = model.delegates, next(self._handles)
+        self._models[handle] = request.sha256, model
         return messages.LoadReply(
             id=request.id,
-            handle=self.models.add(request.sha256, model),
+            handle=handle,
             load_ns=load_ns,
             options=dict(model.options),
             inputs=list(model.inputs),
@@ -152,7 +118,7 @@ class Operations:
 
     def _placement(self, request: messages.PlacementRequest, _: Payload) -> Answer:
         with self._heartbeats(request):
-            placement = self.models[request.handle].placement
+            placement = self._model(request.handle).placement
         return messages.PlacementReply(id=request.id, placement=placement), b""
 
     def _heartbeats(
@@ -163,11 +129,12 @@ class Operations:
         )
 
     def _unload(self, request: messages.UnloadRequest, _: Payload) -> Answer:
-        self.models.unload(request.handle)
+        self._model(request.handle).close()
+        del self._models[request.handle]
         return messages.UnloadReply(id=request.id), b""
 
     def _check(self, request: messages.CheckRequest, payload: Payload) -> Answer:
-        model = self.models[request.handle]
+        model = self._model(request.handle)
         needed_bytes = sum(map(messages.spec_bytes, request.inputs))
         if tuple(request.inputs) != model.inputs or needed_bytes != payload.size_bytes:
             wanted = ", ".join(f"{spec.dtype}{spec.shape}" for spec in model.inputs)
@@ -187,7 +154,7 @@ class Operations:
 
     def _run(self, request: messages.RunRequest, _: Payload) -> Answer:
         rounds, calls = _checked_schedule(request)
-        models = [self.models[handle] for handle in request.handles]
+        models = [self._model(handle) for handle in request.handles]
         before = self._agent.state()
         every_s = request.heartbeat_s or math.inf
         heartbeat = Heartbeat(
@@ -210,8 +177,7 @@ class Operations:
             state_before=before.model_copy(update=extra),
             state_after=after.model_copy(update=extra),
             payload=samples.nbytes,
-            **_warmed(adaptive),
-            **_traced(models, request.warmup + (adaptive.rounds if adaptive else 0)),
+            **_extra_fields(models, request.warmup, adaptive),
         ), samples.tobytes()
 
     def _state(self, request: messages.StateRequest, _: Payload) -> Answer:
@@ -233,15 +199,13 @@ def _checked_schedule(request: messages.RunRequest) -> tuple[int, int]:
     return rounds, calls
 
 
-def _warmed(adaptive: AdaptiveWarmup | None) -> dict[str, Any]:
-    """Return the reply's field `warmed`, if the run was warmed up by time."""
-    if adaptive is None:
-        return {}
-    warmed = messages.Warmed(ns=adaptive.ns, rounds=adaptive.rounds, steady=adaptive.steady)
-    return {"warmed": warmed}
-
-
-def _traced(models: Sequence[Model], warmup: int) -> dict[str, Any]:
-    """Return the reply's field `operations`, if a model was traced and a header can hold it."""
-    traced = [model.take_operations(warmup) if isinstance(model, Traceable) else [] for model in models]
-    return {"operations": traced} if 0 < sum(map(len, traced)) <= MAX_OPERATIONS else {}
+def _extra_fields(models: Sequence[Model], warmup: int, adaptive: AdaptiveWarmup | None) -> dict[str, Any]:
+    """Return `warmed` if the run was warmed up by time, `operations` if traced and a header can hold them."""
+    fields: dict[str, Any] = {}
+    if adaptive is not None:
+        warmup += adaptive.rounds
+        fields["warmed"] = messages.Warmed(ns=adaptive.ns, rounds=adaptive.rounds, steady=adaptive.steady)
+    traced = [model.take_operations(warmup) for model in models]
+    if 0 < sum(map(len, traced)) <= MAX_OPERATIONS:
+        fields["operations"] = traced
+    return fields

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from flatbuffers.table import Table  # type: ignore[import-untyped]
@@ -27,32 +27,30 @@ from orchestrator.wire.messages import (
 )
 
 
-class Model(Protocol):
-    """A loaded model; `execute` is a property, so that a runtime exposes its own call with nothing around it."""
+class Model:
+    """A loaded model; this base class is one without inputs and outputs.
 
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Specs of the inputs."""
+    Attributes:
+        inputs: Specs of the inputs.
+        outputs: Specs of the outputs.
+        options: The load options in effect, including defaults.
+        delegates: Delegated parts by backend; None if the runtime does not report them.
+        placement: Compute units of operations; None if the runtime does not report them.
+        execute: Executes the model once: the runtime's own call, with nothing around it.
+        time_visits: Calls prepared models of this class in turn and returns the nanoseconds of each execution,
+            without work of the interpreter between two of them; setting the inputs is not timed. Raises
+            RuntimeError if the runtime fails. None if the runtime does not time executions itself.
+        on_close: Called once the model is freed.
+    """
 
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Specs of the outputs."""
-
-    @property
-    def options(self) -> Mapping[str, OptionValue]:
-        """The load options in effect, including defaults."""
-
-    @property
-    def delegates(self) -> tuple[Delegate, ...] | None:
-        """Delegated parts by backend; None if the runtime does not report them."""
-
-    @property
-    def placement(self) -> Placement | None:
-        """Compute units of operations; None if the runtime does not report them."""
-
-    @property
-    def execute(self) -> Callable[[], object]:
-        """A call that executes the model once."""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    options: Mapping[str, OptionValue]
+    delegates: tuple[Delegate, ...] | None = None
+    placement: Placement | None = None
+    execute: Callable[[], object]
+    time_visits: Callable[[Sequence[Any]], np.ndarray] | None = None
+    on_close: Callable[[], object] | None = None
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         """Return a call that sets `arrays` as the next execution's inputs; conversion is done once, here.
@@ -62,38 +60,32 @@ class Model(Protocol):
         Raises:
             OpError: `bad_input` if they are not what the model takes.
         """
+        got = tuple(spec_of(array) for array in arrays)
+        if got != self.inputs:
+            raise OpError("bad_input", f"the model takes {_show(self.inputs)}, got {_show(got)}")
+        return self.bind([np.array(array, order="C") for array in arrays])
+
+    def bind(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+        """Return a call that sets these arrays, which have the specs of the inputs and belong to the model."""
+        del arrays
+        return lambda: None
 
     def get_outputs(self) -> list[np.ndarray]:
         """Return copies of the outputs of the last execution."""
-
-    def close(self) -> None:
-        """Free the model."""
-
-
-@runtime_checkable
-class Traceable(Protocol):
-    """A model whose runtime can report the time of each operation."""
+        return []
 
     def take_operations(self, skip: int) -> list[TracedOperation]:
         """Return the operations of one execution in order, from the executions since the last call.
 
         The first `skip` executions are left out. Empty if the model was not loaded to be traced.
         """
+        del skip
+        return []
 
-
-@runtime_checkable
-class TimesVisits(Protocol):
-    """A model whose runtime times executions itself, without work of the interpreter between two of them."""
-
-    @staticmethod
-    def time_visits(models: Sequence[Any]) -> np.ndarray:
-        """Call prepared models of this class in turn and return the nanoseconds of each execution.
-
-        Setting the inputs is not timed.
-
-        Raises:
-            RuntimeError: The runtime failed.
-        """
+    def close(self) -> None:
+        """Free the model."""
+        if self.on_close is not None:
+            self.on_close()
 
 
 class Runtime(Protocol):
@@ -114,52 +106,6 @@ _SPARE_MEMORY_BYTES = 256 << 20
 """Memory left to the rest of the system, so that a load never makes the machine swap."""
 
 
-class LoadError(Exception):
-    """The runtime can't load a model.
-
-    Attributes:
-        out_of_memory: Whether memory was the reason.
-    """
-
-    def __init__(self, reason: str, out_of_memory: bool) -> None:
-        """Create the error with its reason."""
-        super().__init__(reason)
-        self.out_of_memory = out_of_memory
-
-
-@dataclass(frozen=True)
-class Loading:
-    """What is known of a model before it is loaded, and what to call after it is freed."""
-
-    options: Mapping[str, OptionValue]
-    delegates: tuple[Delegate, ...]
-    on_close: Callable[[], None]
-
-
-class Loader(Protocol):
-    """Loads models for the process's pool of threads."""
-
-    @property
-    def version(self) -> str:
-        """How it calls the runtime, and what else (besides the agent's own sources) decides what it measures."""
-
-    def backends(self) -> list[str]:
-        """Return the available backends."""
-
-    def set_threads(self, threads: int) -> None:
-        """Set the size of the pool; only while no model is loaded."""
-
-    def load(self, path: Path, loading: Loading) -> Model:
-        """Load `forward` of a file that read_pte accepts; raises LoadError."""
-
-
-def require_inputs(wanted: tuple[TensorSpec, ...], arrays: Sequence[np.ndarray]) -> None:
-    """Raise OpError `bad_input` if the arrays are not what a model takes."""
-    got = tuple(spec_of(array) for array in arrays)
-    if got != wanted:
-        raise OpError("bad_input", f"the model takes {_show(wanted)}, got {_show(got)}")
-
-
 def require_memory(needed_bytes: int) -> None:
     """Raise OpError `out_of_memory` if a load is expected to need more than is free."""
     free_bytes = free_memory_bytes()
@@ -171,22 +117,44 @@ def require_memory(needed_bytes: int) -> None:
         )
 
 
+def load_error(runtime: str, reason: object, out_of_memory: bool = False) -> OpError:
+    """Return the error of a runtime (name and version) that can't load a model."""
+    code = "out_of_memory" if out_of_memory else "bad_model"
+    text = " ".join(str(reason).split())[:200]
+    return OpError(code, f"{runtime} can't load the model ({text}); export it again")
+
+
 def threads_option() -> OptionInfo:
     """Return the option `threads` of a runtime on this machine."""
     return OptionInfo(type="int", default=threads_by_default(), min=1, max=usable_cores())
 
 
-def checked_threads(
-    runtime: str, options: Mapping[str, OptionValue], threads: OptionInfo
+_OPTION_TYPES: dict[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "str": (str, "text"),
+}
+
+
+def checked_options(
+    runtime: str, given: Mapping[str, OptionValue], known: Mapping[str, OptionInfo]
 ) -> dict[str, OptionValue]:
-    """Return all options in effect of a runtime that only has `threads`; raises OpError `bad_option`."""
-    unknown = sorted(set(options) - {"threads"})
+    """Return all options in effect; raises OpError `bad_option` for an unknown one, another type or range."""
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        raise OpError("bad_option", f"{runtime} has no option {unknown[0]!r}; it has: threads")
-    chosen = options.get("threads", threads.default)
-    if type(chosen) is not int or not 1 <= chosen <= int(threads.max or 1):
-        raise OpError("bad_option", f"threads must be 1 to {threads.max} here, got {chosen!r}")
-    return {"threads": chosen}
+        raise OpError("bad_option", f"{runtime} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+    checked = {name: info.default for name, info in known.items()} | dict(given)
+    for name, info in known.items():
+        value, (kind, wanted) = checked[name], _OPTION_TYPES[info.type]
+        if info.min is not None and info.max is not None:
+            wanted = f"{info.min} to {info.max} here"
+        if type(value) is not kind or (isinstance(value, int) and not _in_range(value, info)):
+            raise OpError("bad_option", f"{name} must be {wanted}, got {value!r}")
+    return checked
+
+
+def _in_range(value: int, info: OptionInfo) -> bool:
+    return (info.min is None or value >= info.min) and (info.max is None or value <= info.max)
 
 
 def _show(specs: Sequence[TensorSpec]) -> str:

@@ -59,7 +59,7 @@ class Connection:
         except OSError:
             pass
         finally:
-            self._operations.models.unload_all()
+            self._operations.unload_all()
             close_after_answer(self._sock)
 
     def _answer(self, header: dict[str, Any], payload: Payload) -> None:

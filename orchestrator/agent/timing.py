@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.agent.runtime import Model, TimesVisits
+from orchestrator.agent.runtime import Model
 from orchestrator.wire.errors import OpError
 from orchestrator.wire.messages import TensorSpec
 
@@ -62,12 +62,8 @@ class Heartbeat:
             every_s: Seconds between two heartbeats, at least.
             clock_s: Clock in seconds.
         """
-        self._client_is_there, self._beat, self._every_s, self._clock_s = (
-            client_is_there,
-            beat,
-            every_s,
-            clock_s,
-        )
+        self._client_is_there, self._beat = client_is_there, beat
+        self._every_s, self._clock_s = every_s, clock_s
         self._last_s = clock_s()
 
     def __call__(self, executions: int) -> bool:
@@ -224,6 +220,8 @@ def time_schedule(
     """
     options = options or TimingOptions()
     adaptive = options.warmup
+    wait_first = [options.pace.wait] if options.pace else []
+    spin_first = [options.spin] if options.spin else []
     timed = _TimedCalls(_call_timer(models, clock), go_on, options.piece_s)
     samples = np.zeros((len(order), len(order[0])), dtype=">u8")
     gc.collect()
@@ -231,10 +229,10 @@ def time_schedule(
     try:
         for index in range(len(models)):
             timed.time([index] * warmup)
-        while adaptive and adaptive.add_round(timed.after(options.spin, range(len(models)))):
+        while adaptive and adaptive.add_round(timed.after(spin_first, range(len(models)))):
             pass
         for row, calls in zip(samples, order, strict=True):
-            row[:] = timed.after(_waiting(options.pace, options.spin), calls)
+            row[:] = timed.after(wait_first + spin_first, calls)
     except RuntimeError as error:
         raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -263,27 +261,16 @@ class _TimedCalls:
             self._slowest_ns = max(self._slowest_ns, *piece_ns)
         return times_ns
 
-    def after(self, before: Callable[[], None] | None, calls: Sequence[int]) -> list[int]:
-        """Return the nanoseconds of each call, with something done before each of them."""
-        if before is None:
+    def after(self, steps: Sequence[Callable[[], None]], calls: Sequence[int]) -> list[int]:
+        """Return the nanoseconds of each call, with these steps done before each of them."""
+        if not steps:
             return self.time(calls)
         times_ns: list[int] = []
         for index in calls:
-            before()
+            for step in steps:
+                step()
             times_ns += self.time([index])
         return times_ns
-
-
-def _waiting(pace: Pace | None, spin: Callable[[], None] | None) -> Callable[[], None] | None:
-    """Return what is done before a call of a round."""
-    if pace is None or spin is None:
-        return spin if pace is None else pace.wait
-
-    def wait() -> None:
-        pace.wait()
-        spin()
-
-    return wait
 
 
 def _call_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiece:
@@ -292,10 +279,9 @@ def _call_timer(models: Sequence[Model], clock: Callable[[], int]) -> _TimesPiec
     The interpreter times a model that does not time itself, or not together with the others.
     """
     prepared = [(model.prepare(random_inputs(model.inputs)), model.execute) for model in models]
-    first = models[0]
-    if isinstance(first, TimesVisits) and len({type(model) for model in models}) == 1:
-        timer = first
-        return lambda calls: timer.time_visits([models[index] for index in calls])
+    timer = models[0].time_visits
+    if timer is not None and len({type(model) for model in models}) == 1:
+        return lambda calls: timer([models[index] for index in calls])
 
     def time_visits(calls: Sequence[int]) -> list[int]:
         latencies_ns = []

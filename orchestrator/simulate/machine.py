@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from luts.format.errors import InvalidArtifactError
+from orchestrator.agent.runtime import Model, checked_options
 from orchestrator.journal.conditions import HOT_HEADROOM
 from orchestrator.simulate.device import GroundTruth, Processor, Scenario, read_model
 from orchestrator.wire.errors import OpError
@@ -30,34 +29,21 @@ _FAIR_SHARE = 0.8
 """Fraction of the way from ambient to the throttling temperature from which the device reports `fair`."""
 
 
-class SimulatedModel:
-    """A load of a list of blocks; implements the agent's Model.
+class SimulatedModel(Model):
+    """A load of a list of blocks.
 
     It has no inputs and no outputs: nothing is computed, so that nothing can be mistaken for a result.
     """
 
-    inputs = outputs = ()
-    delegates = placement = None
-
     def __init__(self, machine: Machine, quiet_ns: float, threads: int) -> None:
         """Load a model whose undisturbed execution takes `quiet_ns`."""
-        self.options: Mapping[str, OptionValue] = {"threads": threads}
+        self.options = {"threads": threads}
         self.quiet_ns, self.threads = quiet_ns, threads
         self._machine = machine
 
     def execute(self) -> None:
         """Execute the model once."""
         self._machine.execute(self)
-
-    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
-        """Return a call that sets the inputs of the next execution."""
-        if arrays:
-            raise OpError("bad_input", "a simulated model takes no inputs")
-        return lambda: None
-
-    def get_outputs(self) -> list[np.ndarray]:
-        """Return copies of the last execution's outputs."""
-        return []
 
     def close(self) -> None:
         """Free the model."""
@@ -74,6 +60,7 @@ class Machine:
     def __init__(self, scenario: Scenario) -> None:
         """Simulate a scenario."""
         self.scenario = scenario
+        self._options = {"threads": OptionInfo(type="int", default=1, min=1, max=scenario.cores)}
         self._processor = Processor(scenario.noise, scenario.cores, scenario.noise_seed)
         self._truth = cache(lambda threads: GroundTruth(scenario.costs, threads))
         self._loaded = self._in_a_row = 0
@@ -83,17 +70,11 @@ class Machine:
 
     def describe(self) -> RuntimeInfo:
         """Return version, backends and load options."""
-        threads = OptionInfo(type="int", default=1, min=1, max=self.scenario.cores)
-        return RuntimeInfo(version=self.scenario.name, backends=[], options={"threads": threads})
+        return RuntimeInfo(version=self.scenario.name, backends=[], options=self._options)
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> SimulatedModel:
         """Load a model file; raises OpError."""
-        unknown = sorted(set(options) - {"threads"})
-        if unknown:
-            raise OpError("bad_option", f"{RUNTIME} has no option {unknown[0]!r}; it has: threads")
-        threads = options.get("threads", 1)
-        if type(threads) is not int or not 1 <= threads <= self.scenario.cores:
-            raise OpError("bad_option", f"threads must be 1 to {self.scenario.cores} here, got {threads!r}")
+        threads = int(checked_options(RUNTIME, options, self._options)["threads"])
         try:
             blocks = read_model(path)
         except InvalidArtifactError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from luts.format.errors import UsageError
-from orchestrator.agent.device import threads_by_default
+from orchestrator.agent.device import parse_cores, threads_by_default
 from orchestrator.agent.programs import core_ml_agent
 from orchestrator.devices.android.phones import EMULATOR
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
@@ -22,7 +22,7 @@ from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.measure.session import check_runtime, default_threads, threads_warning
 from orchestrator.tasks.options import ADVANCED, REQUIRED, TARGET, option
-from orchestrator.wire.messages import Caveat, HelloReply, parse_cores
+from orchestrator.wire.messages import Caveat, HelloReply
 
 
 def parse_caveats(text: str, flag: str = "--allow") -> tuple[str, ...]:

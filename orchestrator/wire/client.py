@@ -44,43 +44,13 @@ class ModelFile:
     runtime: str = ""
 
 
-def file_size(path: Path) -> int:
-    """Return the size of a model in bytes.
-
-    Raises:
-        InvalidArtifactError: The file is unreadable, empty, or larger than an agent accepts.
-    """
-    try:
-        size_bytes = path.stat().st_size
-    except OSError as error:
-        raise InvalidArtifactError(
-            f"can't read the model {path}: {error.strerror}; export it again", code="unreadable_file"
-        ) from None
-    if not 0 < size_bytes <= MAX_PAYLOAD_BYTES:
-        raise InvalidArtifactError(
-            f"the model {path} has {size_bytes} bytes; an agent accepts 1 byte to 1 GiB",
-            code="file_too_large",
-        )
-    return size_bytes
-
-
 def file_digest(path: Path) -> str:
     """Return a file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_chunks(path: Path, size_bytes: int, progress: Callable[[int, int], None] | None) -> Iterator[bytes]:
-    """Yield the file's bytes.
-
-    Args:
-        path: The file.
-        size_bytes: Its size.
-        progress: Called after each piece with the bytes so far and in all.
-
-    Raises:
-        InvalidArtifactError: The file ends before `size_bytes`.
-    """
+def _file_chunks(path: Path, size_bytes: int, progress: Callable[[int, int], None] | None) -> Iterator[bytes]:
     sent_bytes = 0
     with path.open("rb") as file:
         while sent_bytes < size_bytes:
@@ -113,136 +83,6 @@ class Patience:
     heartbeat: bool = False
     limit_s: float = math.inf
     waited: Callable[[float], None] = lambda _: None
-
-
-class Channel:
-    """Sends requests on a socket, which it owns, and receives replies; `closed` once the connection is gone."""
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        timeout_s: float,
-        device_name: str,
-        clock_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Wrap a connected socket.
-
-        Args:
-            sock: The socket.
-            timeout_s: Longest silence of the agent before a reply.
-            device_name: Name for messages.
-            clock_s: Clock in seconds.
-        """
-        self.closed = False
-        self._sock, self._stream = sock, sock.makefile("rb")
-        self._timeout_s, self._clock_s = timeout_s, clock_s
-        self._device_name = device_name
-        self._next_id = 0
-
-    def close(self) -> None:
-        """Close the connection without a farewell."""
-        self.closed = True
-        self._stream.close()
-        self._sock.close()
-
-    def ask(
-        self,
-        action: str,
-        reply_type: type[ReplyT],
-        fields: dict[str, Any],
-        payload: tuple[int, Iterable[bytes]] = (0, ()),
-        patience: Patience | None = None,
-    ) -> tuple[ReplyT, bytes]:
-        """Send a request and return the reply and its payload.
-
-        Args:
-            action: What is requested, for messages.
-            reply_type: Type of the reply.
-            fields: Fields of the request, including `op`.
-            payload: The request's payload: its size in bytes and its pieces.
-            patience: How long the agent may take.
-
-        Raises:
-            UsageError: The request exceeds the protocol's limits; the connection stays usable.
-            AgentError: The agent refused it; the connection stays usable.
-            AgentLostError: The connection broke or was closed, or the agent broke the protocol.
-            InvalidArtifactError: The payload could not be read completely; the connection is closed.
-        """
-        if self.closed:
-            raise AgentLostError(
-                f"no connection to the agent on {self._device_name} for {action}: "
-                "it was closed before; connect again",
-                code="connection_closed",
-            )
-        self._next_id += 1
-        patience = patience or Patience()
-        executions: int | None = None
-        try:
-            frame = encode_header({"id": self._next_id, **fields}, payload[0])
-        except FrameError as error:
-            raise UsageError(
-                f"{action} is refused: {error}; request less at once", code="too_large"
-            ) from None
-        start_s = self._clock_s()
-        try:
-            self._sock.settimeout(max(self._timeout_s, patience.silence_s))
-            self._send(frame, payload[1])
-            header, raw = self._receive(action)
-            while patience.heartbeat and "running" in header:
-                executions = self._parse(action, RunningReply, header).running
-                if (elapsed_s := self._clock_s() - start_s) > patience.limit_s:
-                    raise self.lost(action, f"it was not done within {patience.limit_s:.0f} s")
-                patience.waited(elapsed_s)
-                header, raw = self._receive(action)
-        except TimeoutError:
-            after = f" after {executions:,} executions" if executions else ""
-            missing = "answer" if executions is None else f"heartbeat{after}"
-            raise self.lost(action, f"no {missing} within {self._sock.gettimeout():.0f} s") from None
-        except FrameError as error:
-            raise self.lost(action, str(error)) from None
-        except OSError as error:
-            raise self.lost(action, error.strerror or str(error)) from None
-        except InvalidArtifactError:
-            self.close()
-            raise
-        return self._parse(action, reply_type, header), raw
-
-    def lost(self, action: str, reason: str) -> AgentLostError:
-        """Close the connection and return the error that says so."""
-        self.close()
-        return AgentLostError(
-            f"the agent on {self._device_name} was lost while {action}: {reason}; "
-            "measurements so far are kept, run the command again to resume",
-            code="agent_lost",
-        )
-
-    def _send(self, frame: bytes, payload: Iterable[bytes]) -> None:
-        """Send the request; a peer that refused it and closed may have left its reason to be read."""
-        try:
-            self._sock.sendall(frame)
-            for chunk in payload:
-                self._sock.sendall(chunk)
-        except (BrokenPipeError, ConnectionResetError):
-            return
-
-    def _receive(self, action: str) -> tuple[dict[str, Any], bytes]:
-        answer = read_frame(self._stream)
-        if answer is None:
-            raise self.lost(action, "it closed the connection")
-        header, payload = answer
-        return header, payload.read()
-
-    def _parse(self, action: str, reply_type: type[ReplyT], header: dict[str, Any]) -> ReplyT:
-        try:
-            if "error" in header:
-                failure = ErrorReply.model_validate(header).error
-                raise AgentError(failure.code, f"{self._device_name}, {action}: {failure.message}")
-            reply = reply_type.model_validate(header)
-        except ValidationError as error:
-            raise self.lost(action, f"it broke the protocol: {first_problem(error)}") from None
-        if reply.id != self._next_id:
-            raise self.lost(action, f"it answered request {reply.id} instead of {self._next_id}")
-        return reply
 
 
 HEARTBEAT_S = 10
@@ -283,7 +123,8 @@ class AgentClient:
     """Talks to the agent at the other end of a socket, which it owns and closes.
 
     Its methods raise AgentError if the agent answers with an error (the connection stays usable), and
-    AgentLostError if the connection breaks, the agent takes longer than `timeout_s`, or breaks the protocol.
+    AgentLostError if the connection breaks, the agent takes longer than `timeout_s`, or breaks the protocol;
+    `closed` once the connection is gone.
     """
 
     def __init__(
@@ -294,8 +135,19 @@ class AgentClient:
         device_name: str = "host",
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Wrap a connected socket; arguments as for `Channel`, and the agent's token."""
-        self._channel = Channel(sock, timeout_s, device_name, clock_s)
+        """Wrap a connected socket.
+
+        Args:
+            sock: The socket.
+            token: The agent's token.
+            timeout_s: Longest silence of the agent before a reply, unless a request allows more.
+            device_name: Name for messages.
+            clock_s: Clock in seconds.
+        """
+        self.closed = False
+        self._sock, self._stream = sock, sock.makefile("rb")
+        self._timeout_s, self._device_name = timeout_s, device_name
+        self._next_id = 0
         self._token = token
         self._names: dict[str, str] = {}
         self._loaded: dict[int, str] = {}
@@ -319,15 +171,10 @@ class AgentClient:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Say goodbye unless an error occurred, and close."""
-        if kind is None and not self._channel.closed:
+        if kind is None and not self.closed:
             with contextlib.suppress(AgentLostError, AgentError):
                 self.bye()
         self.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is gone, closed by either side."""
-        return self._channel.closed
 
     @property
     def load_left_s(self) -> float:
@@ -336,14 +183,16 @@ class AgentClient:
 
     def close(self) -> None:
         """Close the connection without a farewell; the agent then frees all models loaded for it."""
-        self._channel.close()
+        self.closed = True
+        self._stream.close()
+        self._sock.close()
 
     def hello(self) -> messages.HelloReply:
         """Authenticate; must be the first request. Later calls return the same reply; a refusal closes."""
         if self._hello is None:
             fields = {"op": "hello", "protocol": PROTOCOL_VERSION, "token": self._token}
             try:
-                self._hello, _ = self._channel.ask("greeting", messages.HelloReply, fields)
+                self._hello, _ = self._ask("greeting", messages.HelloReply, fields)
             except AgentError:
                 self.close()
                 raise
@@ -362,18 +211,28 @@ class AgentClient:
         Raises:
             InvalidArtifactError: The file is unreadable, empty, over 1 GiB, or changes.
         """
-        size_bytes = file_size(path)
+        try:
+            size_bytes = path.stat().st_size
+        except OSError as error:
+            raise InvalidArtifactError(
+                f"can't read the model {path}: {error.strerror}; export it again", code="unreadable_file"
+            ) from None
+        if not 0 < size_bytes <= MAX_PAYLOAD_BYTES:
+            raise InvalidArtifactError(
+                f"the model {path} has {size_bytes} bytes; an agent accepts 1 byte to 1 GiB",
+                code="file_too_large",
+            )
         digest = sha256 or file_digest(path)
         self._names[digest] = path.name
         have = {"op": "have", "sha256": digest}
-        have_reply, _ = self._channel.ask(f"asking for {path.name}", messages.HaveReply, have)
+        have_reply, _ = self._ask(f"asking for {path.name}", messages.HaveReply, have)
         if have_reply.present:
             return False
-        self._channel.ask(
+        self._ask(
             f"receiving {path.name}",
             messages.PutReply,
             {"op": "put", "sha256": digest},
-            (size_bytes, file_chunks(path, size_bytes, progress)),
+            (size_bytes, _file_chunks(path, size_bytes, progress)),
         )
         return True
 
@@ -424,7 +283,7 @@ class AgentClient:
     def unload(self, handle: int) -> None:
         """Free a loaded model."""
         fields = {"op": "unload", "handle": handle}
-        self._channel.ask(f"unloading {self._name(handle)}", messages.UnloadReply, fields)
+        self._ask(f"unloading {self._name(handle)}", messages.UnloadReply, fields)
         self._loaded.pop(handle, None)
 
     def check(self, handle: int, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -433,11 +292,11 @@ class AgentClient:
         specs = [messages.spec_of(array).model_dump() for array in inputs]
         fields = {"op": "check", "handle": handle, "inputs": specs}
         action = f"checking {self._name(handle)}"
-        reply, raw = self._channel.ask(action, messages.CheckReply, fields, (len(payload), [payload]))
+        reply, raw = self._ask(action, messages.CheckReply, fields, (len(payload), [payload]))
         try:
             return messages.unpack(reply.outputs, raw)
         except ValueError as error:
-            raise self._channel.lost(action, f"it broke the protocol: {error}") from None
+            raise self._lost(action, f"it broke the protocol: {error}") from None
 
     def run(
         self,
@@ -478,24 +337,26 @@ class AgentClient:
             "warmup": warmup,
         }
         action = "timing " + ", ".join(dict.fromkeys(self._name(handle) for handle in handles))
-        if warmup_ms and self._hello is not None and self._hello.timed_warmup:
-            fields["warmup_ms"] = warmup_ms
-        if pace_us and self._hello is not None:
-            if not self._hello.pace:
+        known, heartbeat = self._hello, False
+        if known is not None:
+            heartbeat = known.heartbeat
+            if heartbeat:
+                fields["heartbeat_s"] = HEARTBEAT_S
+            if warmup_ms and known.timed_warmup:
+                fields["warmup_ms"] = warmup_ms
+            if keep_warm is not None and known.keep_warm:
+                fields["keep_warm"] = keep_warm
+            if pace_us and not known.pace:
                 raise UsageError(
-                    f"{self._hello.agent.name} is too old for --pace; install its current version",
+                    f"{known.agent.name} is too old for --pace; install its current version",
                     code="unsupported_option",
                 )
-            fields["pace_us"] = pace_us
-        if keep_warm is not None and self._hello is not None and self._hello.keep_warm:
-            fields["keep_warm"] = keep_warm
-        heartbeat = self._hello is not None and self._hello.heartbeat
-        if heartbeat:
-            fields["heartbeat_s"] = HEARTBEAT_S
+            if pace_us:
+                fields["pace_us"] = pace_us
         patience = Patience(SILENCE_LIMIT_S if heartbeat else RUN_TIMEOUT_S, heartbeat)
-        reply, raw = self._channel.ask(action, messages.RunReply, fields, patience=patience)
+        reply, raw = self._ask(action, messages.RunReply, fields, patience=patience)
         if (reply.rounds, reply.visits) != (len(order), visits) or len(raw) != 8 * len(order) * visits:
-            raise self._channel.lost(
+            raise self._lost(
                 action, f"it broke the protocol: {len(raw)} bytes for {len(order)} x {visits} samples"
             )
         samples = np.frombuffer(raw, dtype=">u8").astype(np.int64).reshape(len(order), visits)
@@ -504,12 +365,12 @@ class AgentClient:
 
     def state(self) -> DeviceState:
         """Return the device's state now."""
-        reply, _ = self._channel.ask("reading the device's state", messages.StateReply, {"op": "state"})
+        reply, _ = self._ask("reading the device's state", messages.StateReply, {"op": "state"})
         return reply.state
 
     def bye(self) -> None:
         """End the connection in agreement."""
-        self._channel.ask("saying goodbye", messages.ByeReply, {"op": "bye"})
+        self._ask("saying goodbye", messages.ByeReply, {"op": "bye"})
         self.close()
 
     def _sends_heartbeats(self, op: str) -> bool:
@@ -530,7 +391,7 @@ class AgentClient:
         patience = Patience(silence_s, heartbeat, LOAD_LIMIT_S, waited)
         self._load_ends_s = self._clock_s() + LOAD_LIMIT_S
         try:
-            reply, _ = self._channel.ask(action, reply_type, fields, patience=patience)
+            reply, _ = self._ask(action, reply_type, fields, patience=patience)
         except AgentError:
             self._load_ends_s = -math.inf
             raise
@@ -539,3 +400,100 @@ class AgentClient:
 
     def _name(self, handle: int) -> str:
         return self._loaded.get(handle, f"handle {handle}")
+
+    def _ask(
+        self,
+        action: str,
+        reply_type: type[ReplyT],
+        fields: dict[str, Any],
+        payload: tuple[int, Iterable[bytes]] = (0, ()),
+        patience: Patience | None = None,
+    ) -> tuple[ReplyT, bytes]:
+        """Send a request and return the reply and its payload.
+
+        Args:
+            action: What is requested, for messages.
+            reply_type: Type of the reply.
+            fields: Fields of the request, including `op`.
+            payload: The request's payload: its size in bytes and its pieces.
+            patience: How long the agent may take.
+
+        Raises:
+            UsageError: The request exceeds the protocol's limits; the connection stays usable.
+            InvalidArtifactError: The payload could not be read completely; the connection is closed.
+        """
+        if self.closed:
+            raise AgentLostError(
+                f"no connection to the agent on {self._device_name} for {action}: "
+                "it was closed before; connect again",
+                code="connection_closed",
+            )
+        self._next_id += 1
+        patience = patience or Patience()
+        executions: int | None = None
+        try:
+            frame = encode_header({"id": self._next_id, **fields}, payload[0])
+        except FrameError as error:
+            raise UsageError(
+                f"{action} is refused: {error}; request less at once", code="too_large"
+            ) from None
+        start_s = self._clock_s()
+        try:
+            self._sock.settimeout(max(self._timeout_s, patience.silence_s))
+            self._send(frame, payload[1])
+            header, raw = self._receive(action)
+            while patience.heartbeat and "running" in header:
+                executions = self._parse(action, RunningReply, header).running
+                if (elapsed_s := self._clock_s() - start_s) > patience.limit_s:
+                    raise self._lost(action, f"it was not done within {patience.limit_s:.0f} s")
+                patience.waited(elapsed_s)
+                header, raw = self._receive(action)
+        except TimeoutError:
+            after = f" after {executions:,} executions" if executions else ""
+            missing = "answer" if executions is None else f"heartbeat{after}"
+            raise self._lost(action, f"no {missing} within {self._sock.gettimeout():.0f} s") from None
+        except FrameError as error:
+            raise self._lost(action, str(error)) from None
+        except OSError as error:
+            raise self._lost(action, error.strerror or str(error)) from None
+        except InvalidArtifactError:
+            self.close()
+            raise
+        return self._parse(action, reply_type, header), raw
+
+    def _lost(self, action: str, reason: str) -> AgentLostError:
+        """Close the connection and return the error that says so."""
+        self.close()
+        return AgentLostError(
+            f"the agent on {self._device_name} was lost while {action}: {reason}; "
+            "measurements so far are kept, run the command again to resume",
+            code="agent_lost",
+        )
+
+    def _send(self, frame: bytes, payload: Iterable[bytes]) -> None:
+        """Send the request; a peer that refused it and closed may have left its reason to be read."""
+        try:
+            self._sock.sendall(frame)
+            for chunk in payload:
+                self._sock.sendall(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def _receive(self, action: str) -> tuple[dict[str, Any], bytes]:
+        answer = read_frame(self._stream)
+        if answer is None:
+            raise self._lost(action, "it closed the connection")
+        header, payload = answer
+        return header, payload.read()
+
+    def _parse(self, action: str, reply_type: type[ReplyT], header: dict[str, Any]) -> ReplyT:
+        try:
+            if "error" in header:
+                failure = ErrorReply.model_validate(header).error
+                raise AgentError(failure.code, f"{self._device_name}, {action}: {failure.message}")
+            reply = reply_type.model_validate(header)
+        except ValidationError as error:
+            raise self._lost(action, f"it broke the protocol: {first_problem(error)}") from None
+        if reply.id != self._next_id:
+            raise self._lost(action, f"it answered request {reply.id} instead of {self._next_id}")
+        return reply

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.wire.frames import encode_header
-
-MAX_CORE = 4095
-
-_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
-
-
-def parse_cores(text: str) -> tuple[int, ...]:
-    """Parse a list of cores such as `0,2-3` into ascending numbers; ValueError if it is not one."""
-    cores: set[int] = set()
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last <= MAX_CORE:
-            raise ValueError(f"{text[:64]!r} is not a list of cores such as 4-8 or 0,2-3")
-        cores.update(range(first, last + 1))
-    return tuple(sorted(cores))
-
-
-def core_list(cores: Iterable[int]) -> str:
-    """Format cores as Linux lists them, such as `0,2-3`; empty for none."""
-    ranges: list[list[int]] = []
-    for core in sorted(set(cores)):
-        if ranges and ranges[-1][1] == core - 1:
-            ranges[-1][1] = core
-        else:
-            ranges.append([core, core])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
-
 
 PROTOCOL_VERSION = 1
 MAX_HANDLES = 256
@@ -141,6 +112,7 @@ class Request(BaseModel):
 
     id: Count
     payload: Annotated[int, Field(ge=0, le=0)] = 0
+    op: str
 
 
 class HelloRequest(Request):
@@ -239,16 +211,7 @@ class ByeRequest(Request):
 
 
 REQUESTS: dict[str, type[Request]] = {
-    "hello": HelloRequest,
-    "have": HaveRequest,
-    "put": PutRequest,
-    "load": LoadRequest,
-    "placement": PlacementRequest,
-    "unload": UnloadRequest,
-    "check": CheckRequest,
-    "run": RunRequest,
-    "state": StateRequest,
-    "bye": ByeRequest,
+    kind.__name__.removesuffix("Request").lower(): kind for kind in Request.__subclasses__()
 }
 
 
@@ -459,18 +422,7 @@ class ErrorReply(WireValue):
 
 
 REPLIES: dict[str, type[WireValue]] = {
-    "hello": HelloReply,
-    "have": HaveReply,
-    "put": PutReply,
-    "load": LoadReply,
-    "placement": PlacementReply,
-    "unload": UnloadReply,
-    "check": CheckReply,
-    "run": RunReply,
-    "running": RunningReply,
-    "state": StateReply,
-    "bye": ByeReply,
-    "error": ErrorReply,
+    kind.__name__.removesuffix("Reply").lower(): kind for kind in (*Reply.__subclasses__(), ErrorReply)
 }
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
+from orchestrator.agent.device import parse_cores
 from orchestrator.wire.errors import AgentError
 from orchestrator.wire.frames import encode_header
-from orchestrator.wire.messages import parse_cores
 from tests.support.agent_programs import (
     MISSING,
     STORE_BYTES,

@@ -13,7 +13,7 @@ from orchestrator.agent.programs import agent_program
 from orchestrator.devices import host
 from orchestrator.devices.host import HostDevice
 from orchestrator.wire import client as wire_client
-from orchestrator.wire.client import Channel
+from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentLostError
 from tests.support.agent_programs import Running, load, require_built
 from tests.support.tiny_model import Exported
@@ -59,9 +59,9 @@ def test_hung_agent_is_restarted(tmp_path: Path, exported: Exported, monkeypatch
         model = client.load(exported.sha256, "executorch", {"threads": 1})
         hung = device.agent_pid
         assert hung is not None
-        received, start, patience_s = Channel._receive, device._start, device._timeout_s
+        received, start, patience_s = AgentClient._receive, device._start, device._timeout_s
 
-        def stop_after_first(channel: Channel, action: str) -> tuple[dict[str, Any], bytes]:
+        def stop_after_first(channel: AgentClient, action: str) -> tuple[dict[str, Any], bytes]:
             header, payload = received(channel, action)
             if "running" in header:
                 os.kill(hung, signal.SIGSTOP)
@@ -73,7 +73,7 @@ def test_hung_agent_is_restarted(tmp_path: Path, exported: Exported, monkeypatch
             device._timeout_s = patience_s
             start()
 
-        monkeypatch.setattr(Channel, "_receive", stop_after_first)
+        monkeypatch.setattr(AgentClient, "_receive", stop_after_first)
         monkeypatch.setattr(device, "_start", start_patiently)
         monkeypatch.setattr(host, "_STOP_TIMEOUT_S", 0.1)
         with pytest.raises(

@@ -134,7 +134,7 @@ def test_one_interleaved_run_of_the_same_weights(compared, tmp_path) -> None:
 
 
 def test_a_runtime_that_is_not_installed_is_one_line(compared, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(host, "_installed", dict)
+    monkeypatch.setattr(host, "installed_runtimes", dict)
     with ServedDevice(host_agent("t" * 32, ModelStore(tmp_path / "bare"))) as bare:
         bare.name = "host"
         monkeypatch.setattr(target, "resolve", lambda *_: contextlib.nullcontext(bare))

@@ -92,7 +92,7 @@ def test_native_calls_are_built_by_the_command_that_it_advises(installed, native
     assert built.stdout.strip() == str(library)
     assert "native calls" not in installed.missing()
     # the agent's version holds this digest: the same sources, measured by LUTs of both, are the same agent
-    assert Shim(library).version() == Shim(native / "libetshim.so").version()
+    assert Shim(library).version == Shim(native / "libetshim.so").version
 
 
 def test_without_a_compiler_one_line_says_so(installed, monkeypatch) -> None:

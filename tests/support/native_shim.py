@@ -30,9 +30,6 @@ class Shim(etshim.Shim):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "libetshim.so")
 
-    def set_threads(self, threads: int) -> None:
-        self.c.et_set_threads(threads)
-
     def model(self, path: Path) -> Model:
         return Model(self, self.open(path))
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from luts.format.errors import UsageError
-from orchestrator.wire.messages import core_list, parse_cores
+from orchestrator.agent.device import core_list, parse_cores
 from search.blocks import check_chain, kinds, parse_keys
 from search.spaces import Space
 from search.spaces.plugins import files_of, plugin_files

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.agent.runtime import Model
 from orchestrator.agent.timing import KEEP_WARM_NS, Pace, TimingOptions, spin, time_schedule
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import (
@@ -127,14 +128,9 @@ class Clock:
         return self.ns
 
 
-class Model:
-    inputs = ()
-
+class LoggedModel(Model):
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-
-    def prepare(self, _):
-        return lambda: None
 
     def execute(self) -> None:
         self.clock.log.append("run")
@@ -149,7 +145,7 @@ def test_spin_before_calls() -> None:
 
     pace = Pace(1000, clock, wait)
     samples = time_schedule(
-        [Model(clock)],  # type: ignore[list-item]
+        [LoggedModel(clock)],
         [[0, 0]],
         1,
         lambda _: True,

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.agent.agent import LOOPBACK, Agent
 from orchestrator.agent.device import agent_info, describe_host
+from orchestrator.agent.runtime import Model
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import OpError
@@ -22,22 +23,20 @@ from tests.support.served_agent import serving
 TOKEN = "right"
 
 
-class Doubler:
+class Doubler(Model):
     """Answers twice its float32[2] input. A file of text `fail` loads but fails to execute."""
 
     inputs = (TensorSpec(dtype="float32", shape=[2]),)
     outputs = inputs
-    delegates = None
-    placement = None
 
     def __init__(self, runtime: DoublerRuntime, text: str) -> None:
-        self.options: Mapping[str, Any] = {}
+        self.options = {}
         self._runtime = runtime
         self._text = text
         self._input: np.ndarray | None = None
         self._output = np.zeros(2, np.float32)
 
-    def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
+    def bind(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         def set_inputs() -> None:
             self._input = arrays[0].copy()
 

@@ -165,13 +165,13 @@ def test_heartbeats_need_a_capable_agent(knows: bool, monkeypatch: pytest.Monkey
     thread.start()
     client = AgentClient(ours, "token", timeout_s=60)
     client.hello()
-    received = client._channel._receive
+    received = client._receive
 
     def receive(action: str) -> Any:
         limits.append(ours.gettimeout())
         return received(action)
 
-    monkeypatch.setattr(client._channel, "_receive", receive)
+    monkeypatch.setattr(client, "_receive", receive)
     assert client.run([1], [[0], [0]]).samples.tolist() == [[5], [7]]
     client.close()
     thread.join(300)

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.agent.device import threads_by_default
+from orchestrator.agent.device import core_list, parse_cores, threads_by_default
 from orchestrator.tasks.target import Target
-from orchestrator.wire.messages import core_list, parse_cores
 
 PIXEL_8 = [1704] * 4 + [2367] * 4 + [2914]
 

@@ -421,9 +421,8 @@ class ErrorReply(WireValue):
     error: ErrorBody
 
 
-REPLIES: dict[str, type[WireValue]] = {
-    kind.__name__.removesuffix("Reply").lower(): kind for kind in (*Reply.__subclasses__(), ErrorReply)
-}
+_REPLY_TYPES: list[type[WireValue]] = [*Reply.__subclasses__(), ErrorReply]
+REPLIES = {kind.__name__.removesuffix("Reply").lower(): kind for kind in _REPLY_TYPES}
 
 
 MAX_MESSAGE = 1000

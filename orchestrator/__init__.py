@@ -105,12 +105,11 @@ __all__ = [
 if TYPE_CHECKING:
     from luts.format.errors import BlocktimeError, UsageError
     from luts.format.provenance import __version__
-    from orchestrator.breakdown.attribution import Breakdown
     from orchestrator.devices.common.device import Access
     from orchestrator.journal.records import MeasurementRejectedError
     from orchestrator.measure.validate import Validation
     from orchestrator.tasks.blocks import BlocksCommand, MixerComparison, compare_mixers
-    from orchestrator.tasks.breakdown import BreakdownCommand, break_down
+    from orchestrator.tasks.breakdown import Breakdown, BreakdownCommand, break_down
     from orchestrator.tasks.bug_report import BugReport, write_bug_report
     from orchestrator.tasks.compare import Comparison, compare_networks
     from orchestrator.tasks.doctor import Need, doctor

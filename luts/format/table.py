@@ -1,13 +1,16 @@
-"""What a task's result prints: tables, named facts and lines of text. The command line draws them.
-
-A table or facts alone are a result, too.
-"""
+"""What a task's result prints: tables of named columns, and lines of text. The command line draws them."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
+
+from luts.format.files import write_text
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,60 @@ def filled(
     ]
 
 
+def flat(row: Any) -> dict[str, Any]:
+    """Return a dataclass's fields on one level: those with `columns()`, such as percentiles, give several cells."""
+    cells = asdict(row)
+    further: dict[str, Any] = {}
+    for name in list(cells):
+        if hasattr(value := getattr(row, name), "columns"):
+            del cells[name]
+            further |= value.columns()
+    return cells | further
+
+
+def write_table(file: Path, document: Any, rows: str = "") -> None:
+    """Write the whole document as JSON, or its list `rows` as CSV, as the suffix says; raises StorageError."""
+    if file.suffix == ".json":
+        write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return
+    text, listed = io.StringIO(), document[rows]
+    names = dict.fromkeys(name for row in listed for name in row)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in listed:
+        writer.writerow({n: json.dumps(v) if isinstance(v, dict | list) else v for n, v in row.items()})
+    write_text(file, text.getvalue())
+
+
+class Result(Protocol):
+    """What a task returns: it prints itself, and is a JSON document."""
+
+    def to_dict(self) -> Any:
+        """Return the JSON document, with every field."""
+
+    def report(self) -> Iterator[Table | Facts | str]:
+        """Yield what a person reads, in order."""
+
+
+class DrawnResult:
+    """A result with a picture."""
+
+    @property
+    def default_pictures(self) -> tuple[Path, ...]:
+        """Files that the picture is written to if the user names none."""
+        return ()
+
+    def check(self) -> None:
+        """Raise BlocktimeError if a part of the result is missing; called once all is printed."""
+
+    def draw(self) -> Any:
+        """Return the picture, a matplotlib figure."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns."""
+    """Rows under columns; alone a result too."""
 
     title: str
     columns: Sequence[Column]
@@ -86,7 +140,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Named values, a line each; those in `percent` are fractions, shown in percent."""
+    """Named values, a line each; those in `percent` are fractions, shown in percent. Alone a result too."""
 
     title: str
     values: Mapping[str, Any]
@@ -99,13 +153,3 @@ class Facts:
     def report(self) -> Iterator[Facts]:
         """Yield the facts."""
         yield self
-
-
-class Result(Protocol):
-    """What a task returns: it prints itself, and is a JSON document."""
-
-    def to_dict(self) -> Any:
-        """Return the JSON document, with every field."""
-
-    def report(self) -> Iterator[Table | Facts | str]:
-        """Yield what a person reads, in order."""

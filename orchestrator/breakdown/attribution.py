@@ -10,9 +10,7 @@ from typing import Any, Literal
 
 from luts.estimate.ratios import Ratio
 from orchestrator.breakdown.roofline import Operator, PartTime, Roof, part_times
-from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.kinds import KINDS, Kind
-from orchestrator.wire.messages import DeviceInfo
 
 Method = Literal["tracer", "removal"]
 WHOLE = "whole"
@@ -126,22 +124,4 @@ class NetworkBreakdown:
             "sha256": self.sha256,
             "parts": dict(self.parts),
             "by": {item.method: item.to_dict() for item in self.attributions},
-        }
-
-
-@dataclass(frozen=True)
-class Breakdown:
-    """Latency of networks by kind of operation, on a device."""
-
-    device: DeviceInfo
-    variant: Variant
-    networks: tuple[NetworkBreakdown, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, in milliseconds."""
-        return {
-            "device": self.device.model_dump(),
-            "variant": self.variant.name,
-            "simulated": self.device.simulated,
-            "networks": [network.to_dict() for network in self.networks],
         }

@@ -10,7 +10,7 @@ import typer
 
 from luts.format.errors import UsageError, unknown
 from luts.format.store import LutStore
-from luts.format.table import Column
+from luts.format.table import Column, write_table
 from luts.share.repository import note_verified, sign_lut
 from luts.verify import check_sources, rebuild, verify_lut
 from orchestrator.cli.lut_table import emit_entries, provenance
@@ -27,7 +27,6 @@ from orchestrator.cli.output import (
     say,
     show,
     tell,
-    write_table,
 )
 from orchestrator.cli.profile import show_profile
 from orchestrator.cli.progress import shown_progress

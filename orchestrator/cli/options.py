@@ -1,11 +1,11 @@
-"""Typer commands from options classes (`orchestrator.tasks.options`)."""
+"""Typer commands from tasks and their options classes (`orchestrator.tasks.options`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -14,19 +14,16 @@ import typer
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from luts.format.table import Result
-from orchestrator.cli.output import (
-    TABLES,
-    JsonOption,
-    OutputFilesOption,
-    ask,
-    output_files,
-    say,
-    show,
-    write_table,
-)
+from orchestrator.cli.output import TABLES, JsonOption, ask, deliver, output_files, output_option, say
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, StoreOptions, option_fields
+from orchestrator.tasks.options import PANELS, SEARCH, OptionField, StoreOptions, option_fields
 from orchestrator.tasks.progress import Progress
+
+PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}
+"""What the command line gives to fields that are no options, by their names."""
+
+_BY_FLAG = "_by_flag"
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
 def example(*commands: str) -> str:
@@ -36,51 +33,6 @@ def example(*commands: str) -> str:
     )
 
 
-def add_command(
-    app: typer.Typer, name: str, task: Callable[[Any, Progress], Result | str], *examples: str, rows: str = ""
-) -> None:
-    """Add the command of a task: it runs the task and prints the result.
-
-    The command's parameters are the fields of the task's options class, its help is that class's docstring.
-
-    Args:
-        app: Gets the command.
-        name: Name of the command.
-        task: Takes its options and a progress. A task that returns text has no `--json`.
-        examples: Calls, for the end of the help.
-        rows: Field of the result's JSON document that `--output FILE.csv` writes; without, there is no `--output`.
-    """
-    hints = get_type_hints(task)
-
-    def run(options: Any, output: OutputFilesOption = None, as_json: JsonOption = False) -> None:
-        files = output_files(output, TABLES)
-        with shown_progress() as progress:
-            result = task(options, progress)
-        if isinstance(result, str):
-            print(result)
-            return
-        for file in files:
-            write_table(file, result.to_dict(), rows)
-        show(result, as_json)
-
-    def run_without_files(options: Any, as_json: JsonOption = False) -> None:
-        run(options, as_json=as_json)
-
-    def run_for_text(options: Any) -> None:
-        run(options)
-
-    command = run_for_text if hints["return"] is str else run if rows else run_without_files
-    command.__annotations__["options"] = hints["options"]
-    command.__doc__ = hints["options"].__doc__
-    app.command(name, epilog=example(*examples) if examples else None)(with_options(command))
-
-
-PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}
-"""What the command line gives to fields that are no options, by their names."""
-
-_BY_FLAG = "_by_flag"
-
-
 def open_store(options: StoreOptions, *, create: bool = False) -> LutStore:
     """Return the LUTs that the options name; warnings go to stderr.
 
@@ -88,6 +40,54 @@ def open_store(options: StoreOptions, *, create: bool = False) -> LutStore:
         UsageError: the folder of `--luts` does not exist.
     """
     return options.open_store(lambda event: say(str(event)), create=create)
+
+
+def add_command(
+    app: typer.Typer,
+    name: str,
+    task: Callable[[Any, Progress], Result | str],
+    *examples: str,
+    rows: str = "",
+    pictures: Sequence[str] = (),
+) -> None:
+    """Add the command of a task: it runs the task and prints the result.
+
+    The command's parameters are the fields of the task's options class, its help is that class's docstring. With
+    `rows` or `pictures` it has `--output`.
+
+    Args:
+        app: Gets the command.
+        name: Name of the command.
+        task: Takes its options and a progress. A task that returns text has no `--json`.
+        examples: Calls, for the end of the help.
+        rows: List of the result's JSON document that a .csv file gets.
+        pictures: Suffixes of pictures that the result draws.
+    """
+    hints = get_type_hints(task)
+    tables = TABLES if rows else (".json",) if pictures else ()
+
+    def run(options: Any, output: list[Path] | None = None, as_json: bool = False) -> None:
+        files = output_files(output, (*pictures, *tables))
+        with shown_progress() as progress:
+            result = task(options, progress)
+        if isinstance(result, str):
+            print(result)
+        else:
+            deliver(result, files, as_json, rows)
+
+    annotations: dict[str, Any] = {"options": hints["options"]}
+    if tables:
+        annotations["output"] = output_option((*pictures, *tables))
+    if hints["return"] is not str:
+        annotations["as_json"] = JsonOption
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            _keyword(each, {"output": None, "as_json": False}.get(each, dataclasses.MISSING), annotation)
+            for each, annotation in annotations.items()
+        ]
+    )
+    run.__annotations__, run.__doc__ = annotations, hints["options"].__doc__
+    app.command(name, epilog=example(*examples) if examples else None)(with_options(run))
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -104,17 +104,12 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command)
     groups = {name: hints[name] for name in signature.parameters if dataclasses.is_dataclass(hints[name])}
     parameters: dict[str, inspect.Parameter] = {}
-    for parameter in signature.parameters.values():
-        hint = hints[parameter.name]
-        flat = (
-            _parameters(hint)
-            if parameter.name in groups
-            else [parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)]
-        )
-        for one in flat:
-            if one.name in parameters:
-                raise TypeError(f"{command.__name__} has two options named {one.name}")
-            parameters[one.name] = one
+    for name, own in signature.parameters.items():
+        single = [own.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)]
+        for parameter in _parameters(hints[name]) if name in groups else single:
+            if parameter.name in parameters:
+                raise TypeError(f"{command.__name__} has two options named {parameter.name}")
+            parameters[parameter.name] = parameter
 
     @functools.wraps(command)
     def expanded(**given: Any) -> None:
@@ -132,27 +127,19 @@ def _panel_rank(parameter: inspect.Parameter) -> int:
     return PANELS.index(panel if panel in PANELS else SEARCH)
 
 
-_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
-
-
-def _metavar(annotation: Any) -> str | None:
-    """Return a short placeholder for values of a type; None leaves it to Typer."""
-    inner = next((part for part in get_args(annotation) if part in _METAVARS), annotation)
-    return _METAVARS.get(inner)
-
-
 def _parameters(options: type) -> Iterator[inspect.Parameter]:
     """Yield a parameter for each field; keyword-only, since a required one may follow a default."""
     for field in option_fields(options):
         if field.is_group:
             yield from _parameters(field.type)
         elif field.info is not None:
-            yield from _typer_parameters(field, field.info)
+            yield from _typer_parameters(field)
 
 
-def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.Parameter]:
+def _typer_parameters(field: OptionField) -> Iterator[inspect.Parameter]:
+    info, repeated = field.info, field.is_repeated
+    assert info is not None
     required = field.default is dataclasses.MISSING
-    repeated = field.is_repeated
     if info.parse is not None:
         typed: Any = str if required else str | None
     elif repeated:
@@ -160,37 +147,29 @@ def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.
     else:
         typed = field.type
     by_text = info.parse is not None or repeated
-    shown: Any = info.shown or not (by_text or field.default in (None, (), "", False))
+    inner = next((part for part in get_args(field.type) if part in _METAVARS), field.type)
     common: dict[str, Any] = {
         "help": info.help,
-        "metavar": info.metavar or _metavar(field.type),
-        "show_default": shown,
+        "metavar": info.metavar or _METAVARS.get(inner),
+        "show_default": info.shown or not (by_text or field.default in (None, (), "", False)),
         "min": info.minimum,
         "max": info.maximum,
     }
     default = dataclasses.MISSING if required else None if by_text else field.default
     if not info.argument:
-        flags = info.flags or (f"--{field.name.replace('_', '-')}",)
-        panel = info.panel or None
-        typed = Annotated[typed, typer.Option(*flags, rich_help_panel=panel, hidden=info.hidden, **common)]
-        yield _keyword(field.name, default, typed)
+        how = typer.Option(*field.flags, rich_help_panel=info.panel or None, hidden=info.hidden, **common)
+        yield _keyword(field.name, default, Annotated[typed, how])
         return
     if info.flags:  # the hidden option can replace the argument, so that neither is required
         typed = typed if not required or repeated else typed | None
-        hidden = Annotated[typed, typer.Option(*info.flags, hidden=True)]
-        default = None if default is dataclasses.MISSING else default
-        yield _keyword(field.name + _BY_FLAG, None, hidden)
+        default = None if required else default
+        yield _keyword(field.name + _BY_FLAG, None, Annotated[typed, typer.Option(*info.flags, hidden=True)])
     yield _keyword(field.name, default, Annotated[typed, typer.Argument(**common)])
 
 
 def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
-    empty = default is dataclasses.MISSING
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if empty else default,
-        annotation=annotation,
-    )
+    default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _instance(options: type, given: dict[str, Any]) -> Any:
@@ -200,21 +179,20 @@ def _instance(options: type, given: dict[str, Any]) -> Any:
         if field.is_group:
             values[field.name] = _instance(field.type, given)
         elif field.info is not None:
-            values[field.name] = _value(field, field.info, given)
+            values[field.name] = _value(field, given)
         elif field.name in PROVIDED:
             values[field.name] = PROVIDED[field.name]
     return options(**values)
 
 
-def _value(field: OptionField, info: OptionInfo, given: dict[str, Any]) -> Any:
-    value = given.pop(field.name)
-    by_flag = given.pop(field.name + _BY_FLAG, None)
+def _value(field: OptionField, given: dict[str, Any]) -> Any:
+    info, value, by_flag = field.info, given.pop(field.name), given.pop(field.name + _BY_FLAG, None)
+    assert info is not None
     if field.is_repeated:
         return tuple(value or ()) + tuple(by_flag or ())
     value = by_flag if value is None else value
     if value is None and field.default is dataclasses.MISSING:
         raise UsageError(f"missing argument {info.metavar or field.name.upper()}", code="missing_argument")
-    if info.parse is not None:
-        flag = info.flags[0] if info.flags else f"--{field.name.replace('_', '-')}"
-        return field.default if value is None else info.parse(value, flag)
-    return value
+    if info.parse is None:
+        return value
+    return field.default if value is None else info.parse(value, field.flags[0])

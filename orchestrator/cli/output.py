@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import sys
@@ -26,8 +24,8 @@ from rich.progress import (
 from rich.table import Table as Grid
 
 from luts.format.errors import UsageError
-from luts.format.files import check_writable, write_text
-from luts.format.table import Column, Facts, Result, Table
+from luts.format.files import check_writable
+from luts.format.table import Column, DrawnResult, Facts, Result, Table, write_table
 from orchestrator.cli.table import fitting, table_of
 from orchestrator.devices.common.device import refuse_question
 from orchestrator.tasks.options import OUTPUT
@@ -46,25 +44,22 @@ _out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False)
 _err = Console(stderr=True)
 
 
-OutputFilesOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", rich_help_panel=OUTPUT, help="Also write .json or .csv; repeatable."
-    ),
-]
-PictureFilesOption = Annotated[
-    list[Path] | None,
-    typer.Option(
+def output_option(suffixes: Sequence[str]) -> Any:
+    """Return the annotation of `--output` for files with these suffixes."""
+    how = typer.Option(
         "--output",
         "-o",
         metavar="FILE",
         rich_help_panel=OUTPUT,
-        help="Pictures (.png, .svg) and tables (.json, .csv); repeatable. Default: pictures in the run's folder.",
-    ),
-]
+        help=f"Also write {', '.join(suffixes[:-1])} or {suffixes[-1]}; repeatable.",
+    )
+    return Annotated[list[Path] | None, how]
+
 
 TABLES = (".json", ".csv")
 PICTURES = (".png", ".svg")
+
+OutputFilesOption = output_option(TABLES)
 
 
 def output_files(given: Sequence[Path] | None, suffixes: Collection[str]) -> list[Path]:
@@ -86,20 +81,34 @@ def output_files(given: Sequence[Path] | None, suffixes: Collection[str]) -> lis
     return files
 
 
-def write_table(file: Path, document: dict[str, Any], rows: str = "") -> None:
-    """Write the whole document as JSON, or its list `rows` as CSV, as the suffix says."""
-    if file.suffix == ".json":
-        write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, next(iter(document[rows]), ()), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in document[rows])
-    write_text(file, text.getvalue())
+def deliver(result: Result, files: Sequence[Path], as_json: bool, rows: str = "") -> None:
+    """Write a task's result to tables and pictures, and print it; `rows` as in `write_table`.
 
+    Raises:
+        StorageError: a file can't be written.
+    """
+    document = result.to_dict()
+    tables = [file for file in files if file.suffix in TABLES]
+    for path in tables:
+        write_table(path, document, rows)
+    pictures: Sequence[Path] = ()
+    if isinstance(result, DrawnResult):
+        pictures = [file for file in files if file not in tables] or result.default_pictures
+    if isinstance(result, DrawnResult) and pictures:
+        from orchestrator.report.draw import write_figure
 
-def _csv_cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict | list) else value
+        drawn = result.draw()
+        for path in pictures:
+            write_figure(path, drawn)
+        document = document | {"pictures": [str(path) for path in pictures]}
+    if as_json:
+        emit_json(document)
+    else:
+        print_report(result.report())
+    for path in pictures:
+        say(f"picture: {path}")
+    if isinstance(result, DrawnResult):
+        result.check()
 
 
 def show(result: Result, as_json: bool) -> None:
@@ -110,31 +119,35 @@ def show(result: Result, as_json: bool) -> None:
         print_report(result.report())
 
 
-def print_report(items: Iterable[Table | Facts | str]) -> None:
+def print_report(parts: Iterable[Table | Facts | str]) -> None:
     """Print tables, facts and lines of text."""
-    for item in items:
-        if isinstance(item, str):
-            tell(item)
-        elif isinstance(item, Facts):
-            emit_facts(item.title, item.values, False, item.percent)
-        else:
-            emit_rows(item.title, item.columns, item.rows, False)
+    for part in parts:
+        match part:
+            case Table():
+                _print_table(part)
+            case Facts():
+                _print_facts(part)
+            case _:
+                tell(part)
+
+
+def _print_table(table: Table) -> None:
+    """Print the columns that fit."""
+    columns = table.columns
+    details = [] if _out.is_terminal else [column for column in columns if column.spare >= DETAIL_SPARE]
+    shown, notes = fitting([column for column in columns if column not in details], table.rows, _out.width)
+    if details:
+        notes.append(f"with --json: {', '.join(column.title for column in details)}")
+    _out.print(table_of(table.title, shown), highlight=False)
+    for note in notes:
+        tell(note)
 
 
 def emit_rows(
     title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], as_json: bool
 ) -> None:
     """Print rows as a table of the columns that fit, or as a JSON array of the whole rows."""
-    if as_json:
-        emit_json(list(rows))
-        return
-    details = [] if _out.is_terminal else [column for column in columns if column.spare >= DETAIL_SPARE]
-    shown, notes = fitting([column for column in columns if column not in details], rows, _out.width)
-    if details:
-        notes.append(f"with --json: {', '.join(column.title for column in details)}")
-    _out.print(table_of(title, shown), highlight=False)
-    for note in notes:
-        tell(note)
+    show(Table(title, columns, rows), as_json)
 
 
 def tell(text: str) -> None:
@@ -160,27 +173,26 @@ def emit_json(document: Any) -> None:
 
 def emit_facts(title: str, facts: Mapping[str, Any], as_json: bool, percent: Collection[str] = ()) -> None:
     """Print named values, one a line; those in `percent` are fractions, shown in percent."""
-    if as_json:
-        emit_json(dict(facts))
-        return
-    if title:
-        _out.print(title, style="bold", highlight=False)
-    width = max(len(name) for name in facts)
+    show(Facts(title, facts, percent), as_json)
+
+
+def _print_facts(facts: Facts) -> None:
+    if facts.title:
+        _out.print(facts.title, style="bold", highlight=False)
+    width = max(map(len, facts.values)) + 2
     lines = Grid.grid(padding=(0, 2, 0, 0))
-    lines.add_column(width=width + 2, no_wrap=True)
+    lines.add_column(width=width, no_wrap=True)
     lines.add_column(overflow="fold")
-    for name, value in facts.items():
-        label, text = f"  {name.replace('_', ' ')}", _fact(value, name in percent)
+    for name, value in facts.values.items():
+        percent = name in facts.percent
+        text = Column("", "", digits=2 if percent else None, percent=percent).text(value)
+        label = f"  {name.replace('_', ' ')}"
         if _out.is_terminal:
             lines.add_row(label, text)
         else:
-            _out.print(f"{label:<{width + 2}}  {text}", highlight=False, soft_wrap=True)
+            _out.print(f"{label:<{width}}  {text}", highlight=False, soft_wrap=True)
     if _out.is_terminal:
         _out.print(lines, highlight=False)
-
-
-def _fact(value: Any, percent: bool) -> str:
-    return Column("", "", digits=2 if percent else None, percent=percent).text(value)
 
 
 def ask(prompt: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luts.format.table import Column, filled
+from luts.format.table import Column, filled, write_table
 from orchestrator.cli.output import (
     TABLES,
     JsonOption,
@@ -18,7 +18,6 @@ from orchestrator.cli.output import (
     output_files,
     say,
     show,
-    write_table,
 )
 from orchestrator.journal.runs import runs_root
 from orchestrator.tasks.measured import PERCENTILE_COLUMNS

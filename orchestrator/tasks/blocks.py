@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from luts.format.errors import BlocktimeError
-from luts.format.table import Column, Table
+from luts.format.table import Column, DrawnResult, Table
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
@@ -20,6 +20,9 @@ from orchestrator.tasks.parsing import parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,10 @@ def parse_blocks(text: str, _flag: str = "--blocks") -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class BlocksCommand(MeasureOptions):
-    """Options of `bench blocks`.
+    """Rank token mixers, and ViT layers that drop tokens, by latency at equal width and resolution.
 
-    Attributes:
-        target: Device and variant.
-        resolutions: Sides of the maps in pixels.
-        width: Channels of all maps.
-        blocks: Names of `MIXERS`.
-        window: Side of attention's windows in pixels.
+    The latency is what one more copy costs in a network: chains of one and of three copies are measured together,
+    and their difference is the cost of two.
     """
 
     target: Target
@@ -96,7 +95,7 @@ class BlocksCommand(MeasureOptions):
 
 
 @dataclass(frozen=True)
-class MixerComparison:
+class MixerComparison(DrawnResult):
     """Blocks by latency, and a line for each that could not be measured."""
 
     setup: Setup
@@ -155,6 +154,12 @@ class MixerComparison:
             "alone: a model of one block, with its input and output"
         )
         yield f"noise floor {100 * self.setup.noise_floor:.2f} % between two loads"
+
+    def draw(self) -> Figure:
+        """Draw the costs of all blocks."""
+        from orchestrator.report.figures import blocks_figure
+
+        return blocks_figure(self.to_dict()["blocks"], self.title)
 
 
 def compare_mixers(options: BlocksCommand, progress: Progress = silent) -> MixerComparison:

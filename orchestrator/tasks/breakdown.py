@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from luts.format.errors import UsageError
-from luts.format.files import write_json
-from luts.format.table import Column, Table
+from luts.format.files import check_writable, write_json
+from luts.format.table import Column, DrawnResult, Table
 from orchestrator.breakdown.attribution import (
     METHOD_TITLES,
     WHOLE,
     Attribution,
-    Breakdown,
     Method,
     MethodChoice,
     NetworkBreakdown,
@@ -30,28 +30,84 @@ from orchestrator.export.pool import ExportError
 from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.models import export_all, files_of
 from orchestrator.tasks.networks import NetworkOptions, spec_of
-from orchestrator.tasks.options import NETWORKS, ScheduleOptions, option
+from orchestrator.tasks.options import NETWORKS, OUTPUT, ScheduleOptions, option
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.target import Target, greet
-from orchestrator.wire.messages import HelloReply
+from orchestrator.wire.messages import DeviceInfo, HelloReply
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from orchestrator.export.lower.removal import Census
+
+
+PICTURES = (".svg", ".png", ".pdf")
+
+
+def parse_picture(text: str, flag: str) -> Path:
+    """Return the path of a picture that can be written; raise UsageError or StorageError otherwise."""
+    path = Path(text)
+    if path.suffix not in PICTURES:
+        raise UsageError(
+            f"{flag} {text}: expected a name that ends in {' or '.join(PICTURES)}", code="output_suffix"
+        )
+    check_writable(path)
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)
 class BreakdownCommand(ScheduleOptions, NetworkOptions):
-    """Options of `bench breakdown`; the time budget is for each network.
+    """Attribute latency to kinds of operations: attention, MLP, convolution and so on.
 
-    Attributes:
-        target: Device and variant.
-        method: ExecuTorch's event tracer, removal of each kind of operation, or both.
+    The time budget is for each network. A picture has a stacked bar for each network and method.
     """
 
     target: Target
     method: MethodChoice = option(
         "both", "ExecuTorch's event tracer, removal of each kind of operation, or both.", panel=NETWORKS
     )
+    operators: Path | None = option(
+        None,
+        "Draw the parts of attention, and operators against the roofline, into a .svg, .png or .pdf.",
+        parse=parse_picture,
+        metavar="FILE",
+        panel=OUTPUT,
+    )
+
+
+@dataclass(frozen=True)
+class Breakdown(DrawnResult):
+    """Latency of networks by kind of operation, on a device; `target` is its name as the user gave it."""
+
+    target: str
+    device: DeviceInfo
+    variant: Variant
+    networks: tuple[NetworkBreakdown, ...]
+
+    @property
+    def title(self) -> str:
+        """Device and variant."""
+        return f"{self.target}, {self.variant.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document, in milliseconds."""
+        return {
+            "device": self.device.model_dump(),
+            "variant": self.variant.name,
+            "simulated": self.device.simulated,
+            "networks": [network.to_dict() for network in self.networks],
+        }
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the tables of each network."""
+        for network in self.networks:
+            yield from _network_report(network, self.title)
+
+    def draw(self) -> Figure:
+        """Draw a stacked bar for each network and method."""
+        from orchestrator.report.figures import breakdown_figure
+
+        return breakdown_figure(self.networks, self.title)
 
 
 def break_down(options: BreakdownCommand, progress: Progress = silent) -> Breakdown:
@@ -69,6 +125,8 @@ def break_down(options: BreakdownCommand, progress: Progress = silent) -> Breakd
     target = options.target
     if not options.networks:
         raise UsageError("nothing to break down; name a network", code="no_network")
+    if options.operators and options.method == "removal":
+        raise UsageError("--operators needs the event tracer; leave --method out", code="no_tracer")
     if target.variant.is_simulated:
         raise UsageError(
             "a simulated device has no operations to break down; use a real device", code="simulated_device"
@@ -79,11 +137,18 @@ def break_down(options: BreakdownCommand, progress: Progress = silent) -> Breakd
         check_runtime(device.name, hello, variant)
         run = _BreakdownRun(device, variant, hello, options, progress)
         networks = tuple(run.network(name, spec) for name, spec in specs.items())
-    return Breakdown(hello.device, variant, networks)
+    result = Breakdown(target.device, hello.device, variant, networks)
+    if options.operators:
+        from orchestrator.report.draw import write_figure
+        from orchestrator.report.figures import operators_figure
+
+        write_figure(options.operators, operators_figure(networks, result.title), "--operators")
+        progress(Note(f"picture: {options.operators}"))
+    return result
 
 
-def breakdown_report(network: NetworkBreakdown, title: str) -> Iterator[Table | str]:
-    """Yield the tables of one network: latency by kind and method, and what each kind is made of."""
+def _network_report(network: NetworkBreakdown, title: str) -> Iterator[Table | str]:
+    """Yield latency by kind and method, and what each kind is made of."""
     by = {item.method: item for item in network.attributions}
     rows = [
         {"kind": TITLES[kind], "parts": network.parts.get(kind)} | _cells(by, kind)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from luts.format.errors import InvalidArtifactError
 from luts.format.files import check_folder, read_bytes, write_json
+from luts.format.table import Column, Table, filled, write_table
 from orchestrator.agent.device import threads_by_default
 from orchestrator.agent.runtime import read_pte
 from orchestrator.export import ExportSpec
@@ -26,6 +27,7 @@ from orchestrator.tasks.evaluators import (
     evaluate_row,
 )
 from orchestrator.tasks.measure import measure_specs
+from orchestrator.tasks.measured import PERCENTILE_COLUMNS, percentile_note
 from orchestrator.tasks.models import export_possible, files_of, user_model_files
 from orchestrator.tasks.networks import count_networks
 from orchestrator.tasks.progress import Note, Progress, silent
@@ -40,10 +42,54 @@ MAX_BYTES = 64 << 20
 """Bytes of a cached measurement: thousands of models."""
 
 
+_MIB = 2**20
+
+_COLUMNS = (
+    Column("model", "model"),
+    Column("top1", "top-1 as exported", 2, percent=True),
+    Column("top1_low", "95 % low", 2, percent=True, spare=3),
+    Column("top1_high", "high", 2, percent=True, spare=3),
+    Column("top5", "top-5", 2, percent=True, spare=2),
+    Column("top5_low", "95 % low", 2, percent=True, spare=8),
+    Column("top5_high", "high", 2, percent=True, spare=8),
+    Column("pytorch_top1", "in PyTorch", 2, percent=True, spare=1),
+    Column("pytorch_top5", "top-5", 2, percent=True, spare=8),
+    Column("map", "mAP as exported", 2, percent=True),
+    Column("map50", "mAP 50", 2, percent=True, spare=2),
+    Column("map75", "mAP 75", 2, percent=True, spare=6),
+    Column("pytorch_map", "in PyTorch", 2, percent=True, spare=1),
+    Column("miou", "mIoU as exported", 2, percent=True),
+    Column("pixel_accuracy", "pixel accuracy", 2, percent=True, spare=2),
+    Column("pytorch_miou", "in PyTorch", 2, percent=True, spare=1),
+    Column("agreement", "same prediction", 2, percent=True, spare=4),
+    Column("ms", "ms", 3),
+    Column("ci_low", "95 % low", 3, spare=2),
+    Column("ci_high", "high", 3, spare=2),
+    *PERCENTILE_COLUMNS,
+    Column("load_ms", "load ms", 2, spare=4),
+    Column("pareto", "best"),
+    Column("file_mib", "file MiB", 2, spare=1),
+    Column("peak_mib", "peak memory MiB", 1, spare=2),
+    Column("planned_mib", "activations MiB", 2, spare=6),
+    Column("params", "parameters", counted=True, spare=3),
+    Column("conv_linear_macs", "conv+linear MACs", counted=True, spare=5),
+    Column("all_macs", "all MACs", counted=True, spare=7),
+)
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """The table; `setup` is that of the measurement, None where nothing was measured."""
+    """Accuracy, latency and size of networks.
 
+    Attributes:
+        target: The device as the user named it; empty where nothing was measured.
+        rows: A flat row for each model.
+        data: The images; None without an evaluation.
+        setup: What was measured on; None where nothing was measured.
+        failures: Why models could not be exported or measured.
+    """
+
+    target: str
     rows: tuple[dict[str, Any], ...]
     data: Mapping[str, Any] | None
     setup: Mapping[str, Any] | None
@@ -63,6 +109,67 @@ class Comparison:
             "models": list(self.rows),
             "failures": dict(self.failures),
         }
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the table, and what explains it."""
+        rows = [_in_mib(row) for row in self.rows]
+        titles = []
+        if self.data:
+            titles.append("{images} {split} images of {source}".format(**self.data))
+        if self.setup:
+            warning = ", SIMULATED: not measured on any device" if self.simulated else ""
+            titles.append(f"{self.target}, {self.setup['variant']}{warning}")
+        yield Table("; ".join(titles), filled(_COLUMNS, rows), rows)
+        yield from self._notes(rows)
+
+    def _notes(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        if self.data and self.setup:
+            yield "best: no other is at least as accurate and as fast, and better in one"
+        if self.data and self.data.get("task"):
+            yield "latency is of the network alone, without decoding, suppression and resizing of masks"
+        elif self.data:
+            yield "intervals of accuracies are Wilson's, of the choice of images alone"
+        for row in rows:
+            if row.get("accuracy_note"):
+                yield f"{row['model']} is not evaluated as exported: {row['accuracy_note']}"
+        if in_pytorch := [row["model"] for row in rows if str(row.get("judged_by")).startswith("PyTorch")]:
+            yield (
+                f"{', '.join(in_pytorch)}: the Core ML program was evaluated in PyTorch, weights and int8 as in "
+                "it, sums in fp32; Core ML itself, whose sums are fp16, runs on Apple devices only"
+            )
+        if any(row["peak_mib"] for row in rows):
+            yield (
+                "peak memory is the agent's with the model alone, minus what it had before; if only a larger "
+                "model's peak is known, what it holds after running"
+            )
+        if measured := [row for row in rows if row.get("ms") is not None]:
+            yield percentile_note(measured)
+
+    def write(self, folder: Path, progress: Progress) -> None:
+        """Write the table as JSON and CSV, and a picture where there are latencies and top-1."""
+        write_table(folder / "compare.json", self.to_dict())
+        write_table(folder / "compare.csv", self.to_dict(), "models")
+        data, setup = self.data, self.setup
+        if not any(row["pareto"] is not None for row in self.rows) or not data or not setup:
+            return
+        if data.get("task"):  # the picture's axis is top-1
+            return
+        from orchestrator.report.draw import write_figure
+        from orchestrator.report.figures import pareto_figure
+
+        device = f"{setup['device']['model']}, {setup['variant']}"
+        images = f"{data['images']} images of {data['source'].partition(':')[0]}"
+        drawn = pareto_figure(self.rows, device, images, self.simulated)
+        for path in (folder / "compare.png", folder / "compare.svg"):
+            write_figure(path, drawn)
+            progress(Note(f"picture: {path}"))
+
+
+def _in_mib(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its bytes in MiB."""
+    peak = row.get("peak_memory_bytes") or row.get("memory_bytes")
+    sizes = {"file_mib": row["file_bytes"], "planned_mib": row["planned_bytes"], "peak_mib": peak}
+    return {**row, **{name: value and value / _MIB for name, value in sizes.items()}}
 
 
 def compare_networks(options: CompareOptions, progress: Progress = silent) -> Comparison:
@@ -103,7 +210,14 @@ def compare_networks(options: CompareOptions, progress: Progress = silent) -> Co
     table = tuple(rows.values())
     for row, best in zip(table, pareto(table), strict=True):
         row["pareto"] = best
-    return Comparison(table, evaluator.describe() if evaluator else None, setup, failures)
+    for name, reason in failures.items():
+        progress(Note(f"{name}: {reason}"))
+    comparison = Comparison(
+        options.target.device, table, evaluator.describe() if evaluator else None, setup, failures
+    )
+    if options.output is not None:
+        comparison.write(options.output, progress)
+    return comparison
 
 
 def _candidates(

@@ -138,17 +138,10 @@ class OptionalTarget(Target):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(MeasureOptions, EvalConfig, CalibrationOptions):
-    """`bench compare`.
+    """Compare top-1 of networks as exported and in PyTorch, latency, size and memory; mark the best.
 
-    Attributes:
-        networks: Each `NETWORK[:WEIGHTS]`, as `read_candidates` takes them.
-        files: Model files that are exported already: `.pte`, or `.mlpackage`, a folder.
-        supernet: Folder of the training that has the weights of architectures given without weights.
-        resolution: Side of the input image for all networks; their own by default.
-        target: Device and variant.
-        keep_fp32: With precision `mixed`, what stays fp32.
-        output: Folder where weights, predictions and measurements are cached; nowhere by default.
-        seed: Random seed of the measuring schedule and the image sample.
+    Of trainings for detection or segmentation (NETWORK:FOLDER): mAP or mIoU on the validation images. ExecuTorch's
+    files are evaluated on this machine, each image on its own, as on a phone.
     """
 
     networks: tuple[str, ...] = argument(
@@ -196,15 +189,9 @@ DENSE_COMPARE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(CalibrationOptions):
-    """`bench eval`.
+    """Evaluate one architecture with weights inherited from a supernet, in PyTorch or as it is exported.
 
-    Attributes:
-        supernet: Folder of a training.
-        arch: Of the supernet's space; None for the network that was trained alone.
-        data: Image source, if the images have moved since training.
-        final: Evaluate on the validation images, once at the end; the supernet's notes keep count.
-        outside: Allow an architecture that the supernet was not trained on.
-        precision: Of the exported program; the network in PyTorch if None.
+    Of a training for detection or segmentation: mAP or mIoU of its network on the validation images.
     """
 
     supernet: Path = option(REQUIRED, "Folder of a training.", panel=NETWORKS)
@@ -260,11 +247,9 @@ DENSE_EVAL = frozenset({"supernet", "data", "precision", "on"})
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityOptions:
-    """`bench sensitivity`.
+    """Measure each block's int8 sensitivity (top-1 and agreement with fp32).
 
-    Attributes:
-        network: One; none for the network that the supernet was trained for alone.
-        within: Percentage points of top-1 that the result may lose to fp32.
+    Then find the fewest blocks that must stay fp32. Int8 is simulated in PyTorch as the exporter quantises.
     """
 
     network: tuple[str, ...] = argument(

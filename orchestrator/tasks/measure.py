@@ -17,7 +17,7 @@ from orchestrator.tasks.measured import MeasuredNetworks, measure_together, meas
 from orchestrator.tasks.models import Lowered, check_any_left, exportable_files, user_model_files
 from orchestrator.tasks.networks import Network, NetworkOptions, as_named, count_networks, spec_of
 from orchestrator.tasks.options import NETWORKS, MeasureOptions, option
-from orchestrator.tasks.progress import Progress, silent
+from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import SupernetWeights, inherit
 from orchestrator.winner.card import weighted
@@ -43,14 +43,9 @@ def parse_batches(text: str, flag: str = "--batch") -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureCommand(MeasureOptions, NetworkOptions):
-    """Options of `bench measure`.
+    """Measure the latency of networks, interleaved in one run; the first is the reference.
 
-    Attributes:
-        target: Device and variant.
-        files: Models that are exported already: `.pte`, or `.mlpackage`, a folder.
-        batches: Images per call: each network is measured at each of these sizes.
-        weights: Supernet to inherit weights from; random weights by default.
-        keep_fp32: With precision `mixed`, what stays fp32 (`stays_fp32`).
+    `ms` is what an undisturbed device takes; p50, p90 and p99 are of single calls.
     """
 
     target: Target
@@ -109,6 +104,8 @@ def measure_networks(options: MeasureCommand, progress: Progress = silent) -> Me
             files=options.files,
             progress=progress,
         )
+    for name, reason in measured.failures.items():
+        progress(Note(f"{name} is left out: {reason}"))
     sizes = {label: (name, batch) for label, (name, batch, _) in batched.items()}
     rows = [(row, *sizes.get(row.model, (row.model, 1))) for row in measured.networks]
     return replace(

@@ -96,6 +96,11 @@ class OptionField:
     info: OptionInfo | None
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """Flags of the option, `--` and the field's name by default."""
+        return (self.info.flags if self.info else ()) or (f"--{self.name.replace('_', '-')}",)
+
+    @property
     def is_repeated(self) -> bool:
         """Whether the command line collects several values."""
         several = get_origin(self.type) is tuple and (self.info is None or self.info.parse is None)

@@ -48,12 +48,9 @@ def parse_runtimes(text: str, flag: str = "--runtime") -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimesCommand(MeasureOptions, NetworkOptions):
-    """Options of `bench measure runtimes`; networks run in fp32 on cores that the system chooses.
+    """Measure networks in ExecuTorch and in ONNX Runtime or LiteRT on this machine, and compare their outputs.
 
-    Attributes:
-        target: The host.
-        runtimes: Runtimes next to ExecuTorch, of `HOST_RUNTIMES`.
-        threads: Threads of each runtime; the agent's default if None.
+    Networks run in fp32, on cores that the system chooses.
     """
 
     target: DeviceOptions
@@ -166,6 +163,8 @@ def measure_runtimes(options: RuntimesCommand, progress: Progress = silent) -> M
         differences = compare_outputs(device, variants["executorch"], files)
         together = measure_together(device, variants["executorch"], flat, options, progress=progress)
     together.run.finish("measured")
+    for name, reason in together.failures.items():
+        progress(Note(f"{name} is left out: {reason}"))
     complete = [name for name in files if not any(f"{name} {r}" in together.failures for r in variants)]
     rows = tuple(
         _row(name, runtime, together, files[name][runtime], differences[name, runtime])

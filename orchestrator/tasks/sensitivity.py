@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from luts.estimate.statistics import Proportion
 from luts.format.errors import UsageError
+from luts.format.files import check_folder
+from luts.format.table import Column, Table
 from orchestrator.accuracy.network import SimulatedInt8
 from orchestrator.accuracy.predictions import Predictions
 from orchestrator.export import ExportSpec
@@ -69,6 +71,7 @@ class Sensitivity:
         single: Each part alone in int8, the costliest first.
         mixed: With the costliest parts in fp32, one more each time, up to the first that loses little enough.
         recipe: The last of these, as `--keep-fp32` takes it.
+        options: The images, and what may be lost.
     """
 
     fp32: SensitivityRow
@@ -76,6 +79,16 @@ class Sensitivity:
     single: tuple[SensitivityRow, ...]
     mixed: tuple[SensitivityRow, ...]
     recipe: MixedPrecision
+    options: SensitivityOptions
+
+    COLUMNS: ClassVar = (
+        Column("what", "network"),
+        Column("top1", "top-1", 2, percent=True),
+        Column("top1_low", "95 % low", 2, percent=True, spare=3),
+        Column("top1_high", "high", 2, percent=True, spare=3),
+        Column("agreement", "same as fp32", 2, percent=True),
+        Column("error", "error of logits", 4),
+    )
 
     @property
     def rows(self) -> tuple[SensitivityRow, ...]:
@@ -85,6 +98,16 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
         return {"rows": [row.to_dict() for row in self.rows], "fp32": list(self.recipe.fp32)}
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the rows, and what to keep in fp32."""
+        options, rows = self.options, [row.to_dict() for row in self.rows]
+        yield Table(f"{options.images} {options.split} images of {options.data}", self.COLUMNS, rows)
+        if self.recipe.fp32:
+            yield f"stays fp32: {' '.join(self.recipe.fp32)}"
+        else:
+            yield f"int8 loses no more than {options.within:g} points of top-1: use it for the whole network"
+        yield "simulated in PyTorch on few images; bench eval --precision mixed evaluates the exported program"
 
 
 def measure_sensitivity(
@@ -104,6 +127,8 @@ def measure_sensitivity(
         UsageError: no network or several, no such images, or classes that are not those of the images.
         InvalidArtifactError: weights or an image are damaged.
     """
+    if options.output is not None:
+        check_folder(options.output.parent)
     config = options.evaluation()
     evaluator = AccuracyEvaluator.open(config, None, progress, split_of((), options.supernet))
     calibration = Calibration(options.data, options.calibration_images, options.seed)
@@ -125,7 +150,10 @@ def measure_sensitivity(
                 code="one_network",
             )
         ((name, spec),) = specs.items()
-        return _measure(name, spec, evaluator, trained, options.within / 100, progress)
+        result = _measure(name, spec, evaluator, trained, options, progress)
+    if options.output is not None:
+        result.recipe.write(options.output)
+    return result
 
 
 def _measure(
@@ -133,7 +161,7 @@ def _measure(
     spec: ExportSpec,
     evaluator: AccuracyEvaluator,
     trained: Trained,
-    within: float,
+    options: SensitivityOptions,
     progress: Progress,
 ) -> Sensitivity:
     module, inputs = build_module(spec)
@@ -150,7 +178,7 @@ def _measure(
 
     exact = logits(None)
     expected = evaluator.expected(name, exact.shape[1])
-    fp32, single, mixed = choose(labels, exact, expected, logits, within)
+    fp32, single, mixed = choose(labels, exact, expected, logits, options.within / 100)
     int8, best = mixed[0], mixed[-1]
     document = {
         "fp32": fp32.to_dict(),
@@ -163,7 +191,7 @@ def _measure(
     recipe = MixedPrecision(
         blocks=spec.blocks, module=spec.module, fp32=best.keep_fp32 or (), judged=document
     )
-    return Sensitivity(fp32, int8, tuple(single), tuple(mixed[1:]), recipe)
+    return Sensitivity(fp32, int8, tuple(single), tuple(mixed[1:]), recipe, options)
 
 
 def choose(

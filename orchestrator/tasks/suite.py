@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from luts.format.errors import UsageError
-from luts.format.table import Column, Table, filled
+from luts.format.errors import BlocktimeError, UsageError
+from luts.format.table import Column, DrawnResult, Table, filled
 from orchestrator.suites import Suite, load_suite
 from orchestrator.suites.suite import SuiteComparison, SuiteLatency, SuiteRow, compare_with_published
 from orchestrator.tasks.measured import (
@@ -25,14 +25,15 @@ from orchestrator.tasks.options import REQUIRED, MeasureOptions, argument
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.target import Target
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteCommand(MeasureOptions):
-    """Options of `bench measure suite`; calls run back to back.
+    """Measure published networks next to the figures of their papers.
 
-    Attributes:
-        name: Name of the suite.
-        target: Device and variant.
+    Without --output, pictures are written to the run's folder.
     """
 
     name: str = argument(REQUIRED, "Suite of published networks: autovit-table2.", metavar="SUITE")
@@ -40,7 +41,7 @@ class SuiteCommand(MeasureOptions):
 
 
 @dataclass(frozen=True)
-class MeasuredSuite:
+class MeasuredSuite(DrawnResult):
     """A suite's measurements next to the published figures; `folder` is the run's."""
 
     name: str
@@ -99,6 +100,22 @@ class MeasuredSuite:
             f"Kendall's tau of measured and published latency: {tau} over the {comparison.shared} networks that "
             "have both; phones, runtimes and delegates differ, so do not expect 1"
         )
+
+    @property
+    def default_pictures(self) -> tuple[Path, ...]:
+        """Pictures in the run's folder."""
+        return self.folder / "suite.png", self.folder / "suite.svg"
+
+    def draw(self) -> Figure:
+        """Draw measured next to published latencies."""
+        from orchestrator.report.figures import suite_figure
+
+        return suite_figure(self.comparison, self.title, self.setup.simulated)
+
+    def check(self) -> None:
+        """Raise BlocktimeError if a network has no latency."""
+        if failure := self.comparison.failure:
+            raise BlocktimeError(failure, code="networks_not_measured")
 
 
 def _cells(row: SuiteRow) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import datetime
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from luts.estimate.statistics import Percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.table import Column, Table, filled
+from luts.format.table import Column, DrawnResult, Table, filled
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import Usage, sustained_usage
@@ -39,6 +39,9 @@ from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LABEL = "sustained"
 """Beginning of the names of sustained runs."""
 
@@ -49,12 +52,9 @@ SHOWN_ROWS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SustainedCommand(ExportOptions, NetworkOptions):
-    """Options of `bench measure sustained`: one network with random weights, or one model file.
+    """Run one network without a pause: latency against time, heat and clock.
 
-    Attributes:
-        target: Device and variant.
-        files: A model that is exported already.
-        duration_s: Time of calls in all.
+    Without --output, pictures are written to the run's folder.
     """
 
     target: Target
@@ -73,7 +73,7 @@ class SustainedCommand(ExportOptions, NetworkOptions):
 
 
 @dataclass(frozen=True)
-class SustainedRun:
+class SustainedRun(DrawnResult):
     """Latency over time; `percentiles` are of all its calls."""
 
     model: str
@@ -141,6 +141,17 @@ class SustainedRun:
             yield usage
         if self.segments > 1:
             yield f"in {self.segments} parts: it was interrupted, and the device cooled in between"
+
+    @property
+    def default_pictures(self) -> tuple[Path, ...]:
+        """Pictures in the run's folder."""
+        return self.folder / "sustained.png", self.folder / "sustained.svg"
+
+    def draw(self) -> Figure:
+        """Draw latency, heat and clock against time."""
+        from orchestrator.report.figures import sustained_figure
+
+        return sustained_figure(self.points, self.slowdown, self.title)
 
 
 def measure_sustained(options: SustainedCommand, progress: Progress = silent) -> SustainedRun:

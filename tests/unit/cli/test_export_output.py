@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator.cli import export as command
+from orchestrator.cli import networks as command
 from orchestrator.cli.main import app
 from orchestrator.export import Artifact, ExportSpec
 from orchestrator.export.artifacts.artifact import Report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def test_refused_options(arguments: tuple[str, ...], code: str) -> None:
 def test_old_spellings_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
+    @functools.wraps(cli.measure_networks)
     def measured(options: Any, _progress: Any) -> None:
         seen.append((options.networks, options.keep_fp32))
         raise StoppedError
@@ -93,11 +95,11 @@ def test_old_spellings_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("command", "task"),
     [
-        (("measure", "ceit-t"), "orchestrator.cli.measure.measure_networks"),
-        (MODES["suite"][:3], "orchestrator.cli.measure.run_suite"),
-        (MODES["runtimes"][:3], "orchestrator.cli.measure.measure_runtimes"),
-        (("blocks",), "orchestrator.cli.blocks.compare_mixers"),
-        (("breakdown", "autovit-nano-paper"), "orchestrator.cli.breakdown.break_down"),
+        (("measure", "ceit-t"), "measure_networks"),
+        (MODES["suite"][:3], "run_suite"),
+        (MODES["runtimes"][:3], "measure_runtimes"),
+        (("blocks",), "compare_mixers"),
+        (("breakdown", "autovit-nano-paper"), "break_down"),
     ],
 )
 @pytest.mark.parametrize("asked", [True, False])
@@ -106,11 +108,12 @@ def test_schedule_options_reach_the_task(
 ) -> None:
     given = []
 
+    @functools.wraps(getattr(cli, task))
     def taken(options: Any, _progress: Any) -> None:
         given.append((options.self_test, options.seed, options.budget_s, options.workers))
         raise StoppedError
 
-    monkeypatch.setattr(task, taken)
+    monkeypatch.setattr(cli, task, taken)
     option = [] if asked else ["--no-self-test"]
     with pytest.raises(StoppedError):
         invoke(*command, "--device", "host", "--seed", "7", "--budget", "90s", "--workers", "2", *option)

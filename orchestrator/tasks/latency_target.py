@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from luts.format.errors import UsageError
 from luts.format.latency import LatencyModel
@@ -18,7 +17,7 @@ from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.parsing import parse_latency, parse_percent
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.proxy import Proxy, proxy_for
-from search.algorithms import Constraints, LutPrice
+from search.algorithms import LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Arch, Space
 from search.spaces.scope import covered_space
@@ -36,16 +35,10 @@ class LatencyTarget:
 
     @classmethod
     def open(cls, lut: str, latency: str, store: LutStore, flag: str = "--latency") -> LatencyTarget:
-        """Load a LUT and parse its latency limit.
-
-        Args:
-            lut: Name or path.
-            latency: `10ms`, `150us`, or `80%` of the latency of the LUT's reference model.
-            store: Where LUTs are.
-            flag: The option of the latency, for messages.
+        """Load a LUT and parse its latency limit: `10ms`, or `80%` of the LUT's reference model.
 
         Raises:
-            UsageError: unknown LUT, or not a latency.
+            UsageError: unknown LUT, or not a latency; the message names `flag`.
             InvalidArtifactError: the LUT is damaged.
         """
         percent = parse_percent(latency, flag) if latency.endswith("%") else None
@@ -113,12 +106,6 @@ class LatencyTarget:
         )
 
 
-def constraints_of(targets: Sequence[LatencyTarget], **limits: Any) -> Constraints:
-    """Return the targets' latency limits and other limits: fields of `Constraints`."""
-    latencies = [target.latency_ms for target in targets]
-    return Constraints(latency_ms=latencies[0], further_latency_ms=tuple(latencies[1:]), **limits)
-
-
 def searchable_space(targets: Sequence[LatencyTarget], space: Space) -> Space:
     """Return the part of a space that all targets' LUTs cover.
 
@@ -131,7 +118,12 @@ def searchable_space(targets: Sequence[LatencyTarget], space: Space) -> Space:
                 f"{target.ref} is of space {target.lut.meta.space}, not of {space.name}; use a LUT of {space.name}",
                 code="wrong_space",
             )
-    parts = [_covered(target, space.default_classes) for target in targets]
+    parts = []
+    for target in targets:
+        try:
+            parts.append(covered_space(target.lut, space.default_classes))
+        except UsageError as error:
+            raise UsageError(f"{target.ref}: {error}", code=error.code or "lut_does_not_cover") from error
     shared = set.intersection(*(set(part.resolutions) for part in parts))
     if not shared:
         raise UsageError(
@@ -139,11 +131,3 @@ def searchable_space(targets: Sequence[LatencyTarget], space: Space) -> Space:
             code="no_shared_resolution",
         )
     return parts[0].restricted(tuple(sorted(shared)))
-
-
-def _covered(target: LatencyTarget, classes: int) -> Space:
-    """Return `covered_space`; errors name the target's LUT."""
-    try:
-        return covered_space(target.lut, classes)
-    except UsageError as error:
-        raise UsageError(f"{target.ref}: {error}", code=error.code or "lut_does_not_cover") from error

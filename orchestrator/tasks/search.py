@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,25 +25,13 @@ from orchestrator.plan.plan import model_id
 from orchestrator.tasks.latency_target import LatencyTarget, searchable_space
 from orchestrator.tasks.measured import REFERENCE, measure_with_lut
 from orchestrator.tasks.models import export_all
-from orchestrator.tasks.options import (
-    MeasureOptions,
-)
+from orchestrator.tasks.options import MeasureOptions
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.search_options import SearchCommand
-from orchestrator.winner.card import (
-    Card,
-    save_weights,
-    weighted_spec,
-    winner_variants,
-    write_winner,
-)
+from orchestrator.winner.card import save_weights, weighted, winner_variants, write_winner
 from orchestrator.winner.feedback import with_feedback
 from orchestrator.winner.result import PROXY, FoundNetwork
-from orchestrator.winner.winner import (
-    MeasuredBest,
-    ResultFolder,
-    winner_of,
-)
+from orchestrator.winner.winner import MeasuredBest, ResultFolder
 from search.algorithms import (
     CachedEvaluator,
     Constraints,
@@ -87,14 +75,11 @@ class _Problem:
     """What is searched, and how architectures are evaluated.
 
     Attributes:
-        targets: Latency targets.
         space: The part of the space that is searched.
-        constraints: Constraints, the supernet's scope included.
-        settings: How to search.
+        constraints: Those of the options and the supernet's scope.
         name: Name of the objective.
-        objective: The objective, opened.
         on: Device of the evaluation.
-        inherited: The trained supernet; None without one.
+        inherited: Evaluates the trained supernet; None without one.
     """
 
     targets: Sequence[LatencyTarget]
@@ -108,7 +93,7 @@ class _Problem:
 
     @property
     def inputs(self) -> SearchInputs:
-        """Everything that decides the result."""
+        """What the result folder must agree with."""
         return SearchInputs(
             space=self.space.name,
             space_digest=self.space.digest,
@@ -143,10 +128,8 @@ class _Problem:
 def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNetwork:
     """Find the best network within the constraints; a killed search resumes when it is repeated.
 
-    Args:
-        options: What to search and how. If the first LUT is not of the device that is measured on, it is used as a
-            proxy: predictions and bounds are widened.
-        progress: Called with every evaluation, export and pass of measuring.
+    If the first LUT is not of the device that is measured on, it is used as a proxy: predictions and bounds are
+    widened.
 
     Raises:
         InfeasibleError: nothing meets the constraints; the message names the smallest possible latency.
@@ -181,9 +164,8 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
         progress(
             Note("note: these networks were measured earlier, which counts; add --device to measure again")
         )
-    winner = winner_of(result, measured)
-    weights = _write_winner(problem, result, winner, measured, options, folder.path, progress)
-    return FoundNetwork(result, winner, measured, new_lut, files, folder.path, weights)
+    found = FoundNetwork(result, measured, files, folder.path, new_lut)
+    return replace(found, weights=_write_winner(problem, found, options, progress))
 
 
 def _targets(options: SearchCommand, store: LutStore, progress: Progress) -> list[LatencyTarget]:
@@ -315,15 +297,9 @@ def _evaluator(
     supernet = options.supernet.resolve() if options.supernet else None
     opener = ObjectiveOpener(problem.name, supernet, source, problem.on)
     on_start, on_result = _reporting(progress)
-    with _open_pool(opener, problem.objective, workers, options.cluster) as pool:
+    pool_class = RayPool if options.cluster else ProcessPool
+    with pool_class(opener, problem.objective.fingerprint, workers) as pool:
         yield CachedEvaluator(pool, path, on_result, shared), on_start
-
-
-def _open_pool(
-    opener: ObjectiveOpener, objective: Objective, workers: int, cluster: bool
-) -> ProcessPool | RayPool:
-    """Return workers that open the objective as this process did."""
-    return (RayPool if cluster else ProcessPool)(opener, objective.fingerprint, workers)
 
 
 def _absolute(source: str) -> str:
@@ -364,14 +340,12 @@ def _measure(
     trained = problem.inherited if problem.name != BACKBONE_ACCURACY else None
     if trained is None:
         progress(Note(RANDOM_WEIGHTS))
-    specs = {
-        model_id(arch.keys()): weighted_spec(
-            target.variant, arch, save_weights(trained, arch, folder.path / "weights")
-        )
-        if trained
-        else target.variant.export_spec(arch.keys())
-        for arch in archs
-    }
+    specs = {}
+    for arch in archs:
+        spec = target.variant.export_spec(arch.keys())
+        if trained is not None:
+            spec = weighted(spec, save_weights(trained, arch, folder.path / "weights"))
+        specs[model_id(arch.keys())] = spec
     with resolve(device_options.device, device_options.access) as device, lock_device(device):
         measurement, run = measure_with_lut(
             device,
@@ -390,26 +364,22 @@ def _measure(
 
 
 def _write_winner(
-    problem: _Problem,
-    result: SearchResult,
-    winner: Evaluated,
-    measured: MeasuredBest | None,
-    options: SearchCommand,
-    folder: Path,
-    progress: Progress,
+    problem: _Problem, found: FoundNetwork, options: SearchCommand, progress: Progress
 ) -> Path | None:
     """Write the winner's architecture and, with a supernet, its weights, exported models and card."""
-    arch, inherited = winner.architecture(), problem.inherited
+    arch, inherited = found.winner.architecture(), problem.inherited
     if inherited is None or problem.name == BACKBONE_ACCURACY:
-        write_json(folder / "winner.json", arch.to_document())
+        write_json(found.folder / "winner.json", arch.to_document())
         if inherited is None:
             return None
-        classifier = without_task(arch).with_classes(inherited.data.classes)
-        return save_weights(inherited, classifier, folder / "weights")
+        arch = without_task(arch).with_classes(inherited.data.classes)
+        return save_weights(inherited, arch, found.folder / "weights")
     target = problem.targets[0]
-    weights = save_weights(inherited, arch, folder / "weights")
-    specs = {v.name: weighted_spec(v, arch, weights) for v in winner_variants(target.variant)}
+    weights = save_weights(inherited, arch, found.folder / "weights")
+    specs = {
+        variant.name: weighted(variant.export_spec(arch.keys()), weights)
+        for variant in winner_variants(target.variant)
+    }
     artifacts = export_all(specs, options.workers, progress)
-    card = Card(result, winner, target.lut, inherited.info, measured)
-    write_winner(folder, card, weights, artifacts.values())
+    write_winner(found, target.lut, inherited.info, weights, artifacts.values())
     return weights

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
-from orchestrator.tasks.latency_target import LatencyTarget, constraints_of
+from orchestrator.tasks.latency_target import LatencyTarget
 from orchestrator.tasks.options import (
     ADVANCED,
     OUTPUT,
@@ -25,8 +26,9 @@ from orchestrator.tasks.target import DeviceOptions
 from search.algorithms import Constraints, Criterion, SearchSettings, get_strategy
 from search.algorithms.record import MACS
 
-CONSTRAINTS, MEASURING = "Constraints", "Measuring"
-"""Panels of the help."""
+_target, _constraint, _search, _measuring, _advanced = (
+    partial(option, panel=panel) for panel in (TARGET, "Constraints", SEARCH, "Measuring", ADVANCED)
+)
 
 
 def _parse_count(text: str, flag: str) -> int:
@@ -53,20 +55,12 @@ def _parse_criteria(text: str, flag: str) -> tuple[Criterion, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions:
-    """The devices that a network is for, and its largest latency on each.
+    """The devices that a network is for, and its largest latency on each."""
 
-    Attributes:
-        lut: LUT of the first device, by name or path.
-        latency: Latency limit by it: `10ms`, `150us`, or `80%` of the latency of the LUT's reference model.
-        also: `LUT=LATENCY` of further devices.
-    """
-
-    lut: str = option(REQUIRED, "LUT of the device that the network is for.", panel=TARGET)
-    latency: str = option(
-        REQUIRED, "Latency limit: 10ms, 150us, or 80% of the LUT's reference model.", panel=TARGET
-    )
-    also: tuple[str, ...] = option(
-        (), "LUT=LATENCY of a further device with a limit of its own; repeatable.", panel=TARGET
+    lut: str = _target(REQUIRED, "LUT of the device that the network is for.")
+    latency: str = _target(REQUIRED, "Latency limit: 10ms, 150us, or 80% of the LUT's reference model.")
+    also: tuple[str, ...] = _target(
+        (), "LUT=LATENCY of a further device with a limit of its own; repeatable."
     )
 
     def open(self, store: LutStore) -> list[LatencyTarget]:
@@ -85,48 +79,32 @@ class TargetOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ConstraintOptions:
-    """ChannelLimits of a network's costs besides latency, and how certain the latency limit is."""
+    """Limits of a network's costs besides latency, and how certain the latency limit is."""
 
-    params: int | None = option(
-        None,
-        "Most parameters, e.g. 1.8M.",
-        parse=_parse_count,
-        metavar="COUNT",
-        panel=CONSTRAINTS,
+    params: int | None = _constraint(None, "Most parameters, e.g. 1.8M.", parse=_parse_count, metavar="COUNT")
+    macs: int | None = _constraint(
+        None, "Most conv+linear MACs, e.g. 300M.", parse=_parse_count, metavar="COUNT"
     )
-    macs: int | None = option(
-        None,
-        "Most conv+linear MACs, e.g. 300M.",
-        parse=_parse_count,
-        metavar="COUNT",
-        panel=CONSTRAINTS,
+    memory: int | None = _constraint(
+        None, "Most bytes of fp32 activations, e.g. 900KB.", parse=_parse_bytes, metavar="SIZE"
     )
-    memory: int | None = option(
-        None,
-        "Most bytes of fp32 activations, e.g. 900KB.",
-        parse=_parse_bytes,
-        metavar="SIZE",
-        panel=CONSTRAINTS,
-    )
-    confidence: float = option(
+    confidence: float = _constraint(
         0.95,
         "Probability that a measured latency is within the limit: 50% to 99.9%.",
         parse=_parse_confidence,
         shown="95%",
         metavar="PERCENT",
-        panel=CONSTRAINTS,
     )
-    point: bool = option(
-        False,
-        "Compare the prediction itself with the limit, not its upper bound.",
-        flag="--point",
-        panel=CONSTRAINTS,
+    point: bool = _constraint(
+        False, "Compare the prediction itself with the limit, not its upper bound.", flag="--point"
     )
 
     def of(self, targets: Sequence[LatencyTarget]) -> Constraints:
         """Return the constraints with the targets' latencies."""
-        return constraints_of(
-            targets,
+        latency_ms, *further = (target.latency_ms for target in targets)
+        return Constraints(
+            latency_ms=latency_ms,
+            further_latency_ms=tuple(further),
             params=self.params,
             macs=self.macs,
             memory_bytes=self.memory,
@@ -139,45 +117,35 @@ class ConstraintOptions:
 class SettingOptions:
     """How to search; fields as those of `SearchSettings`, None where the objective decides."""
 
-    strategy: str | None = option(
+    strategy: str | None = _search(
         None,
         "coarse-to-fine, evolution, random, pareto, largest, or one of your own.",
         shown="coarse-to-fine; largest without --supernet",
-        panel=SEARCH,
     )
-    seed: int = option(0, "Random seed of the search.", panel=SEARCH)
-    population: int = option(50, "Networks of the first generation.", minimum=1, panel=SEARCH)
-    generations: int = option(20, "Generations after the first.", minimum=0, panel=SEARCH)
-    objectives: tuple[Criterion, ...] = option(
+    seed: int = _search(0, "Random seed of the search.")
+    population: int = _search(50, "Networks of the first generation.", minimum=1)
+    generations: int = _search(20, "Generations after the first.", minimum=0)
+    objectives: tuple[Criterion, ...] = _search(
         ("accuracy", "latency"),
         "Criteria that pareto trades: accuracy, latency, params, macs, memory.",
         parse=_parse_criteria,
         shown="accuracy,latency",
         metavar="NAMES",
-        panel=SEARCH,
     )
-    skeletons: int = option(
+    skeletons: int = _search(
         25,
         "K: skeletons of the coarse stage, or networks of the strategy largest.",
         flag="--top-k",
         minimum=1,
         maximum=10_000,
-        panel=SEARCH,
     )
-    draws: int = option(
-        10_000,
-        "Networks drawn for the coarse stage.",
-        minimum=1,
-        maximum=1_000_000,
-        panel=ADVANCED,
-    )
-    ms_per_loss: float = option(
+    draws: int = _advanced(10_000, "Networks drawn for the coarse stage.", minimum=1, maximum=1_000_000)
+    ms_per_loss: float = _advanced(
         0.0,
         "Minimise latency + lambda * error; lambda in ms per unit of error, e.g. 500ms.",
         parse=parse_latency,
         shown="accuracy alone",
         metavar="TIME",
-        panel=ADVANCED,
     )
     loss_per_ms: float = option(
         0.0,
@@ -186,13 +154,12 @@ class SettingOptions:
         metavar="PERCENT",
         hidden=True,
     )
-    additive: float = option(
+    additive: float = _advanced(
         0.0,
         "Weight of an additive surrogate in the accuracy estimate, e.g. 50%.",
         parse=parse_fraction,
         shown="0%",
         metavar="PERCENT",
-        panel=ADVANCED,
     )
     sample: int = option(
         100, "Networks that --additive is fitted to.", minimum=10, maximum=100_000, hidden=True
@@ -240,29 +207,14 @@ _USED_BY_LARGEST = ("strategy", "seed", "draws", "skeletons")
 class OptionalDevice(DeviceOptions):
     """The device that the best networks are measured on; "" for none."""
 
-    device: str = option("", "Measure the best networks on this device.", panel=MEASURING)
+    device: str = _measuring("", "Measure the best networks on this device.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchCommand(ExportOptions, StoreOptions):
-    """Options of `bench search`.
+    """Find the most accurate network within a latency. Rerun the same command to resume an interrupted search.
 
-    Attributes:
-        targets: Latency targets.
-        limits: Other constraints.
-        supernet: Folder of a trained supernet; where it is read-only, accuracies are cached elsewhere.
-        objective: Name of a registered objective; by default inherited accuracy, or MACs without a supernet.
-        settings: How to search.
-        data: Where the supernet's images are now, if they have moved.
-        outside: Whether networks outside the supernet's scope are proposed too.
-        on: Device of the evaluation: `auto`, `cpu`, `cuda` or `mps`.
-        cluster: Whether to evaluate on the Ray cluster of $RAY_ADDRESS, or one started here.
-        measured_on: Device that the best networks are measured on.
-        workers: Evaluating and exporting processes.
-        top: How many are measured.
-        budget_s: Seconds after which no new pass of measuring starts.
-        feedback: Whether the measurements become part of a new version of the LUT.
-        output: Folder of the result; by default a folder under the runs folder, named after the search.
+    Without --supernet, list the networks within the constraints with the most MACs.
     """
 
     targets: TargetOptions
@@ -270,36 +222,27 @@ class SearchCommand(ExportOptions, StoreOptions):
     supernet: Path | None = option(
         None, "Folder of a trained supernet.", shown="list the largest networks", panel=SEARCH
     )
-    objective: str | None = option(
+    objective: str | None = _search(
         None,
         "inherited-accuracy, inherited-likelihood, macs, or one of your own.",
         shown="inherited-accuracy; macs without --supernet",
-        panel=SEARCH,
     )
     settings: SettingOptions = field(default_factory=SettingOptions)
-    workers: int | None = option(
-        None,
-        "Processes that evaluate and export.",
-        minimum=1,
-        shown="one per core, or per GPU",
-        panel=ADVANCED,
+    workers: int | None = _advanced(
+        None, "Processes that evaluate and export.", minimum=1, shown="one per core, or per GPU"
     )
     measured_on: OptionalDevice = field(default_factory=OptionalDevice)
-    top: int = option(3, "Number of networks to measure.", minimum=1, panel=MEASURING)
-    budget_s: float = option(
+    top: int = _measuring(3, "Number of networks to measure.", minimum=1)
+    budget_s: float = _measuring(
         120.0,
         "Time after which no new pass of measuring starts: 90s, 15m or 2h.",
         flag="--budget",
         parse=parse_budget,
         shown="2m",
         metavar="TIME",
-        panel=MEASURING,
     )
-    feedback: bool = option(
-        False,
-        "Write a new version of the LUT with the measurements in it.",
-        flag="--feedback",
-        panel=MEASURING,
+    feedback: bool = _measuring(
+        False, "Write a new version of the LUT with the measurements in it.", flag="--feedback"
     )
     output: Path | None = option(
         None,
@@ -308,20 +251,13 @@ class SearchCommand(ExportOptions, StoreOptions):
         shown="a folder under the runs folder",
         panel=OUTPUT,
     )
-    data: str | None = option(
-        None,
-        "Image source (imagefolder:DIR, cifar10:FILE); use it if the images have moved since training.",
-        panel=ADVANCED,
+    data: str | None = _advanced(
+        None, "Image source (imagefolder:DIR, cifar10:FILE); use it if the images have moved since training."
     )
-    outside: bool = option(
-        False, "Also propose networks outside the supernet's scope.", flag="--outside", panel=ADVANCED
-    )
-    on: str = option("auto", "Where networks are evaluated: auto, cpu, cuda or mps.", panel=ADVANCED)
-    cluster: bool = option(
-        False,
-        "Evaluate on the Ray cluster of $RAY_ADDRESS, or one started here.",
-        flag="--cluster",
-        panel=ADVANCED,
+    outside: bool = _advanced(False, "Also propose networks outside the supernet's scope.", flag="--outside")
+    on: str = _advanced("auto", "Where networks are evaluated: auto, cpu, cuda or mps.")
+    cluster: bool = _advanced(
+        False, "Evaluate on the Ray cluster of $RAY_ADDRESS, or one started here.", flag="--cluster"
     )
 
     def check(self) -> None:

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from luts.format.table import Column, Table
-from orchestrator.winner.card import by_lut, constraints_text, lut_text
 from orchestrator.winner.winner import LARGEST_BY, MeasuredBest, largest_document
 from search.algorithms import Evaluated, SearchResult
-from search.algorithms.record import BACKBONE_ACCURACY, MACS
+from search.algorithms.record import BACKBONE_ACCURACY, MACS, LutPin
 
 PROXY = (
     "accuracy is a proxy: top-1 of the backbone as a classifier, with weights inherited from the supernet, not mAP "
     "or mIoU; latency is that of backbone and head together"
 )
+
+
+def constraints_text(search: SearchResult) -> str:
+    """Return a search's constraints as text."""
+    constraints = search.constraints
+    pins = search.provenance.luts if search.provenance else ()
+    limits = [f"{ms:.3f} ms" for ms in constraints.latencies]
+    parts = [" and ".join(by_lut(limits, search.lut_names)), *constraints.other_limits()]
+    certainty = "by prediction"
+    if constraints.cautious:
+        certainty = f"latency with {100 * constraints.confidence:g} % confidence"
+        if proxies := [pin for pin in pins if pin.read_for]:
+            known = all(pin.device_log_sd for pin in proxies)
+            certainty += (
+                ", including the difference between devices"
+                if known
+                else " on the LUT's own device, unknown on others"
+            )
+    return ", ".join([*parts, certainty])
+
+
+def lut_text(pin: LutPin) -> str:
+    """Return a LUT's name, and the device it is a proxy for."""
+    if not pin.read_for:
+        return pin.name
+    factor = (
+        f"within a factor of {math.exp(1.96 * pin.device_log_sd):.2f}" if pin.device_log_sd else "unknown"
+    )
+    return f"{pin.name}, a proxy for {pin.read_for}: error between the devices {factor}"
+
+
+def by_lut(texts: Sequence[str], luts: Sequence[str]) -> list[str]:
+    """Return texts that hold for each LUT, with the LUT's name if there are several."""
+    if len(luts) == 1:
+        return list(texts)
+    return [f"{text} by {lut}" for text, lut in zip(texts, luts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -25,22 +61,20 @@ class FoundNetwork:
 
     Attributes:
         result: The search.
-        winner: The winner, which is not the search's own if measurements chose another.
         measured: The best networks as measured; None without a device.
-        new_lut: The LUT's new version with the measurements.
         files: Files of the Pareto front in all the settings' objectives, best in the first one first; of the
             strategy `largest`, of all its networks.
         folder: Folder of the result.
+        new_lut: The LUT's new version with the measurements.
         weights: The winner's weights as safetensors, those of its backbone if it has another task's head; None
             without a supernet.
     """
 
     result: SearchResult
-    winner: Evaluated
     measured: MeasuredBest | None
-    new_lut: Path | None
     files: Mapping[Path, Evaluated]
     folder: Path
+    new_lut: Path | None = None
     weights: Path | None = None
 
     MEASURED: ClassVar = (
@@ -64,6 +98,13 @@ class FoundNetwork:
         Column("macs", "conv+linear MACs", counted=True, spare=2),
         Column("memory_bytes", "activation bytes", counted=True, spare=3),
     )
+
+    @property
+    def winner(self) -> Evaluated:
+        """The winner that measurements chose; the search's own without measurements."""
+        if self.measured is None:
+            return self.result.winner
+        return next(row for row in self.result.evaluated if row.arch == self.measured.winner)
 
     @property
     def by_size(self) -> bool:

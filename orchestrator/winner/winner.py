@@ -117,13 +117,6 @@ def _choice(models: Sequence[MeasuredArch], limit_ms: float) -> tuple[str, bool]
     return (within or models[0]).arch, within is not None
 
 
-def winner_of(result: SearchResult, measured: MeasuredBest | None) -> Evaluated:
-    """Return the winner that measurements chose; the search's own without measurements."""
-    if measured is None:
-        return result.winner
-    return next(row for row in result.evaluated if row.arch == measured.winner)
-
-
 REMEDY = "use another folder, or remove it"
 
 RESULT_FILE = "result.json"

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from luts.format.lut import Lut
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
-from orchestrator.tasks.latency_target import LatencyTarget, constraints_of, searchable_space
-from orchestrator.tasks.search_options import TargetOptions
+from orchestrator.tasks.latency_target import LatencyTarget, searchable_space
+from orchestrator.tasks.search_options import ConstraintOptions, TargetOptions
 from search.algorithms import CompiledSpace, Constraints, latency_bounds
 from search.spaces import get_space
 from tests.support.errors import raises
@@ -42,7 +42,7 @@ def test_a_latency_is_in_ms_or_percent_of_the_reference(store, target):
     assert target.pin == half.pin
     assert target.price.fingerprint == target.pin.sha256
     assert target.price.model.heldout_errors
-    assert constraints_of([target, half], params=9).latencies == (5, half.latency_ms)
+    assert ConstraintOptions(params=9).of([target, half]).latencies == (5, half.latency_ms)
 
 
 def test_further_targets_are_given_as_lut_and_latency(store):

@@ -22,7 +22,7 @@ from orchestrator.tasks.proxy import DeviceSpread, Proxy, device_spread, proxy_f
 from orchestrator.tasks.search import find_network
 from orchestrator.tasks.search_options import OptionalDevice, SearchCommand, SettingOptions, TargetOptions
 from orchestrator.tasks.target import Target
-from orchestrator.winner.card import lut_text
+from orchestrator.winner.result import lut_text
 from orchestrator.wire.errors import DeviceError
 from search.spaces import get_space
 from search.spaces.registry import arch_from_json

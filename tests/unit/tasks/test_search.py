@@ -203,7 +203,7 @@ def test_the_report_names_each_lut():
     prices = [make_price(), make_price(salt="other")]
     constraints = Constraints(latency_ms=5, further_latency_ms=(6.5,), cautious=False)
     result = search(NANO, prices, Accuracy(), constraints, SearchSettings(population=3, generations=0))
-    facts = FoundNetwork(result, result.winner, None, None, {}, None).facts()
+    facts = FoundNetwork(result, None, {}, None).facts()
     assert facts["lut"] == "LUT 1 and LUT 2"
     assert facts["constraints"] == "5.000 ms by LUT 1 and 6.500 ms by LUT 2, by prediction"
     arch = result.winner.architecture()

@@ -1,13 +1,12 @@
 """The choice of the winner by measurements, and its model card."""
 
-import dataclasses
-
 import pytest
 
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.validate import LatencyComparison
-from orchestrator.winner.card import Card, constraints_text, model_card, winner_variants
-from orchestrator.winner.winner import MeasuredArch, MeasuredBest, winner_of
+from orchestrator.winner.card import model_card, winner_variants
+from orchestrator.winner.result import FoundNetwork, constraints_text
+from orchestrator.winner.winner import MeasuredArch, MeasuredBest
 from search.algorithms import Constraints, SearchResult, SearchSettings
 from search.algorithms.record import LutPin
 from search.supernet.recipe.recipe import Recipe
@@ -49,8 +48,8 @@ def test_measurements_choose_the_winner(result):
     first, second, _ = (found.arch for found in result.best(3))
     measured = measured_of(row(4.0, arch=first), row(2.0, arch=second), winner=second)
     assert (measured.rank, measured.chosen.measured_high) == (1, 2.0)
-    assert winner_of(result, measured).accuracy == 0.8
-    assert winner_of(result, None) == result.winner
+    assert FoundNetwork(result, measured, {}, None).winner.accuracy == 0.8
+    assert FoundNetwork(result, None, {}, None).winner == result.winner
     with pytest.raises(ValueError, match="the winner was not measured"):
         measured_of(row(2.0, arch=first), winner=second)
 
@@ -105,13 +104,13 @@ def test_constraints_as_text(result, of_two):
 
 
 def test_the_card_shows_each_devices_prediction(card, of_two):
-    text = model_card(dataclasses.replace(card, search=of_two, winner=of_two.winner), FILES)
+    text = card(of_two)
     assert (
         "| predicted | 3.000 ms, at most 3.300 ms with that confidence by phone/autovit-nano/x/v3; "
         "6.000 ms, at most 7.500 ms with that confidence by other/autovit-nano/x/v1 |"
     ) in text
     assert "on the others (other/autovit-nano/x/v1) nothing was measured" in text
-    assert "nothing was measured" not in model_card(card, FILES)
+    assert "nothing was measured" not in card()
 
 
 @pytest.mark.parametrize("name", ["executorch-vulkan-fp16-t2", "coreml-fp16-cpuonly"])
@@ -123,6 +122,7 @@ def test_a_winner_is_exported_for_two_runtimes(name):
 
 @pytest.fixture
 def card(result):
+    """Return the card of a search, by default that of `result`, and its measurements."""
     info = CheckpointInfo(
         space=SPACE.name,
         space_digest=SPACE.digest,
@@ -141,13 +141,17 @@ def card(result):
         tensors=f"supernet-{'0' * 16}.safetensors",
         tensors_sha256="1" * 64,
     )
-    return Card(result, result.winner, make_lut(), info, None)
+
+    def text(search=result, measured=None):
+        return model_card(FoundNetwork(search, measured, {}, None), make_lut(), info, FILES)
+
+    return text
 
 
-def test_the_card_states_what_is_known_and_unknown(card):
-    text = model_card(card, FILES)
+def test_the_card_states_what_is_known_and_unknown(result, card):
+    text = card()
     for fact in (
-        card.winner.arch,
+        result.winner.arch,
         "90.00 % top-1 on the search split",
         "3.000 ms, at most 3.300 ms with that confidence",
         "c0, c1",
@@ -171,23 +175,23 @@ def test_the_card_states_what_is_known_and_unknown(card):
     assert "validation split" in unknown
 
 
-def test_the_card_of_a_measured_winner(card):
+def test_the_card_of_a_measured_winner(result, card):
+    arch = result.winner.arch
     within, beyond = (
-        dataclasses.replace(card, measured=measured_of(row(3.4), winner="{}", meets_budget=meets))
-        for meets in (True, False)
+        measured_of(row(3.4, arch=arch), winner=arch, meets_budget=meets) for meets in (True, False)
     )
-    text = model_card(within, FILES)
+    text = card(measured=within)
     assert "3.332 ms, 95 % interval 3.298 to 3.400 ms, within the latency limit" in text
     assert "the latency: it is predicted" not in text
-    assert "NOT within the latency limit" in model_card(beyond, FILES)
+    assert "NOT within the latency limit" in card(measured=beyond)
 
 
-def test_values_of_other_objectives_are_not_called_accuracy(card, tmp_path):
-    own = card.search.provenance.model_copy(update={"objective": "small"})
-    search = card.search.model_copy(update={"provenance": own})
-    text = model_card(dataclasses.replace(card, search=search), FILES)
+def test_values_of_other_objectives_are_not_called_accuracy(result, card, tmp_path):
+    own = result.provenance.model_copy(update={"objective": "small"})
+    search = result.model_copy(update={"provenance": own})
+    text = card(search)
     assert "0.9 by the objective `small`" in text
-    assert "top-1" in model_card(card, FILES)
+    assert "top-1" in card()
     assert "top-1" not in text
     search.save(tmp_path / "result.json")
     assert SearchResult.load(tmp_path / "result.json").own_objective == "small"

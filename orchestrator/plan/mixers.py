@@ -15,7 +15,7 @@ from luts.estimate.latencies import LatencyEstimates, RemovalCost, removal_cost
 from luts.format.errors import UsageError
 from orchestrator.plan.plan import model_id
 from search.blocks import BlockSpec, parse_key
-from search.blocks.vit import PruningLayer, VitLayer
+from search.blocks.transformers import PruningLayer, VitLayer
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
 """Copies of a block: one, so that the maps between blocks have the same layouts in both chains and the

@@ -13,7 +13,7 @@ from luts.classifiers import with_classifiers
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, classes_of
-from search.blocks import BlockSpec, MBConv, parse_key, parse_keys
+from search.blocks import BlockSpec, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
 from search.spaces import get_space
 from search.spaces.registry import arch_from_json
@@ -90,9 +90,9 @@ def features_of(specs: Sequence[BlockSpec]) -> dict[str, KeyFeatures]:
         spec.key: KeyFeatures(
             kind=spec.kind,
             macs=spec.macs().total,
-            traffic_bytes=spec.traffic_elements() * BYTES_PER_ELEMENT,
+            traffic_bytes=spec.costs.traffic_elements * BYTES_PER_ELEMENT,
             params=spec.params(),
-            depthwise_macs=spec.depthwise_macs(),
+            depthwise_macs=spec.costs.depthwise_macs,
         )
         for spec in specs
     }
@@ -109,7 +109,7 @@ def planning_features(features: Mapping[str, KeyFeatures]) -> dict[str, KeyFeatu
         if not key.startswith(("mbconv(", "mbconv.relu(")):
             continue
         block = parse_key(key)
-        if isinstance(block, MBConv) and block.residual:
+        if block.removable:  # it adds its input
             traffic_bytes = feature.traffic_bytes - block.out_elements * BYTES_PER_ELEMENT
             planned[key] = feature.model_copy(update={"traffic_bytes": traffic_bytes})
     return planned

@@ -284,7 +284,7 @@ class GroundTruth:
         return physics_ms(feature, price) * math.exp(deviation)
 
     def _spilled_mib(self, before: BlockSpec, block: BlockSpec) -> float:
-        live_mib = (before.live_elements() + block.live_elements()) * BYTES_PER_ELEMENT / MIB
+        live_mib = (before.costs.live_elements + block.costs.live_elements) * BYTES_PER_ELEMENT / MIB
         return min(boundary_mib(before.key), max(0.0, live_mib - self.costs.cache_mib))
 
 

@@ -4,18 +4,10 @@ Importing this package registers all kinds. Nothing here loads torch: a block's 
 `search.networks.module_of(spec)`.
 """
 
-from search.blocks import (
-    efficient_cnns,
-    efficientvit,
-    mixers,
-    task_heads,
-    token_transformers,
-    vit,
-)
+from search.blocks import efficient_cnns, efficientvit, mixers, task_heads, transformers
 from search.blocks.mobilenet import Conv, ConvHead, FcHead, MBConv, MbPoolHead
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
 from search.blocks.ops import Activation, Costs, Op, OpList
-from search.blocks.registry import kinds, parse_key, parse_keys, register
 from search.blocks.sequence import (
     Group,
     boundary_bytes,
@@ -24,17 +16,18 @@ from search.blocks.sequence import (
     group_blocks,
     peak_activation_bytes,
 )
-from search.blocks.spec import BlockSpec, EnclosingSpec, Factors, Macs, SideSpec, param
-
-FAMILIES = (
-    efficient_cnns,
-    efficientvit,
-    mixers,
-    task_heads,
-    token_transformers,
-    vit,
+from search.blocks.spec import (
+    BlockSpec,
+    EnclosingSpec,
+    Factors,
+    Macs,
+    SideSpec,
+    kinds,
+    param,
+    parse_key,
+    parse_keys,
+    register,
 )
-"""Modules that are imported for the kinds that they register."""
 
 __all__ = [
     "Activation",
@@ -57,11 +50,16 @@ __all__ = [
     "boundary_bytes",
     "check_chain",
     "count",
+    "efficient_cnns",
+    "efficientvit",
     "group_blocks",
     "kinds",
+    "mixers",
     "param",
     "parse_key",
     "parse_keys",
     "peak_activation_bytes",
     "register",
+    "task_heads",
+    "transformers",
 ]

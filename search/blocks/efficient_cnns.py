@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
 from typing_extensions import override
 
-from search.blocks.mobilenet import PooledStem, WideHead
+from search.blocks.mobilenet import ConvHead, PooledStem, ReluConvHead
 from search.blocks.ops import Activation, OpList
-from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, ChannelKeeping, EnclosingSpec, Projecting, conv_out, param
+from search.blocks.spec import BlockSpec, ChannelKeeping, EnclosingSpec, Projecting, conv_out, param, register
 
 BRANCHES = 4
 """Dilated convolutions side by side in ESPNetv2, and groups of its 1x1 convolutions: K of table 1."""
@@ -26,17 +22,16 @@ STRIDED_DILATIONS = (4, 4, 4, 3)
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class ShuffleStem(PooledStem):
     """3x3 convolution of stride 2 with BN and ReLU, 3x3 max pool of stride 2 (Conv1 and MaxPool of table 5)."""
 
-    kind: ClassVar[str] = "shufflenet.stem"
-    examples: ClassVar[tuple[str, ...]] = ("shufflenet.stem(in=3,out=4)@9", "shufflenet.stem(in=3,out=8)@16")
-    kernel: ClassVar[int] = 3
+    kind = "shufflenet.stem"
+    examples = ("shufflenet.stem(in=3,out=4)@9", "shufflenet.stem(in=3,out=8)@16")
+    kernel = 3
+    activation = "relu"
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class ShuffleUnit(Projecting):
     """ShuffleNetV2's unit (figure 3 c and d): two branches, concatenated, and their channels shuffled.
 
@@ -45,12 +40,9 @@ class ShuffleUnit(Projecting):
     has BN, every 1x1 ReLU. Not elastic, because the shuffle mixes which channels come first.
     """
 
-    kind: ClassVar[str] = "shufflenet.unit"
-    examples: ClassVar[tuple[str, ...]] = (
-        "shufflenet.unit(in=6,out=16,s=2)@7",
-        "shufflenet.unit(in=8,out=8,s=1)@7",
-    )
-    elastic: ClassVar[bool] = False
+    kind = "shufflenet.unit"
+    examples = ("shufflenet.unit(in=6,out=16,s=2)@7", "shufflenet.unit(in=8,out=8,s=1)@7")
+    elastic = False
 
     stride: int = param("s")
 
@@ -60,20 +52,16 @@ class ShuffleUnit(Projecting):
         return self.outputs // 2
 
     @property
-    def splits(self) -> bool:
-        """Whether half of the map stays as it is."""
-        return self.stride == 1
-
-    @property
     @override
     def removable(self) -> bool:
-        return self.splits
+        """Whether half of the map stays as it is."""
+        return self.stride == 1
 
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
         left = right = ops.input
-        if self.splits:
+        if self.removable:
             left = right = left.view(1, self.half, self.resolution, self.resolution)
         else:
             left = ops.conv(ops.depthwise(left, 3, self.stride), self.half)
@@ -83,22 +71,11 @@ class ShuffleUnit(Projecting):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class ShuffleHead(WideHead):
-    """1x1 convolution with BN and ReLU (Conv5 of table 5), global average pool, linear classifier."""
+class ShuffleHead(ReluConvHead):
+    """Conv5 of table 5 and the classifier."""
 
-    kind: ClassVar[str] = "head.shufflenet"
-    examples: ClassVar[tuple[str, ...]] = (
-        "head.shufflenet(in=8,classes=10,mid=32)@3",
-        "head.shufflenet(in=16,classes=10,mid=64)@4",
-    )
-
-    width: int = param("mid")
-
-    @property
-    @override
-    def middle(self) -> int:
-        return self.width
+    kind = "head.shufflenet"
+    examples = ("head.shufflenet(in=8,classes=10,mid=32)@3", "head.shufflenet(in=16,classes=10,mid=64)@4")
 
 
 def dilations(largest: int) -> tuple[int, ...]:
@@ -127,7 +104,6 @@ def _halve(ops: OpList, x: Activation) -> Activation:
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class Eesp(ChannelKeeping):
     """ESPNetv2's EESP unit (figure 1 c).
 
@@ -135,17 +111,13 @@ class Eesp(ChannelKeeping):
     added, concatenation, grouped 1x1, residual; PReLU.
     """
 
-    kind: ClassVar[str] = "espnet.eesp"
-    examples: ClassVar[tuple[str, ...]] = ("espnet.eesp(c=16,dil=2)@5", "espnet.eesp(c=16,dil=4)@9")
-    enclosed_by: ClassVar[str] = "espnet.trunk"
-    elastic: ClassVar[bool] = False
+    kind = "espnet.eesp"
+    examples = ("espnet.eesp(c=16,dil=2)@5", "espnet.eesp(c=16,dil=4)@9")
+    enclosed_by = "espnet.trunk"
+    elastic = False
+    removable = True
 
     largest_dilation: int = param("dil")
-
-    @property
-    @override
-    def removable(self) -> bool:
-        return True
 
     @override
     def ops(self) -> OpList:
@@ -156,7 +128,6 @@ class Eesp(ChannelKeeping):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class EspTrunk(EnclosingSpec):
     """ESPNetv2's stem and four strided EESP units (figure 2); it runs the EESP units of each level.
 
@@ -164,18 +135,13 @@ class EspTrunk(EnclosingSpec):
     size and through two convolutions, is added to the first three. Widths: `stem`, then `c`, 2 c, 4 c, 8 c.
     """
 
-    kind: ClassVar[str] = "espnet.trunk"
-    examples: ClassVar[tuple[str, ...]] = ("espnet.trunk(in=3,stem=16,c=32)@64",)
-    elastic: ClassVar[bool] = False
+    kind = "espnet.trunk"
+    examples = ("espnet.trunk(in=3,stem=16,c=32)@64",)
+    elastic = False
 
     inputs: int = param("in")
     stem: int = param("stem")
     width: int = param("c")
-
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.inputs
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -222,20 +188,12 @@ class EspTrunk(EnclosingSpec):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class EspHead(WideHead):
+class EspHead(ConvHead):
     """Depthwise 3x3 and grouped 1x1 convolution, each with BN and PReLU, global average pool, classifier."""
 
-    kind: ClassVar[str] = "head.espnet"
-    examples: ClassVar[tuple[str, ...]] = ("head.espnet(in=16,classes=10,mid=32)@3",)
-    elastic: ClassVar[bool] = False
-
-    width: int = param("mid")
-
-    @property
-    @override
-    def middle(self) -> int:
-        return self.width
+    kind = "head.espnet"
+    examples = ("head.espnet(in=16,classes=10,mid=32)@3",)
+    elastic = False
 
     @override
     def ops(self) -> OpList:

@@ -13,14 +13,7 @@ from typing_extensions import override
 from luts.format.errors import UsageError
 from search.blocks.mobilenet import FcHead
 from search.blocks.ops import Activation, OpList, attention, squeeze_excite
-from search.blocks.registry import register
-from search.blocks.spec import (
-    ChannelKeeping,
-    Factors,
-    Projecting,
-    make_divisible,
-    param,
-)
+from search.blocks.spec import ChannelKeeping, Factors, Projecting, make_divisible, param, register
 
 STEM_FRACTIONS = (8, 4, 2, 1)
 """The stem's convolutions have 1/8, 1/4, 1/2 and all of its output channels."""
@@ -30,13 +23,12 @@ MERGE_EXPANSION = 4
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class OverlapStem(Projecting):
     """Overlapping patch embedding: four 3x3 convolutions of stride 2 with BN, ReLU between them."""
 
-    kind: ClassVar[str] = "evit.stem"
+    kind = "evit.stem"
+    examples = ("evit.stem(in=3,out=8)@32", "evit.stem(in=3,out=16)@40")
     op_list: ClassVar[type[OpList]] = OpList
-    examples: ClassVar[tuple[str, ...]] = ("evit.stem(in=3,out=8)@32", "evit.stem(in=3,out=16)@40")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -53,21 +45,16 @@ class OverlapStem(Projecting):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class FfnBlock(ChannelKeeping):
     """3x3 depthwise convolution (token interaction), then two 1x1 ones (feed-forward), each with a residual."""
 
-    kind: ClassVar[str] = "evit.ffn"
-    op_list: ClassVar[type[OpList]] = OpList
+    kind = "evit.ffn"
     examples: ClassVar[tuple[str, ...]] = ("evit.ffn(c=8,ratio=2)@7", "evit.ffn(c=16,ratio=3)@8")
+    op_list: ClassVar[type[OpList]] = OpList
     branches: ClassVar[tuple[str, ...]] = ("mix.conv", "feed.project")
+    removable = True
 
     ratio: float = param("ratio")
-
-    @property
-    @override
-    def removable(self) -> bool:
-        return True
 
     @property
     def hidden(self) -> int:
@@ -87,16 +74,15 @@ class FfnBlock(ChannelKeeping):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class PatchMerging(Projecting):
     """Inverted residual without the residual that halves the map: 1x1, 3x3 depthwise of stride 2, SE, 1x1.
 
     Squeeze and excitation has a quarter of the middle's channels, rounded to a multiple of 8.
     """
 
-    kind: ClassVar[str] = "evit.merge"
+    kind = "evit.merge"
+    examples = ("evit.merge(in=8,out=16)@7", "evit.merge(in=16,out=24)@8")
     op_list: ClassVar[type[OpList]] = OpList
-    examples: ClassVar[tuple[str, ...]] = ("evit.merge(in=8,out=16)@7", "evit.merge(in=16,out=24)@8")
 
     @property
     def middle(self) -> int:
@@ -111,19 +97,17 @@ class PatchMerging(Projecting):
     @override
     def ops(self) -> OpList:
         ops = self.op_list(self.input_shape)
-        y = ops.conv(ops.input, self.middle)
-        y = ops.depthwise(y, 3, 2)
+        y = ops.depthwise(ops.conv(ops.input, self.middle), 3, 2)
         ops.conv(squeeze_excite(ops, y, self.squeezed), self.outputs)
         return ops
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class BnFcHead(FcHead):
     """Global average pool, BN of its means, and a linear classifier with bias."""
 
-    kind: ClassVar[str] = "head.bnfc"
-    examples: ClassVar[tuple[str, ...]] = ("head.bnfc(in=8,classes=10)@3", "head.bnfc(in=16,classes=10)@4")
+    kind = "head.bnfc"
+    examples = ("head.bnfc(in=8,classes=10)@3", "head.bnfc(in=16,classes=10)@4")
 
     @override
     def ops(self) -> OpList:
@@ -133,7 +117,6 @@ class BnFcHead(FcHead):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class CascadedGroupAttention(ChannelKeeping):
     """Cascaded group attention with a residual, within windows (Liu et al. 2023, equations 2 to 4).
 
@@ -147,15 +130,16 @@ class CascadedGroupAttention(ChannelKeeping):
         store_split: Channels of every head's input in a supernet's weights; 0 in a network.
     """
 
-    kind: ClassVar[str] = "evit.cga"
-    complexity: ClassVar[str] = "N d^2 (1 + 1 / h) + 2 N d q + w^2 N (h q + d) + k^2 N h q (v = d / h)"
-    op_list: ClassVar[type[OpList]] = OpList
+    kind = "evit.cga"
+    complexity = "N d^2 (1 + 1 / h) + 2 N d q + w^2 N (h q + d) + k^2 N h q (v = d / h)"
     examples: ClassVar[tuple[str, ...]] = (
         "evit.cga(c=16,heads=2,qk=4,v=8,kernels=53,window=7)@7",
         "evit.cga(c=15,heads=2,qk=4,v=4,kernels=33,window=3)@3",
         "evit.cga(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
         "evit.cga(c=32,heads=2,qk=8,v=24,kernels=75,window=7)@9",
     )
+    op_list: ClassVar[type[OpList]] = OpList
+    removable = True
 
     heads: int = param("heads")
     qk_dim: int = param("qk")
@@ -183,11 +167,6 @@ class CascadedGroupAttention(ChannelKeeping):
             )
 
     @property
-    @override
-    def removable(self) -> bool:
-        return True
-
-    @property
     def splits(self) -> tuple[int, ...]:
         """Input channels of each head."""
         if self.store_split:
@@ -210,11 +189,6 @@ class CascadedGroupAttention(ChannelKeeping):
         """Windows of the padded map; attention stays within each."""
         return (-(-self.resolution // self.side)) ** 2
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of a window."""
-        return self.side**2
-
     @override
     def covering(self, other: Self) -> Self:
         sizes = [
@@ -234,7 +208,7 @@ class CascadedGroupAttention(ChannelKeeping):
     @override
     def ops(self) -> OpList:
         ops = self.op_list(self.input_shape)
-        x, padded = ops.input, self.channels * self.windows * self.tokens
+        x, padded = ops.input, self.channels * self.windows * self.side**2
         windows = x.view(self.windows, self.channels, self.side, self.side)
         if self.windows > 1:
             windows = ops.copy(ops.copy(windows, traffic=0), *windows.shape, traffic=2 * padded)
@@ -256,24 +230,18 @@ class CascadedGroupAttention(ChannelKeeping):
         part = ops.layout(windows, windows.shape[0], split, *windows.shape[2:])
         if not outputs:
             return part
-        common = min(self.v_dim, self.channels // self.heads) * self.windows * self.tokens
+        common = min(self.v_dim, self.channels // self.heads) * self.windows * self.side**2
         return ops.add(part, outputs[-1].view(*part.shape), traffic=3 * common)
 
     def _head(self, ops: OpList, part: Activation, kernel: int) -> Activation:
         """Append one head: (windows, split, side, side) to (windows, v, side, side)."""
-        windows, n, qk, v = self.windows, self.tokens, self.qk_dim, self.v_dim
+        windows, n, qk, v = self.windows, self.side**2, self.qk_dim, self.v_dim
         query = ops.conv(part, qk)
         if kernel:
             query = ops.depthwise(query, kernel)
         key, value = ops.conv(part, qk), ops.conv(part, v)
-        query = ops.elementwise(query)
-        mixed = attention(
-            ops,
-            query.view(windows, n, qk),
-            key.view(windows, n, qk),
-            value.view(windows, n, v),
-            bias=n,
-        )
+        q = ops.elementwise(query).view(windows, n, qk)
+        mixed = attention(ops, q, key.view(windows, n, qk), value.view(windows, n, v), bias=n)
         return mixed.view(windows, v, self.side, self.side)
 
     @override

@@ -9,26 +9,19 @@ separable (MobileViTv2), additive (SwiftFormer), with a feature map (Katharopoul
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 from typing_extensions import override
 
-from luts.format.errors import UsageError
 from search.blocks.ops import Activation, OpList, attention
-from search.blocks.registry import register
-from search.blocks.spec import ChannelKeeping, param
+from search.blocks.spec import ChannelKeeping, param, register
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenMixer(ChannelKeeping):
     """A mixer of the N = resolution^2 pixels of a map of d channels."""
 
-    elastic: ClassVar[bool] = False
-
-    @property
-    @override
-    def removable(self) -> bool:
-        return True
+    elastic = False
+    removable = True
 
     @property
     def tokens(self) -> int:
@@ -53,34 +46,31 @@ class HeadedMixer(TokenMixer):
 
     def __post_init__(self) -> None:
         """Raise `UsageError` if heads do not divide the channels."""
-        if self.channels % self.heads:
-            raise UsageError(
-                f"{self.key}: {self.heads} heads do not divide {self.channels} channels; change one of them",
-                code="invalid_block_parameter",
-            )
+        self._require(
+            self.channels % self.heads == 0,
+            f"{self.heads} heads do not divide {self.channels} channels; change one of them",
+        )
 
     @property
     def head_dim(self) -> int:
         """Channels of one head."""
         return self.channels // self.heads
 
-    def _check_tiling(self, side: int, cells: str) -> None:
+    def _require_tiling(self, side: int, cells: str) -> None:
         """Raise `UsageError` if squares of `side` pixels do not tile the map."""
-        if self.resolution % side:
-            raise UsageError(
-                f"{self.key}: {cells} of {side} px do not tile {self.resolution} px; use a multiple of {side}",
-                code="invalid_block_parameter",
-            )
+        self._require(
+            self.resolution % side == 0,
+            f"{cells} of {side} px do not tile {self.resolution} px; use a multiple of {side}",
+        )
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class MultiHeadAttention(HeadedMixer):
     """Vaswani et al. 2017, section 3.2; query, key and value have d channels each, and biases."""
 
-    kind: ClassVar[str] = "mix.mha"
-    complexity: ClassVar[str] = "4 N d^2 + 2 N^2 d"
-    examples: ClassVar[tuple[str, ...]] = ("mix.mha(c=16,heads=2)@5", "mix.mha(c=8,heads=2)@8")
+    kind = "mix.mha"
+    complexity = "4 N d^2 + 2 N^2 d"
+    examples = ("mix.mha(c=16,heads=2)@5", "mix.mha(c=8,heads=2)@8")
 
     @override
     def ops(self) -> OpList:
@@ -92,64 +82,51 @@ class MultiHeadAttention(HeadedMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class WindowAttention(HeadedMixer):
     """Swin's W-MSA (Liu et al. 2021, equations 2 and 4): w x w windows without a shift, relative biases."""
 
-    kind: ClassVar[str] = "mix.window"
-    complexity: ClassVar[str] = "4 N d^2 + 2 w^2 N d"
-    examples: ClassVar[tuple[str, ...]] = (
-        "mix.window(c=16,heads=2,w=3)@6",
-        "mix.window(c=8,heads=2,w=4)@8",
-    )
+    kind = "mix.window"
+    complexity = "4 N d^2 + 2 w^2 N d"
+    examples = ("mix.window(c=16,heads=2,w=3)@6", "mix.window(c=8,heads=2,w=4)@8")
 
     window: int = param("w")
 
     def __post_init__(self) -> None:
         """Raise `UsageError` if heads do not divide the channels or windows do not tile the map."""
         super().__post_init__()
-        self._check_tiling(self.window, "windows")
-
-    @property
-    def area(self) -> int:
-        """Tokens of a window."""
-        return self.window**2
+        self._require_tiling(self.window, "windows")
 
     @override
     def ops(self) -> OpList:
-        ops, d, windows = OpList(self.input_shape), self.channels, self.tokens // self.area
-        tokens = ops.copy(ops.copy(ops.input), windows, self.area, d)
+        ops, d, area = OpList(self.input_shape), self.channels, self.window**2
+        windows = self.tokens // area
+        tokens = ops.copy(ops.copy(ops.input), windows, area, d)
         qkv = ops.linear(tokens, 3 * d)
-        q, k, v = (ops.copy(qkv.view(windows * self.heads, self.area, self.head_dim)) for _ in range(3))
+        q, k, v = (ops.copy(qkv.view(windows * self.heads, area, self.head_dim)) for _ in range(3))
         bias = (2 * self.window - 1) ** 2 * self.heads
-        mixed = ops.copy(attention(ops, ops.elementwise(q), k, v, bias), windows, self.area, d)
+        mixed = ops.copy(attention(ops, ops.elementwise(q), k, v, bias), windows, area, d)
         return self._to_map(ops, ops.copy(ops.linear(mixed, d)))
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class SpatialReductionAttention(HeadedMixer):
     """PVT's SRA (Wang et al. 2021, equations 1 to 3): keys and values come from a map reduced s times a side."""
 
-    kind: ClassVar[str] = "mix.sr"
-    complexity: ClassVar[str] = "3 N d^2 + 2 N d^2 / s^2 + 2 N^2 d / s^2"
-    examples: ClassVar[tuple[str, ...]] = ("mix.sr(c=16,heads=2,s=3)@6", "mix.sr(c=8,heads=2,s=2)@8")
+    kind = "mix.sr"
+    complexity = "3 N d^2 + 2 N d^2 / s^2 + 2 N^2 d / s^2"
+    examples = ("mix.sr(c=16,heads=2,s=3)@6", "mix.sr(c=8,heads=2,s=2)@8")
 
     reduction: int = param("s")
 
     def __post_init__(self) -> None:
         """Raise `UsageError` if heads do not divide the channels or the reduction the side."""
         super().__post_init__()
-        self._check_tiling(self.reduction, "cells")
-
-    @property
-    def keys(self) -> int:
-        """Tokens of the smaller map."""
-        return self.tokens // self.reduction**2
+        self._require_tiling(self.reduction, "cells")
 
     @override
     def ops(self) -> OpList:
-        ops, d, n, keys = OpList(self.input_shape), self.channels, self.tokens, self.keys
+        ops, d, n = OpList(self.input_shape), self.channels, self.tokens
+        keys = n // self.reduction**2
         q = ops.linear(self._to_tokens(ops), d)
         q = ops.layout(q, self.heads, n, self.head_dim)
         reduced = ops.patches(ops.input, d, self.reduction, self.reduction)
@@ -161,13 +138,12 @@ class SpatialReductionAttention(HeadedMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class SeparableAttention(TokenMixer):
     """MobileViTv2 (Mehta & Rastegari 2022, section 3.1) over all pixels of the map as one patch position."""
 
-    kind: ClassVar[str] = "mix.separable"
-    complexity: ClassVar[str] = "3 N d^2 + 2 N d"
-    examples: ClassVar[tuple[str, ...]] = ("mix.separable(c=16)@5", "mix.separable(c=8)@8")
+    kind = "mix.separable"
+    complexity = "3 N d^2 + 2 N d"
+    examples = ("mix.separable(c=16)@5", "mix.separable(c=8)@8")
 
     @override
     def ops(self) -> OpList:
@@ -182,13 +158,12 @@ class SeparableAttention(TokenMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class AdditiveAttention(TokenMixer):
     """SwiftFormer (Shaker et al. 2023, equations 6 to 8), one head of the map's width."""
 
-    kind: ClassVar[str] = "mix.additive"
-    complexity: ClassVar[str] = "4 N d^2 + 5 N d"
-    examples: ClassVar[tuple[str, ...]] = ("mix.additive(c=16)@5", "mix.additive(c=8)@8")
+    kind = "mix.additive"
+    complexity = "4 N d^2 + 5 N d"
+    examples = ("mix.additive(c=16)@5", "mix.additive(c=8)@8")
 
     @override
     def ops(self) -> OpList:
@@ -210,13 +185,12 @@ class AdditiveAttention(TokenMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class LinearAttention(HeadedMixer):
     """Katharopoulos et al. 2020, equations 5 to 7: each head multiplies keys by values before queries."""
 
-    kind: ClassVar[str] = "mix.linear"
-    complexity: ClassVar[str] = "4 N d^2 + 2 N d (d / h + 1)"
-    examples: ClassVar[tuple[str, ...]] = ("mix.linear(c=16,heads=2)@5", "mix.linear(c=8,heads=2)@8")
+    kind = "mix.linear"
+    complexity = "4 N d^2 + 2 N d (d / h + 1)"
+    examples = ("mix.linear(c=16,heads=2)@5", "mix.linear(c=8,heads=2)@8")
 
     @override
     def ops(self) -> OpList:
@@ -240,13 +214,12 @@ class LinearAttention(HeadedMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class PoolMixer(TokenMixer):
     """PoolFormer (Yu et al. 2022, equation 4): average over k x k pixels minus the pixel; no weights, no MACs."""
 
-    kind: ClassVar[str] = "mix.pool"
-    complexity: ClassVar[str] = "k^2 N d additions"
-    examples: ClassVar[tuple[str, ...]] = ("mix.pool(c=16,k=5)@5", "mix.pool(c=8,k=3)@8")
+    kind = "mix.pool"
+    complexity = "k^2 N d additions"
+    examples = ("mix.pool(c=16,k=5)@5", "mix.pool(c=8,k=3)@8")
 
     kernel: int = param("k")
 
@@ -258,22 +231,20 @@ class PoolMixer(TokenMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class FourierFilter(TokenMixer):
-    """GFNet (Rao et al. 2021, equation 4), the DFT as matrix products, because mobile backends have no FFT."""
+    """GFNet (Rao et al. 2021, equation 4), the DFT as matrix products, because mobile backends have no FFT.
 
-    kind: ClassVar[str] = "mix.fourier"
-    complexity: ClassVar[str] = "6 N^1.5 d as matrix products (2 N d log2 N + N d by FFT)"
-    examples: ClassVar[tuple[str, ...]] = ("mix.fourier(c=16)@5", "mix.fourier(c=8)@8")
+    Only side // 2 + 1 frequencies are kept along the width; the others are conjugates.
+    """
 
-    @property
-    def frequencies(self) -> int:
-        """Frequencies along the width; the others are conjugates."""
-        return self.resolution // 2 + 1
+    kind = "mix.fourier"
+    complexity = "6 N^1.5 d as matrix products (2 N d log2 N + N d by FFT)"
+    examples = ("mix.fourier(c=16)@5", "mix.fourier(c=8)@8")
 
     @override
     def ops(self) -> OpList:
-        ops, c, side, kept = OpList(self.input_shape), self.channels, self.resolution, self.frequencies
+        ops, c, side = OpList(self.input_shape), self.channels, self.resolution
+        kept = side // 2 + 1
         x = ops.linear(ops.input, 2 * kept, trained=False)
         x = ops.linear(ops.layout(x, 1, c, kept, 2 * side), 2 * side, trained=False)
         x = self._filter(ops, x)
@@ -294,13 +265,12 @@ class FourierFilter(TokenMixer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class TokenMlp(TokenMixer):
     """MLP-Mixer (Tolstikhin et al. 2021, equation 1): tokens to `hidden` and back with GELU, shared by channels."""
 
-    kind: ClassVar[str] = "mix.mlp"
-    complexity: ClassVar[str] = "2 N d h"
-    examples: ClassVar[tuple[str, ...]] = ("mix.mlp(c=16,hidden=8)@5", "mix.mlp(c=8,hidden=16)@8")
+    kind = "mix.mlp"
+    complexity = "2 N d h"
+    examples = ("mix.mlp(c=16,hidden=8)@5", "mix.mlp(c=8,hidden=16)@8")
 
     hidden: int = param("hidden")
 

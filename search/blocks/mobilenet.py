@@ -7,26 +7,27 @@ Monto-Carlo Tree Search"): as many multiply-accumulates and parameters as with S
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from typing_extensions import override
 
 from search.blocks.ops import OpList
-from search.blocks.registry import register
-from search.blocks.spec import Classifying, Projecting, make_divisible, param
+from search.blocks.spec import Classifying, Projecting, make_divisible, param, register
+
+ActivationName = Literal["silu", "relu", ""]
+"""Activation after convolutions; "" for none."""
 
 MBPOOL_EXPANSION = 6
 """Width of MBPool's 1x1 convolution over its input (AutoViT, Table 1)."""
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class Conv(Projecting):
     """k x k convolution without bias, BN, SiLU: the stem."""
 
-    kind: ClassVar[str] = "conv"
-    examples: ClassVar[tuple[str, ...]] = ("conv(in=3,out=8,k=3,s=2)@8", "conv(in=3,out=16,k=5,s=2)@8")
+    kind = "conv"
+    examples = ("conv(in=3,out=8,k=3,s=2)@8", "conv(in=3,out=16,k=5,s=2)@8")
+    activation: ClassVar[ActivationName] = "silu"
 
     kernel: int = param("k")
     stride: int = param("s")
@@ -39,34 +40,29 @@ class Conv(Projecting):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class ReluConv(Conv):
     """k x k convolution without bias, BN, ReLU."""
 
-    kind: ClassVar[str] = "conv.relu"
-    examples: ClassVar[tuple[str, ...]] = (
-        "conv.relu(in=3,out=8,k=3,s=1)@8",
-        "conv.relu(in=3,out=16,k=3,s=1)@8",
-    )
+    kind = "conv.relu"
+    examples = ("conv.relu(in=3,out=8,k=3,s=1)@8", "conv.relu(in=3,out=16,k=3,s=1)@8")
+    activation = "relu"
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class LinearConv(Conv):
     """k x k convolution without bias, BN, no activation: an identity that changes the shape."""
 
-    kind: ClassVar[str] = "conv.linear"
-    examples: ClassVar[tuple[str, ...]] = (
-        "conv.linear(in=8,out=16,k=1,s=2)@8",
-        "conv.linear(in=16,out=24,k=1,s=2)@8",
-    )
+    kind = "conv.linear"
+    examples = ("conv.linear(in=8,out=16,k=1,s=2)@8", "conv.linear(in=16,out=24,k=1,s=2)@8")
+    activation = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class PooledStem(Projecting):
-    """Convolution of stride 2 with BN, then a 3x3 max pool of stride 2."""
+    """Convolution of stride 2 with BN and an activation, then a 3x3 max pool of stride 2."""
 
     kernel: ClassVar[int]
+    activation: ClassVar[ActivationName]
 
     @override
     def ops(self) -> OpList:
@@ -76,7 +72,6 @@ class PooledStem(Projecting):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class MBConv(Projecting):
     """Inverted residual (Sandler et al. 2018; MBConv in AutoViT's Table 1).
 
@@ -84,13 +79,14 @@ class MBConv(Projecting):
     projection with SiLU. The input is added if the stride is 1 and the widths agree.
     """
 
-    kind: ClassVar[str] = "mbconv"
+    kind = "mbconv"
     examples: ClassVar[tuple[str, ...]] = (
         "mbconv(in=8,out=16,k=3,e=1,s=2)@8",
         "mbconv(in=8,out=16,k=3,e=2,s=1)@7",
         "mbconv(in=16,out=16,k=3,e=1,s=1)@8",
         "mbconv(in=16,out=16,k=5,e=4,s=1)@8",
     )
+    activation: ClassVar[ActivationName] = "silu"
 
     kernel: int = param("k")
     expansion: int = param("e")
@@ -107,46 +103,40 @@ class MBConv(Projecting):
         return self.expansion != 1
 
     @property
-    def residual(self) -> bool:
-        """Whether the input is added to the output."""
-        return self.stride == 1 and self.inputs == self.outputs
-
-    @property
     @override
     def removable(self) -> bool:
-        return self.residual
+        """Whether the input is added to the output."""
+        return self.stride == 1 and self.inputs == self.outputs
 
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
-        x = ops.input
-        y = ops.conv(x, self.middle) if self.expands else x
+        y = ops.conv(ops.input, self.middle) if self.expands else ops.input
         y = ops.conv(ops.depthwise(y, self.kernel, self.stride), self.outputs)
-        if self.residual:
-            ops.add(y, x)
+        if self.removable:
+            ops.add(y, ops.input)
         return ops
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class ReluMBConv(MBConv):
     """Inverted residual with ReLU after the first two convolutions."""
 
-    kind: ClassVar[str] = "mbconv.relu"
-    examples: ClassVar[tuple[str, ...]] = (
+    kind = "mbconv.relu"
+    examples = (
         "mbconv.relu(in=8,out=16,k=3,e=3,s=2)@8",
         "mbconv.relu(in=16,out=16,k=3,e=3,s=1)@8",
         "mbconv.relu(in=16,out=16,k=5,e=6,s=1)@8",
     )
+    activation = "relu"
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class FcHead(Classifying):
     """Global average pool and a linear classifier with bias."""
 
-    kind: ClassVar[str] = "head.fc"
-    examples: ClassVar[tuple[str, ...]] = ("head.fc(in=8,classes=10)@3", "head.fc(in=16,classes=10)@4")
+    kind = "head.fc"
+    examples = ("head.fc(in=8,classes=10)@3", "head.fc(in=16,classes=10)@4")
 
     @override
     def ops(self) -> OpList:
@@ -155,14 +145,18 @@ class FcHead(Classifying):
         return ops
 
 
-@dataclasses.dataclass(frozen=True)
-class WideHead(Classifying):
-    """1x1 convolution with BN and an activation, SiLU by default, global average pool, linear classifier."""
+@register
+class ConvHead(Classifying):
+    """1x1 convolution with BN and SiLU to `middle` channels, global average pool, linear classifier."""
 
-    @property
-    @abstractmethod
-    def middle(self) -> int:
-        """Channels of the 1x1 convolution."""
+    kind = "head.conv"
+    examples: ClassVar[tuple[str, ...]] = (
+        "head.conv(in=8,classes=10,mid=32)@3",
+        "head.conv(in=16,classes=10,mid=64)@4",
+    )
+    activation: ClassVar[ActivationName] = "silu"
+
+    middle: int = param("mid")
 
     @override
     def ops(self) -> OpList:
@@ -172,48 +166,26 @@ class WideHead(Classifying):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class MbPoolHead(WideHead):
-    """MBPool of AutoViT: its 1x1 convolution makes six times the width."""
-
-    kind: ClassVar[str] = "head.mbpool"
-    examples: ClassVar[tuple[str, ...]] = (
-        "head.mbpool(in=8,classes=10)@3",
-        "head.mbpool(in=16,classes=10)@4",
-    )
-
-    @property
-    @override
-    def middle(self) -> int:
-        return MBPOOL_EXPANSION * self.inputs
-
-
-@register
-@dataclasses.dataclass(frozen=True)
-class ConvHead(WideHead):
-    """The head of MobileNet and MobileViT: the width of its 1x1 convolution is a parameter."""
-
-    kind: ClassVar[str] = "head.conv"
-    examples: ClassVar[tuple[str, ...]] = (
-        "head.conv(in=8,classes=10,mid=32)@3",
-        "head.conv(in=16,classes=10,mid=64)@4",
-    )
-
-    width: int = param("mid")
-
-    @property
-    @override
-    def middle(self) -> int:
-        return self.width
-
-
-@register
-@dataclasses.dataclass(frozen=True)
 class ReluConvHead(ConvHead):
     """`head.conv` with ReLU."""
 
-    kind: ClassVar[str] = "head.conv.relu"
-    examples: ClassVar[tuple[str, ...]] = (
-        "head.conv.relu(in=8,classes=10,mid=32)@3",
-        "head.conv.relu(in=16,classes=10,mid=64)@4",
-    )
+    kind = "head.conv.relu"
+    examples = ("head.conv.relu(in=8,classes=10,mid=32)@3", "head.conv.relu(in=16,classes=10,mid=64)@4")
+    activation = "relu"
+
+
+@register
+class MbPoolHead(Classifying):
+    """MBPool of AutoViT: `head.conv` whose 1x1 convolution makes six times the width."""
+
+    kind = "head.mbpool"
+    examples = ("head.mbpool(in=8,classes=10)@3", "head.mbpool(in=16,classes=10)@4")
+
+    @property
+    def as_conv_head(self) -> ConvHead:
+        """The same classifier with its width as a parameter."""
+        return ConvHead(self.resolution, self.inputs, self.classes, MBPOOL_EXPANSION * self.inputs)
+
+    @override
+    def ops(self) -> OpList:
+        return self.as_conv_head.ops()

@@ -8,21 +8,10 @@ bilinearly to whole patches and resizes the folded map back.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import ClassVar
-
 from typing_extensions import override
 
 from search.blocks.ops import Activation, OpList, attention
-from search.blocks.registry import register
-from search.blocks.spec import (
-    BlockSpec,
-    ChannelKeeping,
-    DimKeeping,
-    EnclosingSpec,
-    Factors,
-    param,
-)
+from search.blocks.spec import BlockSpec, ChannelKeeping, DimKeeping, EnclosingSpec, Factors, param, register
 
 
 def padded_side(resolution: int, patch: int) -> int:
@@ -31,15 +20,11 @@ def padded_side(resolution: int, patch: int) -> int:
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class MobileViTShell(ChannelKeeping, EnclosingSpec):
     """A MobileViT block without its transformer layers; the last LayerNorm is the shell's."""
 
-    kind: ClassVar[str] = "mvit.shell"
-    examples: ClassVar[tuple[str, ...]] = (
-        "mvit.shell(c=8,d=16,patch=2)@7",
-        "mvit.shell(c=16,d=24,patch=2)@8",
-    )
+    kind = "mvit.shell"
+    examples = ("mvit.shell(c=8,d=16,patch=2)@7", "mvit.shell(c=16,d=24,patch=2)@8")
 
     dim: int = param("d")
     patch: int = param("patch")
@@ -68,11 +53,8 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
 
     @override
     def encloses(self, other: BlockSpec) -> bool:
-        return isinstance(other, MobileViTLayer) and (other.dim, other.patch, other.resolution) == (
-            self.dim,
-            self.patch,
-            self.resolution,
-        )
+        own = (self.dim, self.patch, self.resolution)
+        return isinstance(other, MobileViTLayer) and (other.dim, other.patch, other.resolution) == own
 
     @override
     def factors(self) -> Factors:
@@ -80,15 +62,11 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class ResizingShell(MobileViTShell):
     """The shell of MobileViT for a map whose side is not whole patches: resized to whole patches and back."""
 
-    kind: ClassVar[str] = "mvit.stretched"
-    examples: ClassVar[tuple[str, ...]] = (
-        "mvit.stretched(c=8,d=16,patch=2)@5",
-        "mvit.stretched(c=16,d=24,patch=2)@7",
-    )
+    kind = "mvit.stretched"
+    examples = ("mvit.stretched(c=8,d=16,patch=2)@5", "mvit.stretched(c=16,d=24,patch=2)@7")
 
     @override
     def _mix(self, ops: OpList, y: Activation) -> Activation:
@@ -98,7 +76,6 @@ class ResizingShell(MobileViTShell):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class MobileViTLayer(DimKeeping):
     """Pre-norm transformer layer over the patches of the enclosing shell, each pixel position on its own.
 
@@ -106,13 +83,14 @@ class MobileViTLayer(DimKeeping):
     independent of the dimension d.
     """
 
-    kind: ClassVar[str] = "mvit.layer"
-    examples: ClassVar[tuple[str, ...]] = (
+    kind = "mvit.layer"
+    examples = (
         "mvit.layer(d=16,heads=2,head_dim=4,ratio=1.5,patch=2)@7",
         "mvit.layer(d=16,heads=3,head_dim=8,ratio=2,patch=2)@8",
     )
-    enclosed_by: ClassVar[str] = "mvit.shell"
-    branches: ClassVar[tuple[str, ...]] = ("proj", "fc2")
+    enclosed_by = "mvit.shell"
+    branches = ("proj", "fc2")
+    removable = True
 
     heads: int = param("heads")
     head_dim: int = param("head_dim")
@@ -121,13 +99,10 @@ class MobileViTLayer(DimKeeping):
 
     @property
     @override
-    def removable(self) -> bool:
-        return True
-
-    @property
-    @override
     def input_shape(self) -> tuple[int, ...]:
-        return (self.pixels, self.patches, self.dim)
+        """(P, N, d): P = patch^2 pixel positions, whose attentions run side by side, and N patches."""
+        patches = (padded_side(self.resolution, self.patch) // self.patch) ** 2
+        return (self.patch**2, patches, self.dim)
 
     @property
     def inner(self) -> int:
@@ -139,25 +114,15 @@ class MobileViTLayer(DimKeeping):
         """Channels between the MLP's layers."""
         return int(self.mlp_ratio * self.dim)
 
-    @property
-    def patches(self) -> int:
-        """Tokens N of one attention (patches of the map)."""
-        return (padded_side(self.resolution, self.patch) // self.patch) ** 2
-
-    @property
-    def pixels(self) -> int:
-        """Attentions P that run side by side (pixels of a patch)."""
-        return self.patch**2
-
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
         x = ops.input
+        positions, patches, _ = x.shape
         qkv = ops.linear(ops.norm(x), 3 * self.inner)
-        heads = (self.pixels * self.heads, self.patches, self.head_dim)
+        heads = (positions * self.heads, patches, self.head_dim)
         q, k, v = (ops.copy(qkv, *heads, traffic=0) for _ in range(3))
-        mixed = attention(ops, q, k, v)
-        mixed = ops.copy(mixed, self.pixels, self.patches, self.inner, traffic=0)
+        mixed = ops.copy(attention(ops, q, k, v), positions, patches, self.inner, traffic=0)
         x = ops.add(ops.linear(mixed, self.dim), x)
         ops.add(ops.linear(ops.linear(ops.norm(x), self.hidden), self.dim), x)
         return ops

@@ -86,7 +86,7 @@ def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
         if not block.enclosed_by:
             held = block.surrounding_elements() if isinstance(block, EnclosingSpec) else 0
         side = isinstance(block, SideSpec)
-        live = block.live_elements_with_input() if isinstance(block, SideSpec) else block.live_elements()
+        live = block.ops().live_elements(keep_input=True) if side else block.costs.live_elements
         peak = max(peak, outputs + live + (held if block.enclosed_by else 0))
         outputs += block.out_elements if side else 0
     return peak * BYTES_PER_ELEMENT

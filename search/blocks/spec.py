@@ -1,4 +1,4 @@
-"""What a block is: a frozen value whose key names everything that decides its cost.
+"""What a block is: a frozen value whose key names everything that decides its cost; kinds of blocks by name.
 
 A key reads `kind(name=value,...)@resolution`, for example `mbconv(in=16,out=24,k=3,e=1,s=2)@128`. The
 resolution is the side of the square input map in pixels, so the same block at two places has two keys.
@@ -9,16 +9,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
-from typing_extensions import override
+from typing_extensions import dataclass_transform
 
+from luts.format.errors import UsageError, close_names
+from luts.format.registry import Registry
 from search.blocks.ops import Costs, OpList
 
 Factors = Mapping[str, Mapping[int, tuple[int, ...]]]
 """Parameter -> dimension -> the factors that it is a product of, the outermost first."""
+
+MAX_KEY_CHARS = 200
+"""Longest key that is parsed; the longest of any registered space has 61 characters."""
+
+MAX_VALUE = 1 << 16
+"""Largest number in a key: keeps products of a hostile key within machine integers."""
+
+_KEY = re.compile(r"(?P<kind>[a-z][a-z0-9_.]*)\((?P<params>[^()]*)\)@(?P<resolution>[1-9][0-9]{0,4})")
+_KIND = re.compile(r"[a-z][a-z0-9_.]*")
+_NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,4})?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +88,14 @@ class BlockSpec(ABC):
     @functools.cached_property
     def key(self) -> str:
         """Key of this block in a LUT."""
-        params = ",".join(
-            f"{field.metadata['key']}={getattr(self, field.name):g}"
-            for field in dataclasses.fields(self)
-            if "key" in field.metadata
-        )
-        return f"{self.kind}({params})@{self.resolution}"
+        params = (f"{name}={getattr(self, field.name):g}" for name, field in _key_fields(type(self)).items())
+        return f"{self.kind}({','.join(params)})@{self.resolution}"
 
     @property
-    @abstractmethod
     def in_channels(self) -> int:
-        """Channels of the input map."""
+        """Channels of the input: by default the first parameter of the key."""
+        channels: int = getattr(self, next(iter(_key_fields(type(self)).values())).name)
+        return channels
 
     @property
     def out_channels(self) -> int:
@@ -123,18 +133,6 @@ class BlockSpec(ABC):
         """Return the multiply-accumulates at batch 1."""
         return Macs(self.costs.conv_linear_macs, self.costs.total_macs)
 
-    def depthwise_macs(self) -> int:
-        """Return the multiply-accumulates of depthwise convolutions, which are slower than others."""
-        return self.costs.depthwise_macs
-
-    def traffic_elements(self) -> int:
-        """Return the activation elements that the operations read and write, weights left out."""
-        return self.costs.traffic_elements
-
-    def live_elements(self) -> int:
-        """Return the most activation elements in memory at once at batch 1, input and output included."""
-        return self.costs.live_elements
-
     def factors(self) -> Factors:
         """Return the dimensions of parameters that are products, which a smaller block cuts factor by factor.
 
@@ -169,11 +167,22 @@ class BlockSpec(ABC):
         """Elements of the output."""
         return math.prod(self.output_shape)
 
+    def _require(self, possible: bool, problem: str) -> None:
+        """Raise `UsageError` with the key and the problem if these parameters make no block."""
+        if not possible:
+            raise UsageError(f"{self.key}: {problem}", code="invalid_block_parameter")
+
 
 @functools.lru_cache(maxsize=1 << 14)
 def _costs_of(spec: BlockSpec) -> Costs:
     """Return the costs of a block; equal blocks of many architectures share them."""
     return spec.ops().costs
+
+
+@functools.cache
+def _key_fields(cls: type[BlockSpec]) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields that are parameters of a kind's keys, by their names in the key."""
+    return {field.metadata["key"]: field for field in dataclasses.fields(cls) if "key" in field.metadata}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,10 +205,6 @@ class SideSpec(BlockSpec):
     `output_shape` is that of its output, (1, places, values).
     """
 
-    def live_elements_with_input(self) -> int:
-        """Return `live_elements` if the map stays in memory for the blocks after this one."""
-        return self.ops().live_elements(keep_input=True)
-
 
 @dataclasses.dataclass(frozen=True)
 class Projecting(BlockSpec):
@@ -208,11 +213,6 @@ class Projecting(BlockSpec):
     inputs: int = param("in")
     outputs: int = param("out")
 
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.inputs
-
 
 @dataclasses.dataclass(frozen=True)
 class ChannelKeeping(BlockSpec):
@@ -220,22 +220,12 @@ class ChannelKeeping(BlockSpec):
 
     channels: int = param("c")
 
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.channels
-
 
 @dataclasses.dataclass(frozen=True)
 class DimKeeping(BlockSpec):
     """A block whose output tokens have the dimension `dim` of its input tokens."""
 
     dim: int = param("d")
-
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,10 +235,99 @@ class Classifying(BlockSpec):
     inputs: int = param("in")
     classes: int = param("classes")
 
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.inputs
+
+KINDS: Registry[type[BlockSpec]] = Registry("block kind")
+
+Spec = TypeVar("Spec", bound=type[BlockSpec])
+
+
+@dataclass_transform(frozen_default=True)
+def register(cls: Spec) -> Spec:
+    """Register a kind of block, so that `parse_key` knows it, as a frozen dataclass (class decorator).
+
+    Raises:
+        UsageError: the name is invalid or taken, something is missing, or an example is not a key of the kind.
+    """
+    if "__dataclass_fields__" not in vars(cls):
+        dataclasses.dataclass(frozen=True)(cls)
+    kind = getattr(cls, "kind", "")
+    if not _KIND.fullmatch(kind):
+        raise _incomplete(f"block {cls.__name__} needs a `kind` of a-z, 0-9, dots and _, not {kind!r}")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise _incomplete(f"block kind {kind!r} does not define {', '.join(missing)}")
+    if not getattr(cls, "examples", ()):
+        raise _incomplete(f"block kind {kind!r} has no `examples`; add keys of small blocks")
+    KINDS.add(kind, cls)
+    try:
+        for example in cls.examples:
+            if type(parse_key(example)) is not cls:
+                raise UsageError(f"{example!r} is a key of another kind", code="wrong_block_example")
+    except UsageError as error:
+        del KINDS.items[kind]
+        raise UsageError(
+            f"block kind {kind!r}: wrong example; {error}", code="wrong_block_example"
+        ) from error
+    return cls
+
+
+def _incomplete(message: str) -> UsageError:
+    return UsageError(message, code="incomplete_block_kind")
+
+
+def kinds() -> dict[str, type[BlockSpec]]:
+    """Return every registered kind by name."""
+    return dict(KINDS.items)
+
+
+def parse_key(key: str) -> BlockSpec:
+    """Return the block of a key; `parse_key(spec.key) == spec`.
+
+    Raises:
+        UsageError: the text is not a key, its kind is unknown, or a parameter is missing, extra or malformed.
+    """
+    match = _KEY.fullmatch(key) if len(key) <= MAX_KEY_CHARS else None
+    if match is None:
+        raise _invalid(f"{key[:80]!r} is not a block key; keys read kind(name=value,...)@resolution")
+    cls = KINDS.items.get(match["kind"])
+    if cls is None:
+        raise _unknown_kind(match["kind"])
+    fields = _key_fields(cls)
+    values: dict[str, int | float] = {}
+    for part in match["params"].split(","):
+        name, _, text = part.partition("=")
+        field = fields.get(name)
+        number = float(text) if _NUMBER.fullmatch(text) else None
+        if field is None or field.name in values or number is None or not 0 < number <= MAX_VALUE:
+            raise _invalid(
+                f"{part!r} is not a parameter of {match['kind']} in {key!r}; it takes {', '.join(fields)}"
+            )
+        whole = field.type in ("int", int)
+        if whole and number != int(number):
+            raise _invalid(f"{name} must be a whole number in {key!r}")
+        values[field.name] = int(number) if whole else number
+    missing = [name for name, field in fields.items() if field.name not in values]
+    if missing:
+        raise _invalid(f"{key!r} lacks {', '.join(missing)}")
+    spec = cls(resolution=int(match["resolution"]), **values)
+    if spec.key != key:
+        raise _invalid(f"{key!r} is not in canonical form; write {spec.key!r}")
+    return spec
+
+
+def _invalid(message: str) -> UsageError:
+    return UsageError(message, code="invalid_block_key")
+
+
+def _unknown_kind(kind: str) -> UsageError:
+    near = close_names(kind, KINDS.items, 3, 0.4)
+    families = sorted({name.partition(".")[0] for name in KINDS.items})
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known families: {', '.join(families)}"
+    return UsageError(f"unknown block kind {kind[:40]!r}; {hint}", code="unknown_block_kind")
+
+
+def parse_keys(keys: Iterable[str]) -> tuple[BlockSpec, ...]:
+    """Return the blocks of a sequence of keys."""
+    return tuple(parse_key(key) for key in keys)
 
 
 def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> int:

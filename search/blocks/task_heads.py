@@ -9,13 +9,11 @@ boxes a place.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 from typing_extensions import override
 
 from search.blocks.ops import Activation, OpList
-from search.blocks.registry import register
-from search.blocks.spec import Projecting, SideSpec, param
+from search.blocks.spec import Projecting, SideSpec, param, register
 
 COORDINATES = 4
 """Offsets of a box: centre x and y, width, height."""
@@ -43,29 +41,20 @@ DEEPLAB_LEAST_SIDE = 4
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class SsdPredict(SideSpec):
     """For each default box logits of the background and of `classes`, then four offsets.
 
     Logits and offsets have a predictor each: depthwise 3x3 with BN and ReLU6, 1x1 with bias.
     """
 
-    kind: ClassVar[str] = "ssd.predict"
-    examples: ClassVar[tuple[str, ...]] = (
-        "ssd.predict(in=8,boxes=6,classes=3)@5",
-        "ssd.predict(in=16,boxes=6,classes=10)@4",
-    )
-    elastic: ClassVar[bool] = False
-    in_task_head: ClassVar[bool] = True
+    kind = "ssd.predict"
+    examples = ("ssd.predict(in=8,boxes=6,classes=3)@5", "ssd.predict(in=16,boxes=6,classes=10)@4")
+    elastic = False
+    in_task_head = True
 
     inputs: int = param("in")
     boxes: int = param("boxes")
     classes: int = param("classes")
-
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.inputs
 
     @override
     def ops(self) -> OpList:
@@ -82,14 +71,13 @@ class SsdPredict(SideSpec):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class SsdExtra(Projecting):
     """1x1 to half of `outputs`, depthwise 3x3 of stride 2, 1x1; each with BN and ReLU6."""
 
-    kind: ClassVar[str] = "ssd.extra"
-    examples: ClassVar[tuple[str, ...]] = ("ssd.extra(in=8,out=16)@5", "ssd.extra(in=16,out=32)@8")
-    elastic: ClassVar[bool] = False
-    in_task_head: ClassVar[bool] = True
+    kind = "ssd.extra"
+    examples = ("ssd.extra(in=8,out=16)@5", "ssd.extra(in=16,out=32)@8")
+    elastic = False
+    in_task_head = True
 
     @property
     def middle(self) -> int:
@@ -107,7 +95,8 @@ class SsdExtra(Projecting):
 class SegmentationHead(Projecting):
     """`inputs` channels to logits of the background and of `classes` at every place of the map."""
 
-    in_task_head: ClassVar[bool] = True
+    elastic = False
+    in_task_head = True
 
     def _pool_image(self, ops: OpList, width: int) -> Activation:
         """Append image pooling and its two 1x1 convolutions: (1, width)."""
@@ -122,7 +111,6 @@ class SegmentationHead(Projecting):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class DeepLabLite(SegmentationHead):
     """DeepLabv3 without its atrous branches (Sandler et al. 2018, section 6.3).
 
@@ -130,12 +118,9 @@ class DeepLabLite(SegmentationHead):
     BN and ReLU. The joining convolution of both branches is written as two.
     """
 
-    kind: ClassVar[str] = "deeplab.lite"
-    examples: ClassVar[tuple[str, ...]] = (
-        "deeplab.lite(in=8,classes=3,mid=16)@5",
-        "deeplab.lite(in=16,classes=10,mid=32)@4",
-    )
-    elastic: ClassVar[bool] = False
+    kind = "deeplab.lite"
+    examples = ("deeplab.lite(in=8,classes=3,mid=16)@5", "deeplab.lite(in=16,classes=10,mid=32)@4")
+    elastic = False
 
     outputs: int = param("classes")
     middle: int = param("mid")
@@ -150,7 +135,6 @@ class DeepLabLite(SegmentationHead):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class DeepLab(SegmentationHead):
     """DeepLabv3's head (Chen et al. 2017) as in torchvision: atrous spatial pyramid pooling, 3x3, classifier.
 
@@ -158,12 +142,11 @@ class DeepLab(SegmentationHead):
     first atrous convolution; the others have two and three times as much.
     """
 
-    kind: ClassVar[str] = "deeplab.aspp"
-    examples: ClassVar[tuple[str, ...]] = (
+    kind = "deeplab.aspp"
+    examples = (
         "deeplab.aspp(in=8,classes=3,mid=16,rate=1)@5",
         "deeplab.aspp(in=16,classes=10,mid=32,rate=2)@7",
     )
-    elastic: ClassVar[bool] = False
 
     outputs: int = param("classes")
     middle: int = param("mid")

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -166,21 +166,29 @@ def as_channels_first(module: Any, x: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class TimmNetwork(BlockSpec):
-    """A classifier of timm, from images to scores.
+    """A network of timm: a classifier, from images to scores, or with a head of detection or segmentation.
 
     Attributes:
         network: timm's name for it.
+        head: Name of the head of another task; "" for a classifier.
+        indices: Positions of the maps that the head reads, in timm's order.
+        head_blocks: Blocks of the head: one predictor for each map before the last, then the blocks after the
+            last.
     """
 
-    kind: ClassVar[str] = "timm"
+    kind = "timm"
 
     classes: int = param("classes")
     network: str = ""
+    head: str = ""
+    indices: tuple[int, ...] = ()
+    head_blocks: tuple[BlockSpec, ...] = ()
 
     @cached_property
     def key(self) -> str:
-        """Key that no LUT has: `timm.NAME(classes=10)@224`."""
-        return f"timm.{self.network}(classes={self.classes})@{self.resolution}"
+        """Key that no LUT has: `timm.NAME(classes=10)@224` or `timm.NAME.ssdlite(classes=10)@320`."""
+        name = f"{self.network}.{self.head}" if self.head else self.network
+        return f"timm.{name}(classes={self.classes})@{self.resolution}"
 
     @property
     @override
@@ -190,48 +198,8 @@ class TimmNetwork(BlockSpec):
     @property
     @override
     def output_shape(self) -> tuple[int, ...]:
-        return (1, self.classes)
-
-    @override
-    def params(self) -> int:
-        import torch  # counted by creating it without storage
-
-        with torch.device("meta"):
-            network = create_classifier(self.network, self.resolution, self.classes)
-        return sum(parameter.numel() for parameter in network.parameters())
-
-    @override
-    def ops(self) -> OpList:
-        raise UsageError(
-            f"timm:{self.network} has no list of operations to count costs from; "
-            "`bench measure` counts its MACs as it runs",
-            code="costs_unknown",
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class TimmTaskNetwork(TimmNetwork):
-    """A network of timm with a head of detection or segmentation.
-
-    Attributes:
-        head: Name of the head.
-        indices: Positions of the maps that the head reads, in timm's order.
-        head_blocks: Blocks of the head: one predictor for each map before the last, then the blocks after the
-            last.
-    """
-
-    head: str = ""
-    indices: tuple[int, ...] = ()
-    head_blocks: tuple[BlockSpec, ...] = ()
-
-    @cached_property
-    def key(self) -> str:
-        """Key that no LUT has: `timm.NAME.ssdlite(classes=10)@320`."""
-        return f"timm.{self.network}.{self.head}(classes={self.classes})@{self.resolution}"
-
-    @property
-    @override
-    def output_shape(self) -> tuple[int, ...]:
+        if not self.head:
+            return (1, self.classes)
         side = [block.output_shape for block in self.head_blocks if isinstance(block, SideSpec)]
         if not side:
             return self.head_blocks[-1].output_shape
@@ -242,5 +210,17 @@ class TimmTaskNetwork(TimmNetwork):
         import torch  # counted by creating it without storage
 
         with torch.device("meta"):
-            backbone = create_backbone(self.network, self.resolution, self.indices)
-        return sum(parameter.numel() for parameter in backbone.parameters()) + count(self.head_blocks)[0]
+            network = (
+                create_backbone(self.network, self.resolution, self.indices)
+                if self.head
+                else create_classifier(self.network, self.resolution, self.classes)
+            )
+        return sum(parameter.numel() for parameter in network.parameters()) + count(self.head_blocks)[0]
+
+    @override
+    def ops(self) -> OpList:
+        raise UsageError(
+            f"timm:{self.network} has no list of operations to count costs from; "
+            "`bench measure` counts its MACs as it runs",
+            code="costs_unknown",
+        )

@@ -10,9 +10,7 @@ from search.networks import (
     mobilenet,
     mobilevit,
     task_heads,
-    timm_networks,
-    token_transformers,
-    vit,
+    transformers,
 )
 from search.networks.network import (
     Network,
@@ -23,24 +21,18 @@ from search.networks.network import (
     module_of,
 )
 
-FAMILIES = (
-    efficient_cnns,
-    efficientvit,
-    mixers,
-    mobilenet,
-    mobilevit,
-    task_heads,
-    timm_networks,
-    token_transformers,
-    vit,
-)
-"""Modules that are imported for the torch modules that they register."""
-
 __all__ = [
     "Network",
     "build_block",
     "build_group",
     "build_network",
+    "efficient_cnns",
+    "efficientvit",
+    "mixers",
+    "mobilenet",
+    "mobilevit",
     "module_around",
     "module_of",
+    "task_heads",
+    "transformers",
 ]

@@ -17,8 +17,6 @@ from search.blocks.efficient_cnns import (
     Eesp,
     EspHead,
     EspTrunk,
-    ShuffleHead,
-    ShuffleStem,
     ShuffleUnit,
     dilations,
 )
@@ -36,22 +34,22 @@ def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     return x.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+@module_of.register(ShuffleUnit)
 class ShuffleUnitModule(nn.Module):
     """Two branches, concatenated and shuffled; at stride 1 the left one is half of the map as it is."""
 
     def __init__(self, spec: ShuffleUnit):
-        """Create the layers of the block."""
         super().__init__()
-        self.splits, self.branch = spec.splits, spec.half
+        self.splits, self.branch = spec.removable, spec.half
         inputs, half, stride = spec.inputs, spec.half, spec.stride
-        if not spec.splits:
+        if not spec.removable:
             self.left = nn.Sequential(
-                ConvBnAct(inputs, inputs, 3, stride, groups=inputs, act=False),
+                ConvBnAct(inputs, inputs, 3, stride, groups=inputs),
                 ConvBnAct(inputs, half, act=nn.ReLU()),
             )
         self.right = nn.Sequential(
-            ConvBnAct(half if spec.splits else inputs, half, act=nn.ReLU()),
-            ConvBnAct(half, half, 3, stride, groups=half, act=False),
+            ConvBnAct(half if spec.removable else inputs, half, act=nn.ReLU()),
+            ConvBnAct(half, half, 3, stride, groups=half),
             ConvBnAct(half, half, act=nn.ReLU()),
         )
 
@@ -62,17 +60,6 @@ class ShuffleUnitModule(nn.Module):
         else:
             left, right = self.left(x), self.right(x)
         return shuffle_channels(torch.cat((left, right), 1), 2)
-
-
-def stem(spec: ShuffleStem) -> nn.Sequential:
-    """Create the stem: (B, inputs, H, W) -> (B, outputs, H / 4, W / 4)."""
-    conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=nn.ReLU())
-    return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
-
-
-module_of.register(ShuffleStem, stem)
-module_of.register(ShuffleUnit, ShuffleUnitModule)
-module_of.register(ShuffleHead, lambda spec: Classifier(spec.inputs, spec.classes, spec.middle, nn.ReLU()))
 
 
 def conv_prelu(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
@@ -91,11 +78,10 @@ def halve(x: Tensor) -> Tensor:
 class Pyramid(nn.Module):
     """Reduce, dilated depthwise convolutions with hierarchical fusion, expand; no last activation.
 
-    (B, inputs, H, W) -> (B, outputs, H / stride, W / stride).
+    (B, inputs, H, W) -> (B, outputs, H / stride, W / stride). `largest_dilation` limits the dilations.
     """
 
     def __init__(self, inputs: int, outputs: int, largest_dilation: int, stride: int = 1):
-        """Create the pyramid; `largest_dilation` limits the dilations of its branches."""
         super().__init__()
         reduced = outputs // BRANCHES
         self.reduce = conv_prelu(inputs, reduced, groups=BRANCHES)
@@ -104,7 +90,7 @@ class Pyramid(nn.Module):
             for d in dilations(largest_dilation)
         )
         self.fused = nn.Sequential(nn.BatchNorm2d(outputs), nn.PReLU(outputs))
-        self.expand = ConvBnAct(outputs, outputs, groups=BRANCHES, act=False)
+        self.expand = ConvBnAct(outputs, outputs, groups=BRANCHES)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -117,14 +103,14 @@ class Pyramid(nn.Module):
         return out
 
 
+@module_of.register(Eesp)
 class EespModule(nn.Module):
     """A pyramid of stride 1 with a residual, and PReLU: (B, C, H, W) to the same shape."""
 
-    def __init__(self, channels: int, largest_dilation: int):
-        """Create the pyramid and PReLU."""
+    def __init__(self, spec: Eesp):
         super().__init__()
-        self.pyramid = Pyramid(channels, channels, largest_dilation)
-        self.act = nn.PReLU(channels)
+        self.pyramid = Pyramid(spec.channels, spec.channels, spec.largest_dilation)
+        self.act = nn.PReLU(spec.channels)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -133,16 +119,18 @@ class EespModule(nn.Module):
 
 
 class StridedEesp(nn.Module):
-    """The pooled map and a pyramid of stride 2, concatenated, plus the image's features if given; PReLU."""
+    """The pooled map and a pyramid of stride 2, concatenated, plus the image's features if given; PReLU.
+
+    With `image_channels` = 0 it does not read the image.
+    """
 
     def __init__(self, inputs: int, outputs: int, largest_dilation: int, image_channels: int):
-        """Create the unit; with `image_channels` = 0 it does not read the image."""
         super().__init__()
         self.pyramid = Pyramid(inputs, outputs - inputs, largest_dilation, stride=2)
         if image_channels:
             self.reinforce = nn.Sequential(
                 conv_prelu(image_channels, image_channels, 3),
-                ConvBnAct(image_channels, outputs, act=False),
+                ConvBnAct(image_channels, outputs),
             )
         self.act = nn.PReLU(outputs)
 
@@ -155,11 +143,11 @@ class StridedEesp(nn.Module):
         return out
 
 
+@module_around.register(EspTrunk)
 class EspTrunkModule(nn.Module):
     """(B, 3, H, W) -> (B, 8 c, H/32, W/32); an enclosed unit runs after the strided unit of its size."""
 
     def __init__(self, spec: EspTrunk, layers: Sequence[BlockSpec]):
-        """Create the trunk and the enclosed units."""
         super().__init__()
         self.stem = conv_prelu(spec.inputs, spec.stem, 3, 2)
         before = (spec.stem, *spec.widths[:-1])
@@ -187,15 +175,11 @@ class EspTrunkModule(nn.Module):
         return x
 
 
-def head(spec: EspHead) -> nn.Sequential:
+@module_of.register
+def head(spec: EspHead) -> nn.Module:
     """Create the head: depthwise 3x3, grouped 1x1, classifier; (B, C, H, W) -> (B, classes)."""
     return nn.Sequential(
         conv_prelu(spec.inputs, spec.inputs, 3, groups=spec.inputs),
         conv_prelu(spec.inputs, spec.middle, groups=BRANCHES),
         Classifier(spec.middle, spec.classes),
     )
-
-
-module_of.register(Eesp, lambda spec: EespModule(spec.channels, spec.largest_dilation))
-module_around.register(EspTrunk, EspTrunkModule)
-module_of.register(EspHead, head)

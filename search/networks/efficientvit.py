@@ -15,51 +15,50 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
-from search.networks.layers import ConvBnAct, Residual, WeightValue
+from search.networks.layers import ConvBnAct, Residual, WeightValue, to_tokens
 from search.networks.network import module_of
 
 
-def overlap_stem(spec: OverlapStem) -> nn.Sequential:
+@module_of.register
+def overlap_stem(spec: OverlapStem) -> nn.Module:
     """Create 3x3 convolutions of stride 2 with BN from each width to the next, ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(spec.widths):
-        layers += [ConvBnAct(inputs, outputs, 3, 2, act=False), nn.ReLU()]
+        layers += [ConvBnAct(inputs, outputs, 3, 2), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def ffn_block(channels: int, hidden: int) -> nn.Sequential:
+@module_of.register
+def ffn_block(spec: FfnBlock) -> nn.Module:
     """Create depthwise 3x3, then two 1x1 with ReLU between them, each with a residual; same shape."""
     mix: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=ConvBnAct(channels, channels, 3, groups=channels, act=False)
+        conv=ConvBnAct(spec.channels, spec.channels, 3, groups=spec.channels)
     )
-    return nn.Sequential(OrderedDict(mix=Residual(mix), feed=_feed(channels, hidden)))
+    return nn.Sequential(OrderedDict(mix=Residual(mix), feed=feed_forward(spec)))
 
 
-def feed_forward(channels: int, hidden: int) -> nn.Sequential:
-    """Create the FFN block without token interaction: (B, C, H, W) to the same shape."""
-    return nn.Sequential(OrderedDict(feed=_feed(channels, hidden)))
-
-
-def _feed(channels: int, hidden: int) -> Residual:
+def feed_forward(spec: FfnBlock) -> Residual:
+    """Create the two 1x1 convolutions of an FFN block, with a residual."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        expand=ConvBnAct(channels, hidden, act=False),
+        expand=ConvBnAct(spec.channels, spec.hidden),
         act=nn.ReLU(),
-        project=ConvBnAct(hidden, channels, act=False),
+        project=ConvBnAct(spec.hidden, spec.channels),
     )
     return Residual(parts)
 
 
+@module_of.register(PatchMerging)
 class PatchMerge(nn.Module):
     """(B, inputs, H, W) -> (B, outputs, ceil(H / 2), ceil(W / 2))."""
 
-    def __init__(self, inputs: int, middle: int, squeezed: int, outputs: int):
-        """Create the layers; `squeezed` channels in squeeze and excitation."""
+    def __init__(self, spec: PatchMerging):
         super().__init__()
-        self.expand = ConvBnAct(inputs, middle, act=False)
-        self.depthwise = ConvBnAct(middle, middle, 3, 2, groups=middle, act=False)
-        self.squeeze = nn.Conv2d(middle, squeezed, 1)
-        self.excite = nn.Conv2d(squeezed, middle, 1)
-        self.project = ConvBnAct(middle, outputs, act=False)
+        middle = spec.middle
+        self.expand = ConvBnAct(spec.inputs, middle)
+        self.depthwise = ConvBnAct(middle, middle, 3, 2, groups=middle)
+        self.squeeze = nn.Conv2d(middle, spec.squeezed, 1)
+        self.excite = nn.Conv2d(spec.squeezed, middle, 1)
+        self.project = ConvBnAct(middle, spec.outputs)
         self.act = nn.ReLU()
 
     @override
@@ -70,13 +69,14 @@ class PatchMerge(nn.Module):
         return merged
 
 
+@module_of.register(BnFcHead)
 class NormClassifier(nn.Module):
     """Global average pool, BN, linear classifier: (B, C, H, W) -> (B, classes)."""
 
-    def __init__(self, inputs: int, classes: int):
-        """Create BN and the linear layer."""
+    def __init__(self, spec: BnFcHead):
         super().__init__()
-        self.fc = nn.Sequential(OrderedDict(bn=nn.BatchNorm1d(inputs), linear=nn.Linear(inputs, classes)))
+        norm, linear = nn.BatchNorm1d(spec.inputs), nn.Linear(spec.inputs, spec.classes)
+        self.fc = nn.Sequential(OrderedDict(bn=norm, linear=linear))
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,6 @@ class DistanceBias(WeightValue):
     """
 
     def __init__(self, side: int):
-        """Create the table for windows of `side` pixels."""
         super().__init__()
         self.side = side
         self.table = nn.Parameter(torch.empty(side * side))
@@ -112,28 +111,27 @@ class CascadeHead(nn.Module):
     """
 
     def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int, side: int):
-        """Create the head's projections, bias and depthwise convolution."""
         super().__init__()
         self.bias = DistanceBias(side)
-        self.q = ConvBnAct(split, qk_dim, act=False)
-        self.k = ConvBnAct(split, qk_dim, act=False)
-        self.v = ConvBnAct(split, v_dim, act=False)
-        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=False) if kernel else nn.Identity()
+        self.q = ConvBnAct(split, qk_dim)
+        self.k = ConvBnAct(split, qk_dim)
+        self.v = ConvBnAct(split, v_dim)
+        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim) if kernel else nn.Identity()
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        q, k, v = _tokens(self.mix(self.q(x))), _tokens(self.k(x)), _tokens(self.v(x))
+        q, k, v = to_tokens(self.mix(self.q(x))), to_tokens(self.k(x)), to_tokens(self.v(x))
         scores = (torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2)) + self.bias()).softmax(-1)
         out = torch.bmm(scores, v).reshape(batch, height, width, v.shape[2])
         return out.permute(0, 3, 1, 2)
 
 
+@module_of.register(CascadedGroupAttention)
 class CascadedAttention(nn.Module):
     """(B, C, H, W) to the same: cascaded group attention within windows, and a residual."""
 
     def __init__(self, spec: CascadedGroupAttention):
-        """Create the heads and the projection."""
         super().__init__()
         self.side = spec.side
         self.splits = spec.splits
@@ -141,7 +139,7 @@ class CascadedAttention(nn.Module):
             CascadeHead(split, spec.qk_dim, spec.v_dim, kernel, spec.side)
             for split, kernel in zip(spec.splits, spec.kernel_sizes, strict=True)
         )
-        self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels, act=False))
+        self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels))
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -185,12 +183,6 @@ def join_windows(x: Tensor, batch: int, height: int, width: int) -> Tensor:
     return x[:, :, :height, :width] if height % side or width % side else x
 
 
-def _tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h * w, C)."""
-    batch, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-
-
 def _add_common(part: Tensor, before: Tensor) -> Tensor:
     """Add `before` to the channels of `part` that both have."""
     own, given = part.shape[1], before.shape[1]
@@ -199,12 +191,3 @@ def _add_common(part: Tensor, before: Tensor) -> Tensor:
     if given < own:
         return torch.cat((part[:, :given] + before, part[:, given:]), 1)
     return part + before
-
-
-module_of.register(OverlapStem, overlap_stem)
-module_of.register(FfnBlock, lambda spec: ffn_block(spec.channels, spec.hidden))
-module_of.register(
-    PatchMerging, lambda spec: PatchMerge(spec.inputs, spec.middle, spec.squeezed, spec.outputs)
-)
-module_of.register(BnFcHead, lambda spec: NormClassifier(spec.inputs, spec.classes))
-module_of.register(CascadedGroupAttention, CascadedAttention)

@@ -18,10 +18,7 @@ from typing_extensions import override
 
 
 class ConvBnAct(nn.Sequential):
-    """Convolution without bias, BN, and an activation: SiLU if `act` is true, none if it is false.
-
-    Padding keeps the map's side at stride 1.
-    """
+    """Convolution without bias, BN, and an activation if one is given; padding keeps the side at stride 1."""
 
     def __init__(
         self,
@@ -30,16 +27,15 @@ class ConvBnAct(nn.Sequential):
         kernel: int = 1,
         stride: int = 1,
         groups: int = 1,
-        act: bool | nn.Module = True,
+        act: nn.Module | None = None,
     ):
-        """Create the layers; `act` may be a module."""
         super().__init__()
         self.add_module(
             "conv", nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         )
         self.add_module("bn", nn.BatchNorm2d(outputs))
-        if act:
-            self.add_module("act", nn.SiLU() if act is True else act)
+        if act is not None:
+            self.add_module("act", act)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -62,10 +58,12 @@ class Residual(nn.Sequential):
 
 
 class Classifier(nn.Module):
-    """Global average pool and linear classifier: (B, C, H, W) -> (B, classes)."""
+    """Global average pool and linear classifier: (B, C, H, W) -> (B, classes).
 
-    def __init__(self, inputs: int, classes: int, middle: int | None = None, act: bool | nn.Module = True):
-        """Create the classifier, with a 1x1 convolution to `middle` channels first if given."""
+    A 1x1 convolution to `middle` channels comes first if given.
+    """
+
+    def __init__(self, inputs: int, classes: int, middle: int | None = None, act: nn.Module | None = None):
         super().__init__()
         self.conv = ConvBnAct(inputs, middle, act=act) if middle else nn.Identity()
         self.fc = nn.Linear(middle or inputs, classes)
@@ -102,7 +100,6 @@ class Constant(WeightValue):
     value: Tensor
 
     def __init__(self, value: Tensor):
-        """Store the value as a buffer."""
         super().__init__()
         self.register_buffer("value", value.contiguous())
 
@@ -216,13 +213,12 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
 class RelativeBias(WeightValue):
     """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window.
 
-    () -> (1, heads, window^2, window^2).
+    () -> (1, heads, window^2, window^2) for a window of `window` pixels a side.
     """
 
     index: Tensor
 
     def __init__(self, window: int, heads: int):
-        """Create the table for windows of `window` pixels a side."""
         super().__init__()
         self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.table, std=0.02)
@@ -232,6 +228,6 @@ class RelativeBias(WeightValue):
         index = (rows * (2 * window - 1) + columns).reshape(window**2, window**2)
         self.register_buffer("index", index, persistent=False)
 
+    @override
     def forward(self) -> Tensor:
-        """(1, heads, window^2, window^2)."""
         return self.table[self.index].permute(2, 0, 1)[None]

@@ -11,32 +11,35 @@ from search.blocks import mixers as specs
 from search.networks.layers import RelativeBias, attend, attention, join_heads, split_heads, to_map, to_tokens
 from search.networks.network import module_of
 
+NORM_EPS = 1e-12
+"""Smallest divisor, as in `torch.nn.functional.normalize`."""
 
+
+@module_of.register(specs.MultiHeadAttention)
 class MultiHeadAttention(nn.Module):
     """Self-attention of all tokens (Vaswani et al. 2017, section 3.2)."""
 
-    def __init__(self, channels: int, heads: int):
-        """Create the projections."""
+    def __init__(self, spec: specs.MultiHeadAttention):
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.heads = spec.heads
+        self.qkv = nn.Linear(spec.channels, 3 * spec.channels)
+        self.proj = nn.Linear(spec.channels, spec.channels)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         return to_map(self.proj(attention(self.qkv(to_tokens(x)), self.heads)), x.shape[2])
 
 
+@module_of.register(specs.WindowAttention)
 class WindowAttention(nn.Module):
     """Self-attention inside windows that do not overlap, with Swin's relative bias."""
 
-    def __init__(self, channels: int, heads: int, window: int):
-        """Create the projections and the bias table."""
+    def __init__(self, spec: specs.WindowAttention):
         super().__init__()
-        self.heads, self.window = heads, window
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.bias = RelativeBias(window, heads)
-        self.proj = nn.Linear(channels, channels)
+        self.heads, self.window = spec.heads, spec.window
+        self.qkv = nn.Linear(spec.channels, 3 * spec.channels)
+        self.bias = RelativeBias(spec.window, spec.heads)
+        self.proj = nn.Linear(spec.channels, spec.channels)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -49,17 +52,18 @@ class WindowAttention(nn.Module):
         return x.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
+@module_of.register(specs.SpatialReductionAttention)
 class SpatialReductionAttention(nn.Module):
     """Queries of all tokens, keys and values of a map reduced by a strided convolution (PVT)."""
 
-    def __init__(self, channels: int, heads: int, reduction: int):
-        """Create the projections and the reduction by `reduction` pixels a side."""
+    def __init__(self, spec: specs.SpatialReductionAttention):
         super().__init__()
-        self.heads = heads
+        channels = spec.channels
+        self.heads = spec.heads
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.sr = nn.Conv2d(channels, channels, reduction, reduction)
+        self.sr = nn.Conv2d(channels, channels, spec.reduction, spec.reduction)
         self.norm = nn.LayerNorm(channels)
 
     @override
@@ -69,23 +73,13 @@ class SpatialReductionAttention(nn.Module):
         return to_map(self.proj(attend(q, k, v, self.heads)), x.shape[2])
 
 
-module_of.register(specs.MultiHeadAttention, lambda spec: MultiHeadAttention(spec.channels, spec.heads))
-module_of.register(
-    specs.WindowAttention, lambda spec: WindowAttention(spec.channels, spec.heads, spec.window)
-)
-module_of.register(
-    specs.SpatialReductionAttention,
-    lambda spec: SpatialReductionAttention(spec.channels, spec.heads, spec.reduction),
-)
-
-
+@module_of.register(specs.PoolMixer)
 class PoolMixer(nn.Module):
     """PoolFormer (Yu et al. 2022, equation 4): average over a neighbourhood minus the pixel."""
 
-    def __init__(self, kernel: int):
-        """Create the pool."""
+    def __init__(self, spec: specs.PoolMixer):
         super().__init__()
-        self.pool = nn.AvgPool2d(kernel, stride=1, padding=kernel // 2, count_include_pad=False)
+        self.pool = nn.AvgPool2d(spec.kernel, stride=1, padding=spec.kernel // 2, count_include_pad=False)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -93,6 +87,7 @@ class PoolMixer(nn.Module):
         return mixed
 
 
+@module_of.register(specs.FourierFilter)
 class FourierFilter(nn.Module):
     """GFNet's global filter (Rao et al. 2021, equation 4): DFT, complex weights, inverse DFT.
 
@@ -106,12 +101,12 @@ class FourierFilter(nn.Module):
     heights_back: Tensor
     widths_back: Tensor
 
-    def __init__(self, channels: int, side: int):
-        """Create the weights and the DFT matrices of maps of `side` pixels."""
+    def __init__(self, spec: specs.FourierFilter):
         super().__init__()
+        side = spec.resolution
         self.kept = kept = side // 2 + 1
-        self.real = nn.Parameter(0.02 * torch.randn(channels, kept, side))
-        self.imag = nn.Parameter(0.02 * torch.randn(channels, kept, side))
+        self.real = nn.Parameter(0.02 * torch.randn(spec.channels, kept, side))
+        self.imag = nn.Parameter(0.02 * torch.randn(spec.channels, kept, side))
         cos, sin = _dft_matrices(side)
         both = torch.tensor([1.0 if k in (0, side / 2) else 2.0 for k in range(kept)])
         self._constant("widths", torch.cat((cos[:kept], -sin[:kept])))
@@ -144,14 +139,14 @@ def _dft_matrices(side: int) -> tuple[Tensor, Tensor]:
     return (angle.cos() * side**-0.5).float(), (angle.sin() * side**-0.5).float()
 
 
+@module_of.register(specs.TokenMlp)
 class TokenMlp(nn.Module):
     """Token mixing of MLP-Mixer (Tolstikhin et al. 2021, equation 1): an MLP over tokens, shared by channels."""
 
-    def __init__(self, tokens: int, hidden: int):
-        """Create both layers."""
+    def __init__(self, spec: specs.TokenMlp):
         super().__init__()
-        self.fc1 = nn.Linear(tokens, hidden)
-        self.fc2 = nn.Linear(hidden, tokens)
+        self.fc1 = nn.Linear(spec.tokens, spec.hidden)
+        self.fc2 = nn.Linear(spec.hidden, spec.tokens)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -159,24 +154,14 @@ class TokenMlp(nn.Module):
         return mixed.reshape(x.shape)
 
 
-module_of.register(specs.PoolMixer, lambda spec: PoolMixer(spec.kernel))
-module_of.register(specs.FourierFilter, lambda spec: FourierFilter(spec.channels, spec.resolution))
-module_of.register(specs.TokenMlp, lambda spec: TokenMlp(spec.tokens, spec.hidden))
-
-
-NORM_EPS = 1e-12
-"""Smallest divisor, as in `torch.nn.functional.normalize`."""
-
-
+@module_of.register(specs.SeparableAttention)
 class SeparableAttention(nn.Module):
     """MobileViTv2 (Mehta & Rastegari 2022, section 3.1): one channel of scores weighs keys into a context."""
 
-    def __init__(self, channels: int):
-        """Create the projections."""
+    def __init__(self, spec: specs.SeparableAttention):
         super().__init__()
-        self.channels = channels
-        self.qkv = nn.Conv2d(channels, 1 + 2 * channels, 1)
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.qkv = nn.Conv2d(spec.channels, 1 + 2 * spec.channels, 1)
+        self.out = nn.Conv2d(spec.channels, spec.channels, 1)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -189,6 +174,7 @@ class SeparableAttention(nn.Module):
         return out
 
 
+@module_of.register(specs.AdditiveAttention)
 class AdditiveAttention(nn.Module):
     """SwiftFormer's efficient additive attention (Shaker et al. 2023, equations 6 to 8), one head.
 
@@ -197,9 +183,9 @@ class AdditiveAttention(nn.Module):
 
     ones: Tensor
 
-    def __init__(self, channels: int):
-        """Create the projections."""
+    def __init__(self, spec: specs.AdditiveAttention):
         super().__init__()
+        channels = spec.channels
         self.scale = channels**-0.5
         self.to_query = nn.Linear(channels, channels)
         self.to_key = nn.Linear(channels, channels)
@@ -223,26 +209,18 @@ class AdditiveAttention(nn.Module):
         return to_map(self.final(self.proj(context * key) + query), x.shape[2])
 
 
-def _map_features(x: Tensor) -> Tensor:
-    """Return elu(x) + 1.
-
-    Written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates.
-    """
-    return x.relu() + x.clamp(max=0).exp()
-
-
+@module_of.register(specs.LinearAttention)
 class LinearAttention(nn.Module):
     """Katharopoulos et al. 2020, equation 5, feature map elu(x) + 1 (equation 7): keys times values first."""
 
     ones: Tensor
 
-    def __init__(self, channels: int, heads: int, tokens: int):
-        """Create the projections."""
+    def __init__(self, spec: specs.LinearAttention):
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
-        self.register_buffer("ones", torch.ones(1, tokens), persistent=False)
+        self.heads = spec.heads
+        self.qkv = nn.Linear(spec.channels, 3 * spec.channels)
+        self.proj = nn.Linear(spec.channels, spec.channels)
+        self.register_buffer("ones", torch.ones(1, spec.tokens), persistent=False)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -252,8 +230,9 @@ class LinearAttention(nn.Module):
         return to_map(self.proj(join_heads(mixed, self.heads)), x.shape[2])
 
 
-module_of.register(specs.SeparableAttention, lambda spec: SeparableAttention(spec.channels))
-module_of.register(specs.AdditiveAttention, lambda spec: AdditiveAttention(spec.channels))
-module_of.register(
-    specs.LinearAttention, lambda spec: LinearAttention(spec.channels, spec.heads, spec.tokens)
-)
+def _map_features(x: Tensor) -> Tensor:
+    """Return elu(x) + 1.
+
+    Written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates.
+    """
+    return x.relu() + x.clamp(max=0).exp()

@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from torch import nn
 
-from search.blocks import Conv, FcHead, MBConv
-from search.blocks.mobilenet import LinearConv, ReluConv, ReluConvHead, ReluMBConv, WideHead
+from search.blocks import Conv, ConvHead, FcHead, MBConv, MbPoolHead
+from search.blocks.mobilenet import ActivationName, PooledStem
 from search.networks.layers import Classifier, ConvBnAct, Residual
 from search.networks.network import module_of
 
 
-def inverted_residual(spec: MBConv, act: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
-    """Create an inverted residual: (B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride)).
+def activation(name: ActivationName) -> nn.Module | None:
+    """Create an activation; None if there is none."""
+    return {"silu": nn.SiLU, "relu": nn.ReLU}[name]() if name else None
 
-    The expansion may be the identity; `act` creates the activations.
-    """
-    wide = spec.middle
+
+@module_of.register
+def _(spec: Conv) -> nn.Module:
+    return ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride, act=activation(spec.activation))
+
+
+@module_of.register
+def _(spec: PooledStem) -> nn.Module:
+    conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=activation(spec.activation))
+    return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
+
+
+@module_of.register
+def inverted_residual(spec: MBConv) -> nn.Module:
+    """Create an inverted residual; the expansion may be the identity."""
+    wide, act = spec.middle, spec.activation
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        expand=ConvBnAct(spec.inputs, wide, act=act()) if spec.expands else nn.Identity(),
-        depthwise=ConvBnAct(wide, wide, spec.kernel, spec.stride, groups=wide, act=act()),
-        project=ConvBnAct(spec.middle, spec.outputs, act=False),
+        expand=ConvBnAct(spec.inputs, wide, act=activation(act)) if spec.expands else nn.Identity(),
+        depthwise=ConvBnAct(wide, wide, spec.kernel, spec.stride, groups=wide, act=activation(act)),
+        project=ConvBnAct(wide, spec.outputs),
     )
-    return Residual(parts) if spec.residual else nn.Sequential(parts)
+    return Residual(parts) if spec.removable else nn.Sequential(parts)
 
 
-module_of.register(Conv, lambda spec: ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride))
-module_of.register(MBConv, lambda spec: inverted_residual(spec))
+@module_of.register
+def _(spec: ConvHead) -> nn.Module:
+    return Classifier(spec.inputs, spec.classes, spec.middle, activation(spec.activation))
+
+
 module_of.register(FcHead, lambda spec: Classifier(spec.inputs, spec.classes))
-module_of.register(WideHead, lambda spec: Classifier(spec.inputs, spec.classes, spec.middle))
-
-
-def _conv(spec: ReluConv) -> nn.Module:
-    return ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride, act=nn.ReLU())
-
-
-def _projection(spec: LinearConv) -> nn.Module:
-    return ConvBnAct(spec.inputs, spec.outputs, spec.kernel, spec.stride, act=False)
-
-
-module_of.register(ReluConv, _conv)
-module_of.register(LinearConv, _projection)
-module_of.register(ReluMBConv, lambda spec: inverted_residual(spec, nn.ReLU))
-module_of.register(ReluConvHead, lambda spec: Classifier(spec.inputs, spec.classes, spec.middle, nn.ReLU()))
+module_of.register(MbPoolHead, lambda spec: module_of(spec.as_conv_head))

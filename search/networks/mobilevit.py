@@ -41,11 +41,11 @@ def fold_patches(x: Tensor, patch: int, batch: int, height: int, width: int) -> 
     return x[:, :, :height, :width] if height % patch or width % patch else x
 
 
+@module_of.register(MobileViTLayer)
 class TransformerLayer(nn.Module):
     """Pre-norm attention and MLP, each with a residual: (P * B, N, d) to the same shape."""
 
     def __init__(self, spec: MobileViTLayer):
-        """Create the layers."""
         super().__init__()
         self.heads = spec.heads
         self.norm1 = nn.LayerNorm(spec.dim)
@@ -62,19 +62,19 @@ class TransformerLayer(nn.Module):
         return out
 
 
+@module_around.register(MobileViTShell)
 class MobileViTBlock(nn.Module):
     """Local convolutions, transformer layers over unfolded patches, fusion with the input; same shape."""
 
     def __init__(self, shell: MobileViTShell, layers: Sequence[BlockSpec]):
-        """Create the shell and the modules of its layers."""
         super().__init__()
         self.patch = shell.patch
-        self.local = ConvBnAct(shell.channels, shell.channels, 3)
+        self.local = ConvBnAct(shell.channels, shell.channels, 3, act=nn.SiLU())
         self.to_tokens = nn.Conv2d(shell.channels, shell.dim, 1, bias=False)
         self.layers = nn.Sequential(*(module_of(layer) for layer in layers))
         self.norm = nn.LayerNorm(shell.dim)
-        self.from_tokens = ConvBnAct(shell.dim, shell.channels)
-        self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3)
+        self.from_tokens = ConvBnAct(shell.dim, shell.channels, act=nn.SiLU())
+        self.fusion = ConvBnAct(2 * shell.channels, shell.channels, 3, act=nn.SiLU())
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -89,6 +89,7 @@ class MobileViTBlock(nn.Module):
         return fold_patches(tokens, self.patch, batch, height, width)
 
 
+@module_around.register(ResizingShell)
 class ResizingBlock(MobileViTBlock):
     """A block whose map is resized bilinearly to whole patches before the layers and back after them."""
 
@@ -100,8 +101,3 @@ class ResizingBlock(MobileViTBlock):
             return super().mix(x)
         resized = F.interpolate(x, whole, mode="bilinear", align_corners=False)
         return F.interpolate(super().mix(resized), size, mode="bilinear", align_corners=False)
-
-
-module_around.register(MobileViTShell, MobileViTBlock)
-module_around.register(ResizingShell, ResizingBlock)
-module_of.register(MobileViTLayer, TransformerLayer)

@@ -1,4 +1,4 @@
-"""Torch modules of blocks, networks of a list of blocks, and a classifier's weights in a detector's backbone."""
+"""Torch modules of blocks, networks of a list of blocks or of timm, and a classifier's weights in a backbone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec, EnclosingSpec, Group, SideSpec, check_chain, group_blocks
+from search.blocks.timm_networks import TimmNetwork, as_channels_first, create_backbone, create_classifier
 
 HEAD = "head_"
 """Prefix of module names in a head of detection or segmentation; those of a backbone are numbers."""
@@ -28,7 +29,7 @@ _ONE_BLOCK = "0."
 def module_of(spec: BlockSpec) -> nn.Module:
     """Create the torch module of a block, with nothing inside if it encloses others.
 
-    `module_of.register(SqueezeExcite, Gated)` registers the function or class that creates it from the spec.
+    `@module_of.register(SqueezeExcite)` registers the class or function that creates it from the spec.
 
     Raises:
         UsageError: nothing is registered for the block's class or its bases.
@@ -66,7 +67,6 @@ class Network(nn.Sequential):
     """
 
     def __init__(self, blocks: Sequence[BlockSpec]):
-        """Create the modules of `blocks`, which must follow each other."""
         groups = group_blocks(blocks)
         super().__init__(OrderedDict(zip(_module_names(groups), map(build_group, groups), strict=True)))
         self.resolution = blocks[0].resolution
@@ -113,6 +113,32 @@ def run_with_side_outputs(
         else:
             x = module(x)
     return torch.cat(outputs, 1) if outputs else x
+
+
+class TimmTaskModule(nn.Module):
+    """(B, 3, H, W) to the output of the head, as `Network` has it: a backbone of timm and a head's blocks."""
+
+    def __init__(self, spec: TimmNetwork):
+        super().__init__()
+        self.backbone = create_backbone(spec.network, spec.resolution, spec.indices)
+        self._earlier = len(spec.indices) - 1
+        self._is_side = [isinstance(block, SideSpec) for block in spec.head_blocks]
+        for index, block in enumerate(spec.head_blocks):
+            self.add_module(f"{HEAD}{index}", module_of(block))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        *earlier, last = [as_channels_first(self.backbone, y) for y in self.backbone(x)]
+        parts = [self.get_submodule(f"{HEAD}{index}") for index in range(len(self._is_side))]
+        first = [part(y) for part, y in zip(parts, earlier, strict=False)]
+        return run_with_side_outputs(parts[self._earlier :], self._is_side[self._earlier :], last, first)
+
+
+@module_of.register
+def _(spec: TimmNetwork) -> nn.Module:
+    if spec.head:
+        return TimmTaskModule(spec)
+    return create_classifier(spec.network, spec.resolution, spec.classes)
 
 
 def build_network(blocks: Sequence[BlockSpec]) -> Network:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import nms
 
 from search.blocks import BlockSpec
 from search.blocks.task_heads import ASPECT_RATIOS, COORDINATES, SsdPredict
-from search.blocks.timm_networks import TimmTaskNetwork
+from search.blocks.timm_networks import TimmNetwork
 
 SMALLEST, LARGEST = 0.2, 0.95
 """Scale of the boxes of the first and last map, as a fraction of the image (MobileNetV2, torchvision)."""
@@ -22,7 +23,7 @@ def levels_of(blocks: Iterable[BlockSpec]) -> tuple[int, ...]:
     """Return the sides in pixels of the maps that a detector predicts on; none for other networks."""
     levels: list[int] = []
     for block in blocks:
-        if isinstance(block, TimmTaskNetwork):
+        if isinstance(block, TimmNetwork):
             levels += levels_of(block.head_blocks)
         elif isinstance(block, SsdPredict):
             levels.append(block.resolution)
@@ -149,26 +150,20 @@ def _of_image(
     own, where = best[place, label], places[place, label]
     order = own.argsort(descending=True, stable=True)
     own, where, label = own[order], where[order], label[order] + 1
-    chosen = non_maximum_suppression(boxes[where], label, overlap)[:most]
+    chosen = non_maximum_suppression(boxes[where], own, label, overlap)[:most]
     return Detections(boxes[where][chosen], own[chosen], label[chosen])
 
 
-def non_maximum_suppression(boxes: Tensor, labels: Tensor, overlap: float) -> Tensor:
-    """Return the indices of the boxes that stay, class by class; boxes are sorted by descending score.
+def non_maximum_suppression(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Tensor:
+    """Return the indices, ascending, of the boxes that stay.
 
-    A box is dropped if a box before it that stays, of its class, overlaps it by more than `overlap`.
+    A box is dropped if a better one of its class that stays overlaps it by more than `overlap`.
     """
-    selected: list[Tensor] = []
+    selected = [labels.new_zeros(0, dtype=torch.long)]
     for label in sorted(set(labels.tolist())):
         places = (labels == label).nonzero().flatten()
-        shared = (intersection_over_union(boxes[places], boxes[places]) > overlap).cpu().numpy()
-        alive = [True] * len(places)
-        for index in range(len(places)):
-            if alive[index]:
-                for other in shared[index, index + 1 :].nonzero()[0]:
-                    alive[index + 1 + int(other)] = False
-        selected.append(places[torch.tensor(alive, device=places.device)])
-    return torch.cat(selected).sort().values if selected else labels.new_zeros(0, dtype=torch.long)
+        selected.append(places[nms(boxes[places], scores[places], overlap)])
+    return torch.cat(selected).sort().values
 
 
 @torch.no_grad()

@@ -34,7 +34,6 @@ class Join(nn.Module):
     """1x1 convolution of the branches, sum with the pooled image, BN, ReLU, dropout."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float):
-        """Create the layers."""
         super().__init__()
         self.of_map = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.of_pooled = nn.Conv2d(outputs, outputs, 1, bias=False)
@@ -46,11 +45,11 @@ class Join(nn.Module):
         return out
 
 
+@module_of.register(DeepLabLite)
 class DeepLabLiteHead(nn.Module):
     """(B, C, H, W) -> (B, classes + 1, H, W)."""
 
     def __init__(self, spec: DeepLabLite):
-        """Create the layers."""
         super().__init__()
         self.local = conv_relu(spec.inputs, spec.middle)
         self.pool = conv_relu(spec.inputs, spec.middle)
@@ -64,11 +63,11 @@ class DeepLabLiteHead(nn.Module):
         return logits
 
 
+@module_of.register(DeepLab)
 class DeepLabHead(nn.Module):
     """(B, C, H, W) -> (B, classes + 1, H, W)."""
 
     def __init__(self, spec: DeepLab):
-        """Create the layers."""
         super().__init__()
         mid = spec.middle
         self.local = conv_relu(spec.inputs, mid)
@@ -83,10 +82,6 @@ class DeepLabHead(nn.Module):
         branches = torch.cat([self.local(x), *(branch(x) for branch in self.atrous)], 1)
         logits: Tensor = self.classifier(self.join(branches, pooled))
         return logits
-
-
-module_of.register(DeepLabLite, DeepLabLiteHead)
-module_of.register(DeepLab, DeepLabHead)
 
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
@@ -118,11 +113,11 @@ def _initialised(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+@module_of.register(SsdPredict)
 class Predict(nn.Module):
     """(B, C, H, W) -> (B, H * W * boxes, classes + 1 + 4), row by row, all boxes of a pixel together."""
 
     def __init__(self, spec: SsdPredict):
-        """Create the predictors of logits and of offsets."""
         super().__init__()
         self.scores = spec.classes + 1
         self.logits = predictor(spec.inputs, spec.boxes * self.scores)
@@ -140,11 +135,11 @@ def by_place(x: Tensor, values: int) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, values)
 
 
+@module_of.register(SsdExtra)
 class Extra(nn.Sequential):
     """(B, C, H, W) -> (B, outputs, H / 2, W / 2), rounded up."""
 
     def __init__(self, spec: SsdExtra):
-        """Create the layers."""
         middle = spec.middle
         super().__init__(
             conv_relu6(spec.inputs, middle),
@@ -152,7 +147,3 @@ class Extra(nn.Sequential):
             conv_relu6(middle, spec.outputs),
         )
         _initialised(self)
-
-
-module_of.register(SsdPredict, Predict)
-module_of.register(SsdExtra, Extra)

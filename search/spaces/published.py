@@ -13,7 +13,7 @@ from luts.format.registry import Registry
 from search.blocks import BlockSpec
 from search.blocks.efficient_cnns import Eesp, EspHead, EspTrunk, ShuffleHead, ShuffleStem, ShuffleUnit
 from search.blocks.sequence import BlockSequence
-from search.blocks.token_transformers import (
+from search.blocks.transformers import (
     CeitEncoder,
     CeitLayer,
     CeitStem,

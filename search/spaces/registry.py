@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError, unknown
 from luts.format.registry import NAME, Registry
 from search.blocks import BlockSpec
-from search.blocks.timm_networks import TimmNetwork, TimmTaskNetwork, feature_maps, native_side
+from search.blocks.timm_networks import TimmNetwork, feature_maps, native_side
 from search.spaces import autovit, efficientvit, mobilevit, nasbench_macro
 from search.spaces.plugins import load_installed
 from search.spaces.space import Arch, Space
@@ -256,7 +256,7 @@ def _timm_with_head(network: str, head: str, resolution: int, _: int, classes: i
         raise UsageError(f"timm:{network} at {resolution} px: {error}", code=error.code) from error
     sides = [task.side(each.side, each.channels, classes) for each in earlier] if task.side else []
     indices = tuple(feature_map.index for feature_map in read)
-    return TimmTaskNetwork(resolution, classes, network, head, indices, (*sides, *ends))
+    return TimmNetwork(resolution, classes, network, head, indices, (*sides, *ends))
 
 
 def timm_arch(name: str) -> Arch:

@@ -102,7 +102,7 @@ def check_kind(kind: type[BlockSpec]) -> None:
     assert all(type(spec) is kind for spec in specs)
     for spec in specs:
         check_block(spec)
-    assert 4 * specs[-1].live_elements() == peak_bytes(*build_block(specs[-1]))
+    assert 4 * specs[-1].costs.live_elements == peak_bytes(*build_block(specs[-1]))
     if kind.elastic:
         *smaller, largest = specs
         assert smaller, f"{kind.kind} is elastic: add an example that is a subnet of the last one"

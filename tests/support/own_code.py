@@ -10,7 +10,7 @@ from unittest import mock
 import search.networks  # noqa: F401 - own code brings torch, which can't be forgotten and loaded again
 from search.algorithms.objectives import OBJECTIVES
 from search.algorithms.study import STRATEGIES
-from search.blocks.registry import KINDS
+from search.blocks.spec import KINDS
 from search.spaces import plugins
 from search.spaces.registry import ARCHS
 from search.spaces.registry import SPACES as REGISTERED_SPACES

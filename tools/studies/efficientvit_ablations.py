@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from typing_extensions import override
 from luts.format.errors import UsageError
 from search.blocks import Activation, BlockSpec, OpList
 from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
-from search.blocks.registry import register
+from search.blocks.spec import register
 from search.networks.efficientvit import CascadedAttention, feed_forward
 from search.networks.layers import ChannelNorm
 from search.networks.network import module_of
@@ -256,7 +257,7 @@ for _classes, _exchange in ((_HARDSWISH, _hardswish), (_LAYER_NORM, _layer_norm)
         module_of.register(_class, functools.partial(_with_layers, exchange=_exchange))
 module_of.register(GroupAttention, SeparateHeads)
 module_of.register(FullHeadAttention, FullAttention)
-module_of.register(FeedForward, lambda spec: feed_forward(spec.channels, spec.hidden))
+module_of.register(FeedForward, lambda spec: nn.Sequential(OrderedDict(feed=feed_forward(spec))))
 register_head("lnfc", LayerNormFcHead)
 
 

@@ -172,8 +172,8 @@ def test_convolution_by_hand():
     assert conv.out_resolution == 4
     assert conv.params() == 3 * 4 * 9 + 8
     assert conv.macs().conv_linear == 3 * 4 * 9 * 16
-    assert conv.traffic_elements() == 3 * 64 + 4 * 16
-    assert conv.live_elements() == 3 * 64 + 4 * 16
+    assert conv.costs.traffic_elements == 3 * 64 + 4 * 16
+    assert conv.costs.live_elements == 3 * 64 + 4 * 16
     (op,) = conv.ops()
     assert (op.kind, op.kernel, op.stride, op.groups) == ("conv", 3, 2, 1)
     assert (op.inputs[0].shape, op.output.shape) == ((1, 3, 8, 8), (1, 4, 4, 4))
@@ -182,16 +182,16 @@ def test_convolution_by_hand():
 def test_inverted_residual_traffic_by_hand():
     """Each operation reads and writes its maps; the depthwise one reads before the stride."""
     halving = parse_key("mbconv(in=8,out=16,k=3,e=2,s=2)@8")  # 16 channels in the middle, 8 px, then 4
-    assert halving.traffic_elements() == (8 + 16) * 64 + (16 * 64 + 16 * 16) + (16 + 16) * 16
+    assert halving.costs.traffic_elements == (8 + 16) * 64 + (16 * 64 + 16 * 16) + (16 + 16) * 16
     narrow = parse_key("mbconv(in=8,out=16,k=3,e=1,s=2)@8")  # without expansion
-    assert narrow.traffic_elements() == (8 * 64 + 8 * 16) + (8 + 16) * 16
+    assert narrow.costs.traffic_elements == (8 * 64 + 8 * 16) + (8 + 16) * 16
 
 
 def test_inverted_residual_addition_moves_three_maps():
     """The addition reads the input and the projection, and writes the sum; it once counted two maps."""
     adding = parse_key("mbconv(in=16,out=16,k=5,e=4,s=1)@8")  # 64 channels in the middle
     convolutions = (16 + 64) * 64 + 2 * 64 * 64 + (64 + 16) * 64
-    assert adding.traffic_elements() == convolutions + 3 * 16 * 64
+    assert adding.costs.traffic_elements == convolutions + 3 * 16 * 64
     assert list(adding.ops())[-1].traffic == 3 * 16 * 64
 
 
@@ -222,14 +222,14 @@ def test_localvit_and_ceit_layers_by_hand():
     assert ceit.macs().conv_linear == linear + 196 * convolutions
     assert ceit.macs().total == ceit.macs().conv_linear + 2 * 197 * 197 * 192
     assert local.macs().conv_linear == ceit.macs().conv_linear + 2 * 768 * 4
-    assert local.depthwise_macs() == ceit.depthwise_macs() == 196 * 9 * 768
+    assert local.costs.depthwise_macs == ceit.costs.depthwise_macs == 196 * 9 * 768
 
 
 def test_shufflenet_units_by_hand():
     splits = parse_key("shufflenet.unit(in=8,out=8,s=1)@5")
     strided = parse_key("shufflenet.unit(in=6,out=8,s=2)@5")
     assert splits.params() == 4 * 4 + 9 * 4 + 4 * 4 + 3 * 8
-    assert splits.depthwise_macs() == 9 * 4 * 25
+    assert splits.costs.depthwise_macs == 9 * 4 * 25
     assert strided.macs().total == 6 * 4 * 25 + (9 * 4 + 4 * 4) * 9 + (9 * 6 + 6 * 4) * 9
 
 
@@ -240,13 +240,13 @@ def test_eesp_unit_by_hand():
     norms_and_slopes = 3 * 24 + 3 * 96 + 2 * 96
     assert spec.params() == convolutions + norms_and_slopes + 96
     assert spec.macs().total == convolutions * 28**2
-    assert spec.depthwise_macs() == 4 * 24 * 9 * 28**2
+    assert spec.costs.depthwise_macs == 4 * 24 * 9 * 28**2
 
 
 def test_cascaded_attention_peak_memory():
     """Peak memory of a small map, where it once counted a query too many."""
     spec = parse_key("evit.cga(c=32,heads=2,qk=16,v=16,kernels=33,window=7)@4")
-    assert 4 * spec.live_elements() == peak_bytes(*build_block(spec)) == 4 * 1792
+    assert 4 * spec.costs.live_elements == peak_bytes(*build_block(spec)) == 4 * 1792
 
 
 def test_documented_block_satisfies_the_contract(tmp_path):

@@ -13,7 +13,7 @@ from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_key, parse_keys
 from search.networks import module_of
 from search.networks.network import build_group
-from search.networks.token_transformers import SoftSplit, sinusoids
+from search.networks.transformers import SoftSplit, sinusoids
 
 EXACT: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -1,4 +1,8 @@
-"""Transformers with a class token: ViT's embedding and head, T2T-ViT, CeiT, LocalViT (AutoViT's Table 2)."""
+"""Transformers with a class token.
+
+A ViT on the pixels of a map, whose layers may merge (ToMe) or prune tokens (EViT). AutoViT's Table 2: T2T-ViT,
+CeiT and LocalViT, with ViT's embedding and head.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,214 @@ from typing_extensions import override
 
 from search.blocks.mobilenet import PooledStem
 from search.blocks.ops import Activation, OpList, attention
-from search.blocks.registry import register
-from search.blocks.spec import BlockSpec, Classifying, DimKeeping, EnclosingSpec, param
+from search.blocks.spec import BlockSpec, Classifying, DimKeeping, EnclosingSpec, param, register
 
 
-def count_tokens(resolution: int) -> int:
-    """Return the number of tokens of a map of this side, the class token included."""
-    return resolution**2 + 1
+@dataclasses.dataclass(frozen=True)
+class TokenBlock(BlockSpec):
+    """A block on a class token and the pixels of a map of side `resolution`."""
+
+    @property
+    @override
+    def input_shape(self) -> tuple[int, ...]:
+        return (1, self.resolution**2 + 1, self.in_channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerLayer(DimKeeping, TokenBlock):
+    """Pre-norm attention and a feed-forward network, each with a residual."""
+
+    elastic = False
+
+    heads: int = param("heads")
+    mlp_ratio: float = param("ratio")
+
+    @property
+    def hidden(self) -> int:
+        """Channels in the middle of the feed-forward network."""
+        return int(self.mlp_ratio * self.dim)
+
+    def _attend(
+        self, ops: OpList, x: Activation, *, qkv_bias: bool = True, query_traffic: int = 0
+    ) -> Activation:
+        """Append the attention branch: LayerNorm, multi-head self-attention, projection with bias, residual."""
+        _, n, d = x.shape
+        qkv = ops.linear(ops.norm(x), 3 * d, bias=qkv_bias).view(self.heads, n, d // self.heads)
+        q = ops.elementwise(qkv, traffic=query_traffic)
+        return ops.add(ops.linear(attention(ops, q, qkv, qkv).view(1, n, d), d), x)
+
+    def _pixels(self, x: Activation) -> Activation:
+        """View all tokens but the class token as a map."""
+        return x.view(1, self.dim, self.resolution, self.resolution)
+
+
+@register
+class VitShell(DimKeeping, EnclosingSpec):
+    """Class token, learned positions and last LayerNorm of a ViT whose tokens are the pixels of a map.
+
+    The output is the normalised class token as a map of one pixel. The shell hands the sizes of merged tokens
+    from layer to layer.
+    """
+
+    kind = "vit.shell"
+    elastic = False
+    examples = ("vit.shell(d=8)@3", "vit.shell(d=16)@4")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the first layer: the map's pixels and the class token."""
+        return self.resolution**2 + 1
+
+    @override
+    def ops(self) -> OpList:
+        ops, d, n = OpList(self.input_shape), self.dim, self.tokens
+        pixels = ops.layout(ops.input, 1, n - 1, d)
+        tokens = ops.with_class_token(pixels, traffic=(2 * n + 1) * d)
+        tokens = ops.elementwise(tokens, params=n * d)
+        first = ops.layout(tokens, 1, 1, d)
+        ops.layout(ops.norm(first), 1, d, 1, 1)
+        return ops
+
+    @override
+    def surrounding_elements(self) -> int:
+        """Return 0: the layers' input counts as theirs."""
+        return 0
+
+    @override
+    def encloses(self, other: BlockSpec) -> bool:
+        return isinstance(other, VitLayer) and (other.dim, other.resolution) == (self.dim, self.resolution)
+
+
+@dataclasses.dataclass(frozen=True)
+class VitLayer(TransformerLayer):
+    """A layer over n tokens of a `vit.shell`, of which fewer may stay after attention."""
+
+    enclosed_by = "vit.shell"
+
+    tokens: int = param("n")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if heads do not divide the dimension or too many tokens are dropped."""
+        self._require(
+            self.dim % self.heads == 0,
+            f"{self.heads} heads do not divide {self.dim} channels; change one of them",
+        )
+
+    @property
+    @override
+    def input_shape(self) -> tuple[int, ...]:
+        return (1, self.tokens, self.dim)
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens after the layer."""
+        return self.tokens
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        x = self._reduce(ops, self._attend(ops, ops.input, query_traffic=self.tokens * self.dim))
+        y = ops.elementwise(ops.linear(ops.norm(x), self.hidden))
+        ops.add(ops.linear(y, self.dim), x)
+        return ops
+
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:  # noqa: ARG002
+        """Append what drops tokens: (1, n, d) to (1, n', d). Its traffic is small and left out."""
+        return x
+
+
+@register
+class VitPlainLayer(VitLayer):
+    """Dosovitskiy et al. 2021, equations 2 and 3: all tokens stay."""
+
+    kind = "vit.layer"
+    complexity = "12 N d^2 + 2 N^2 d (MLP of 4 d)"
+    examples = ("vit.layer(d=16,heads=2,ratio=2,n=17)@4",)
+    removable = True
+
+
+@register
+class MergingLayer(VitLayer):
+    """Token merging (Bolya et al. 2023, section 3): merges the r most similar pairs of alternate tokens.
+
+    Similarity is that of keys, averaged over heads. Tokens are weighted by the number of pixels that they
+    represent, in the mean that joins them and in attention (proportional attention).
+    """
+
+    kind = "vit.tome"
+    complexity = "(4 N + 8 (N - r)) d^2 + 2 N^2 d + N^2 d / 4 h"
+    examples = ("vit.tome(d=16,heads=2,ratio=2,n=16,r=3)@4", "vit.tome(d=16,heads=4,ratio=2,n=37,r=4)@6")
+
+    merged: int = param("r")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            self.merged <= self.sources,
+            f"r = {self.merged}, but at most {self.sources} tokens can be merged; lower r",
+        )
+
+    @property
+    def sources(self) -> int:
+        """Every other token but the class token."""
+        return (self.tokens - 1) // 2
+
+    @property
+    @override
+    def tokens_out(self) -> int:
+        return self.tokens - self.merged
+
+    @override
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:
+        head_dim, targets = self.dim // self.heads, self.tokens // 2
+        ops.matmul(x.view(1, self.sources, head_dim), x.view(1, head_dim, targets), traffic=0)
+        return ops.copy(x, 1, self.tokens_out, self.dim, traffic=0)
+
+
+@register
+class PruningLayer(VitLayer):
+    """EViT (Liang et al. 2022, section 3): the k tokens that the class token attends to most stay.
+
+    The others become one, each weighted by that attention.
+    """
+
+    kind = "vit.evit"
+    complexity = "(4 N + 8 (k + 2)) d^2 + 2 N^2 d + (N + k) d"
+    examples = ("vit.evit(d=16,heads=2,ratio=2,n=16,k=9)@4", "vit.evit(d=16,heads=4,ratio=2,n=37,k=25)@6")
+
+    kept: int = param("k")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            self.kept <= self.tokens - 2,
+            f"k = {self.kept} of {self.tokens - 1} tokens leaves none to fuse; lower k",
+        )
+
+    @property
+    @override
+    def tokens_out(self) -> int:
+        return self.kept + 2
+
+    @override
+    def _reduce(self, ops: OpList, x: Activation) -> Activation:
+        for summed in (self.tokens - 1, self.kept):
+            ops.matmul(x.view(1, 1, summed), x.view(1, summed, self.dim), traffic=0)
+        return ops.copy(x, 1, self.tokens_out, self.dim, traffic=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Patches(BlockSpec):
     """Makes a token of `dim` channels of each k x k patch of a map; patches may overlap."""
 
+    elastic = False
+
     inputs: int = param("in")
     dim: int = param("d")
     kernel: int = param("k")
     stride: int = param("s")
-
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.inputs
 
     @property
     def padding(self) -> int:
@@ -47,7 +237,6 @@ class Patches(BlockSpec):
 class Embedding(Patches):
     """k x k convolution with bias, the map's pixels as tokens, a class token before them, positions added."""
 
-    elastic: ClassVar[bool] = False
     learned_positions: ClassVar[bool]
 
     @override
@@ -60,27 +249,20 @@ class Embedding(Patches):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class TokenEmbed(Embedding):
     """Patch embedding of ViT (Dosovitskiy et al. 2021, equation 1), with learned positions."""
 
-    kind: ClassVar[str] = "tokens.embed"
-    examples: ClassVar[tuple[str, ...]] = ("tokens.embed(in=3,d=8,k=4,s=4)@12",)
-    learned_positions: ClassVar[bool] = True
+    kind = "tokens.embed"
+    examples = ("tokens.embed(in=3,d=8,k=4,s=4)@12",)
+    learned_positions = True
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class TokenHead(Classifying):
+class TokenHead(Classifying, TokenBlock):
     """LayerNorm and a linear classifier on the class token."""
 
-    kind: ClassVar[str] = "head.token"
-    examples: ClassVar[tuple[str, ...]] = ("head.token(in=8,classes=10)@2", "head.token(in=12,classes=10)@3")
-
-    @property
-    @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (1, count_tokens(self.resolution), self.inputs)
+    kind = "head.token"
+    examples = ("head.token(in=8,classes=10)@2", "head.token(in=12,classes=10)@3")
 
     @override
     def ops(self) -> OpList:
@@ -90,49 +272,7 @@ class TokenHead(Classifying):
         return ops
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenLayer(DimKeeping):
-    """A transformer layer on the tokens of a map and a class token; `resolution` is the side of that map."""
-
-    elastic: ClassVar[bool] = False
-
-    heads: int = param("heads")
-    mlp_ratio: float = param("ratio")
-
-    @property
-    @override
-    def removable(self) -> bool:
-        return True
-
-    @property
-    def tokens(self) -> int:
-        """Tokens N, the class token included."""
-        return count_tokens(self.resolution)
-
-    @property
-    def hidden(self) -> int:
-        """Channels in the middle of the feed-forward network."""
-        return int(self.mlp_ratio * self.dim)
-
-    @property
-    @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (1, self.tokens, self.dim)
-
-    def _attend(self, ops: OpList, x: Activation, *, qkv_bias: bool) -> Activation:
-        """Append the attention branch: LayerNorm, multi-head self-attention, projection with bias, residual."""
-        n, d = self.tokens, self.dim
-        qkv = ops.linear(ops.norm(x), 3 * d, bias=qkv_bias).view(self.heads, n, d // self.heads)
-        q = ops.elementwise(qkv, traffic=0)
-        return ops.add(ops.linear(attention(ops, q, qkv, qkv).view(1, n, d), d), x)
-
-    def _pixels(self, x: Activation) -> Activation:
-        """View all tokens but the class token as a map."""
-        return x.view(1, self.dim, self.resolution, self.resolution)
-
-
 @register
-@dataclasses.dataclass(frozen=True)
 class T2tPerformer(Patches):
     """One tokens-to-token step (Yuan et al. 2021, equations 2 and 3): soft split, Performer, a map again.
 
@@ -142,12 +282,8 @@ class T2tPerformer(Patches):
     attention's products.
     """
 
-    kind: ClassVar[str] = "t2t.performer"
-    examples: ClassVar[tuple[str, ...]] = (
-        "t2t.performer(in=3,e=8,k=7,s=4)@16",
-        "t2t.performer(in=8,e=8,k=3,s=2)@9",
-    )
-    elastic: ClassVar[bool] = False
+    kind = "t2t.performer"
+    examples = ("t2t.performer(in=3,e=8,k=7,s=4)@16", "t2t.performer(in=8,e=8,k=3,s=2)@9")
 
     dim: int = param("e")
 
@@ -189,22 +325,21 @@ class T2tPerformer(Patches):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class T2tEmbed(Embedding):
     """The last soft split and its linear layer, which together are a convolution; positions are fixed sinusoids."""
 
-    kind: ClassVar[str] = "t2t.embed"
-    examples: ClassVar[tuple[str, ...]] = ("t2t.embed(in=8,d=12,k=3,s=2)@7",)
-    learned_positions: ClassVar[bool] = False
+    kind = "t2t.embed"
+    examples = ("t2t.embed(in=8,d=12,k=3,s=2)@7",)
+    learned_positions = False
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class T2tLayer(TokenLayer):
+class T2tLayer(TransformerLayer):
     """T2T-ViT's pre-norm attention without bias in query, key and value, and MLP with GELU (equation 4)."""
 
-    kind: ClassVar[str] = "t2t.layer"
-    examples: ClassVar[tuple[str, ...]] = ("t2t.layer(d=12,heads=2,ratio=2)@3",)
+    kind = "t2t.layer"
+    examples = ("t2t.layer(d=12,heads=2,ratio=2)@3",)
+    removable = True
 
     @override
     def ops(self) -> OpList:
@@ -215,68 +350,57 @@ class T2tLayer(TokenLayer):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class CeitStem(PooledStem):
     """Convolution, BN and pool of CeiT's image-to-tokens (equation 4), before a `tokens.embed`."""
 
-    kind: ClassVar[str] = "ceit.stem"
-    examples: ClassVar[tuple[str, ...]] = ("ceit.stem(in=3,out=4)@9", "ceit.stem(in=3,out=8)@16")
-    kernel: ClassVar[int] = 7
+    kind = "ceit.stem"
+    examples = ("ceit.stem(in=3,out=4)@9", "ceit.stem(in=3,out=8)@16")
+    kernel = 7
+    activation = ""
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class CeitLayer(TokenLayer):
+class CeitLayer(TransformerLayer):
     """CeiT's layer (Yuan et al. 2021, equations 5 to 10): attention, then LeFF.
 
     LeFF (locally enhanced feed-forward) is 1x1, depthwise 3x3 and 1x1 convolutions with bias and BN on the
     tokens as a map.
     """
 
-    kind: ClassVar[str] = "ceit.layer"
-    examples: ClassVar[tuple[str, ...]] = ("ceit.layer(d=12,heads=2,ratio=4)@3",)
-    enclosed_by: ClassVar[str] = "ceit.encoder"
+    kind = "ceit.layer"
+    examples = ("ceit.layer(d=12,heads=2,ratio=4)@3",)
+    removable = True
+    enclosed_by = "ceit.encoder"
 
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
-        x = self._attend(ops, ops.input, qkv_bias=True)
+        x = self._attend(ops, ops.input)
         normed = ops.norm(x)
         local = ops.conv(self._pixels(normed), self.hidden, bias=True)
         local = ops.conv(ops.depthwise(local, 3, bias=True), self.dim, bias=True)
-        first, pixels = normed.view(1, 1, self.dim), local.view(1, self.tokens - 1, self.dim)
+        first, pixels = normed.view(1, 1, self.dim), local.view(1, self.resolution**2, self.dim)
         ops.add(x, ops.concat(first, pixels))
         return ops
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class CeitEncoder(EnclosingSpec):
+class CeitEncoder(EnclosingSpec, TokenBlock):
     """Runs `ceit.layer`s and classifies the last class token after it attended over all layers' (figure 5).
 
     One class token a layer: if fewer than `depth` layers are inside, a missing one is the identity, which
     leaves the class token as it was.
     """
 
-    kind: ClassVar[str] = "ceit.encoder"
-    examples: ClassVar[tuple[str, ...]] = ("ceit.encoder(d=12,heads=2,ratio=4,depth=2,classes=10)@4",)
-    elastic: ClassVar[bool] = False
+    kind = "ceit.encoder"
+    examples = ("ceit.encoder(d=12,heads=2,ratio=4,depth=2,classes=10)@4",)
+    elastic = False
 
     dim: int = param("d")
     heads: int = param("heads")
     mlp_ratio: float = param("ratio")
     depth: int = param("depth")
     classes: int = param("classes")
-
-    @property
-    @override
-    def in_channels(self) -> int:
-        return self.dim
-
-    @property
-    @override
-    def input_shape(self) -> tuple[int, ...]:
-        return (1, count_tokens(self.resolution), self.dim)
 
     @property
     def hidden(self) -> int:
@@ -310,16 +434,16 @@ class CeitEncoder(EnclosingSpec):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
-class LocalVitLayer(TokenLayer):
+class LocalVitLayer(TransformerLayer):
     """LocalViT's layer (Li et al. 2021, section 3): attention, then an inverted residual on the map.
 
     The inverted residual is 1x1, depthwise 3x3, squeeze and excitation, 1x1, with BN and, but for the last,
     h-swish. The class token skips the convolutions. As in the authors' code no LayerNorm precedes them.
     """
 
-    kind: ClassVar[str] = "localvit.layer"
-    examples: ClassVar[tuple[str, ...]] = ("localvit.layer(d=12,heads=2,ratio=4,r=12)@3",)
+    kind = "localvit.layer"
+    examples = ("localvit.layer(d=12,heads=2,ratio=4,r=12)@3",)
+    removable = True
 
     reduction: int = param("r")
 
@@ -331,12 +455,12 @@ class LocalVitLayer(TokenLayer):
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
-        x = self._attend(ops, ops.input, qkv_bias=True)
+        x = self._attend(ops, ops.input)
         pixels = self._pixels(x)
         y = ops.depthwise(ops.conv(pixels, self.hidden), 3)
         # of the gate's small tensors only one read is counted
         squeezed = ops.linear(ops.mean(y), self.squeezed, traffic=self.hidden)
         y = ops.mul(y, ops.linear(squeezed, self.hidden, traffic=0))
         local = ops.add(ops.conv(y, self.dim), pixels)
-        ops.concat(x.view(1, 1, self.dim), local.view(1, self.tokens - 1, self.dim))
+        ops.concat(x.view(1, 1, self.dim), local.view(1, self.resolution**2, self.dim))
         return ops

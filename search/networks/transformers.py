@@ -1,4 +1,7 @@
-"""Modules of transformers with a class token: embedding, attention branch, T2T-ViT, CeiT, LocalViT."""
+"""Modules of transformers with a class token; shapes are static.
+
+A ViT whose layers may merge or prune tokens; embedding, head and attention branch of T2T-ViT, CeiT and LocalViT.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,193 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from luts.format.errors import UsageError
 from search.blocks import BlockSpec
-from search.blocks.token_transformers import (
+from search.blocks.transformers import (
     CeitEncoder,
     CeitLayer,
-    CeitStem,
     Embedding,
     LocalVitLayer,
+    MergingLayer,
+    PruningLayer,
     T2tLayer,
     T2tPerformer,
     TokenHead,
+    VitLayer,
+    VitShell,
 )
-from search.networks.layers import ConvBnAct, Residual, attend, attention, split_heads, to_map, to_tokens
+from search.networks.layers import (
+    ConvBnAct,
+    Residual,
+    attend,
+    attention,
+    attention_scores,
+    join_heads,
+    split_heads,
+    to_map,
+    to_tokens,
+)
 from search.networks.network import module_around, module_of
 
 NORM_EPS = 1e-6
-"""Epsilon of LayerNorm in ViT, CeiT and LocalViT."""
+"""Epsilon of LayerNorm in ViT, DeiT, CeiT and LocalViT."""
+
+T2T_NORM_EPS = 1e-5
+"""Epsilon of LayerNorm in the code of T2T-ViT's authors."""
+
+DIVISION_EPS = 1e-8
+"""Added to the divisor of the Performer's attention, as in the authors' code."""
 
 
+@module_of.register(VitLayer)
+class Layer(nn.Module):
+    """Attention and MLP with residuals; `reduce` drops tokens between them. (B, n, d) -> (B, n', d)."""
+
+    def __init__(self, spec: VitLayer):
+        super().__init__()
+        self.heads = spec.heads
+        self.norm1 = nn.LayerNorm(spec.dim, NORM_EPS)
+        self.qkv = nn.Linear(spec.dim, 3 * spec.dim)
+        self.proj = nn.Linear(spec.dim, spec.dim)
+        self.norm2 = nn.LayerNorm(spec.dim, NORM_EPS)
+        self.fc1 = nn.Linear(spec.dim, spec.hidden)
+        self.fc2 = nn.Linear(spec.hidden, spec.dim)
+
+    def reduce(
+        self,
+        x: Tensor,
+        keys: Tensor,  # noqa: ARG002
+        scores: Tensor,  # noqa: ARG002
+        sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens that stay after attention, here all, and their sizes.
+
+        Args:
+            x: (B, n, d), the class token first, after attention and its residual.
+            keys: (B * heads, n, head_dim).
+            scores: (B * heads, n, n), softmax over the last dimension.
+            sizes: (B, n, 1), pixels that a token represents; None if that is one for all.
+        """
+        return x, sizes
+
+    def step(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's tokens and their sizes, to which attention is proportional (Bolya, equation 1)."""
+        q, k, v = split_heads(self.qkv(self.norm1(x)), 3, self.heads)
+        bias = None if sizes is None else sizes.log().transpose(1, 2)[:, None]
+        scores = attention_scores(q, k, self.heads, bias)
+        x = x + self.proj(join_heads(torch.bmm(scores, v), self.heads))
+        x, sizes = self.reduce(x, k, scores, sizes)
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x)))), sizes
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x, None)[0]
+
+
+@module_of.register(MergingLayer)
+class Merging(Layer):
+    """ToMe: bipartite soft matching by the similarity of keys; the class token is never merged."""
+
+    def __init__(self, spec: MergingLayer):
+        super().__init__(spec)
+        self.merged = spec.merged
+
+    @override
+    def reduce(
+        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return r tokens fewer: the remaining even ones in order, then the odd ones."""
+        batch, tokens, _ = x.shape
+        metric = F.normalize(keys.reshape(batch, self.heads, tokens, -1).mean(1), dim=-1)
+        similarity = torch.bmm(metric[:, ::2][:, 1:], metric[:, 1::2].transpose(1, 2))
+        best, partner = similarity.max(-1)
+        order = best.topk(best.shape[1]).indices
+        chosen, others = order[:, : self.merged], order[:, self.merged :]
+        places = (chosen, _ascending(others), partner.gather(1, chosen))
+        if sizes is None:
+            sizes = x.new_ones(batch, tokens, 1)
+        total = _merge(sizes, places)
+        return _merge(x * sizes, places) / total, total
+
+
+def _ascending(places: Tensor) -> Tensor:
+    """Sort with `topk`, because mobile runtimes have no `sort`."""
+    count = places.shape[1]
+    return places.gather(1, (-places.float()).topk(count).indices) if count else places
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """Gather rows: (B, n, d) and indices (B, m) -> (B, m, d)."""
+    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def _merge(x: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Add the chosen even tokens to their odd partners; return class token, other even ones, odd ones."""
+    chosen, others, partner = places
+    even = x[:, ::2]
+    index = partner[:, :, None].expand(-1, -1, x.shape[2])
+    joined = x[:, 1::2].scatter_add(1, index, _rows(even[:, 1:], chosen))
+    return torch.cat((even[:, :1], _rows(even[:, 1:], others), joined), 1)
+
+
+@module_of.register(PruningLayer)
+class Pruning(Layer):
+    """EViT: the k tokens that the class token attends to most (mean over heads), and the rest as one."""
+
+    def __init__(self, spec: PruningLayer):
+        super().__init__(spec)
+        self.kept = spec.kept
+
+    @override
+    def reduce(
+        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the class token, k tokens by descending attention, and the fused rest (all minus the k)."""
+        batch, tokens, _ = x.shape
+        weights = scores[:, 0, 1:].reshape(batch, self.heads, tokens - 1).mean(1)
+        most, places = weights.topk(self.kept)
+        kept = _rows(x[:, 1:], places)
+        fused = torch.bmm(weights[:, None], x[:, 1:]) - torch.bmm(most[:, None], kept)
+        return torch.cat((x[:, :1], kept, fused), 1), sizes
+
+
+@module_around.register(VitShell)
+class VisionTransformer(nn.Module):
+    """(B, d, H, W) -> (B, d, 1, 1): layers over pixels and a class token, which is the output."""
+
+    def __init__(self, shell: VitShell, enclosed: Sequence[BlockSpec]):
+        super().__init__()
+        tokens = shell.tokens
+        for layer in enclosed:
+            if not isinstance(layer, VitLayer) or layer.tokens != tokens:
+                raise UsageError(
+                    f"{layer.key} gets {tokens} tokens; change the layers before it", code="blocks_do_not_fit"
+                )
+            tokens = layer.tokens_out
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, shell.dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, shell.tokens, shell.dim))
+        self.layers = nn.ModuleList(module_of(layer) for layer in enclosed)
+        self.norm = nn.LayerNorm(shell.dim, NORM_EPS)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        batch, dim = x.shape[:2]
+        first = self.class_token if batch == 1 else self.class_token.expand(batch, -1, -1)
+        tokens, sizes = torch.cat((first, to_tokens(x)), 1) + self.positions, None
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            tokens, sizes = layer.step(tokens, sizes)
+        out: Tensor = self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)
+        return out
+
+
+@module_of.register(Embedding)
 class TokenEmbedding(nn.Module):
     """(B, C, H, W) -> (B, 1 + N, d): convolution, class token, positions (learned or sinusoids)."""
 
     positions: Tensor
 
     def __init__(self, spec: Embedding):
-        """Create the convolution, the class token and the positions."""
         super().__init__()
         self.project = nn.Conv2d(spec.inputs, spec.dim, spec.kernel, spec.stride, spec.padding)
         self.class_token = nn.Parameter(torch.empty(1, 1, spec.dim))
@@ -63,7 +228,6 @@ class AttentionBranch(nn.Module):
     """LayerNorm, multi-head self-attention and projection, added to the input; (B, N, d) to the same shape."""
 
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool, eps: float = NORM_EPS):
-        """Create LayerNorm and both projections."""
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dim, eps)
@@ -76,11 +240,11 @@ class AttentionBranch(nn.Module):
         return out
 
 
+@module_of.register(TokenHead)
 class TokenClassifier(nn.Module):
     """(B, 1 + N, d) -> (B, classes), from the class token alone: LayerNorm is token by token."""
 
     def __init__(self, spec: TokenHead):
-        """Create LayerNorm and the linear layer."""
         super().__init__()
         self.norm = nn.LayerNorm(spec.inputs, NORM_EPS)
         self.fc = nn.Linear(spec.inputs, spec.classes)
@@ -89,17 +253,6 @@ class TokenClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(self.norm(x[:, :1])).flatten(1)
         return logits
-
-
-module_of.register(Embedding, TokenEmbedding)
-module_of.register(TokenHead, TokenClassifier)
-
-
-T2T_NORM_EPS = 1e-5
-"""Epsilon of LayerNorm in the code of T2T-ViT's authors."""
-
-DIVISION_EPS = 1e-8
-"""Added to the divisor of the Performer's attention, as in the authors' code."""
 
 
 class SoftSplit(nn.Module):
@@ -112,7 +265,6 @@ class SoftSplit(nn.Module):
     pick: Tensor
 
     def __init__(self, inputs: int, kernel: int, stride: int, padding: int):
-        """Create the fixed kernels."""
         super().__init__()
         self.stride, self.padding, self.inputs = stride, padding, inputs
         places = torch.eye(kernel * kernel).reshape(kernel * kernel, 1, kernel, kernel)
@@ -123,6 +275,7 @@ class SoftSplit(nn.Module):
         return to_tokens(F.conv2d(x, self.pick, None, self.stride, self.padding, groups=self.inputs))
 
 
+@module_of.register(T2tPerformer)
 class Performer(nn.Module):
     """(B, C, H, W) -> (B, e, H', W'): soft split, attention by random features, MLP.
 
@@ -134,7 +287,6 @@ class Performer(nn.Module):
     ones: Tensor
 
     def __init__(self, spec: T2tPerformer):
-        """Create the layers and the random features."""
         super().__init__()
         dim, self.side = spec.dim, spec.out_resolution
         self.split = SoftSplit(spec.inputs, spec.kernel, spec.stride, spec.padding)
@@ -172,11 +324,11 @@ class Performer(nn.Module):
         return shifted.exp() * (1 / math.sqrt(len(self.features)))
 
 
+@module_of.register(T2tLayer)
 class T2tLayerModule(nn.Module):
     """(B, N, d) to the same shape: pre-norm attention and MLP, each with a residual."""
 
     def __init__(self, spec: T2tLayer):
-        """Create the layers."""
         super().__init__()
         self.attention = AttentionBranch(spec.dim, spec.heads, qkv_bias=False, eps=T2T_NORM_EPS)
         self.norm = nn.LayerNorm(spec.dim, T2T_NORM_EPS)
@@ -190,15 +342,11 @@ class T2tLayerModule(nn.Module):
         return out
 
 
-module_of.register(T2tPerformer, Performer)
-module_of.register(T2tLayer, T2tLayerModule)
-
-
+@module_of.register(CeitLayer)
 class CeitLayerModule(nn.Module):
     """(B, 1 + side^2, d) to the same shape: attention, then convolutions on all tokens but the class token."""
 
     def __init__(self, spec: CeitLayer):
-        """Create the layers."""
         super().__init__()
         self.side = spec.resolution
         self.attention = AttentionBranch(spec.dim, spec.heads, qkv_bias=True)
@@ -221,11 +369,11 @@ class CeitLayerModule(nn.Module):
         return x + torch.cat((y[:, :1], to_tokens(self.local(to_map(y[:, 1:], self.side)))), 1)
 
 
+@module_around.register(CeitEncoder)
 class CeitEncoderModule(nn.Module):
     """(B, N, d) -> (B, classes): layers, attention of the last class token over every layer's, classifier."""
 
     def __init__(self, spec: CeitEncoder, layers: Sequence[BlockSpec]):
-        """Create the modules of the enclosed layers and the class-token attention."""
         super().__init__()
         self.heads, self.depth = spec.heads, spec.depth
         self.layers = nn.Sequential(*(module_of(layer) for layer in layers))
@@ -259,22 +407,10 @@ class CeitEncoderModule(nn.Module):
         return logits
 
 
-def stem(spec: CeitStem) -> nn.Sequential:
-    """Create convolution with BN, and pool: (B, inputs, H, W) -> (B, outputs, H / 4, W / 4)."""
-    conv = ConvBnAct(spec.inputs, spec.outputs, spec.kernel, 2, act=False)
-    return nn.Sequential(conv, nn.MaxPool2d(3, 2, padding=1))
-
-
-module_of.register(CeitStem, stem)
-module_of.register(CeitLayer, CeitLayerModule)
-module_around.register(CeitEncoder, CeitEncoderModule)
-
-
 class Excitation(nn.Module):
     """Channels scaled by h-sigmoid(W2 relu(W1 mean)), with biases: (B, C, H, W) to the same shape."""
 
     def __init__(self, channels: int, squeezed: int):
-        """Create both 1x1 convolutions."""
         super().__init__()
         self.squeeze = nn.Conv2d(channels, squeezed, 1)
         self.excite = nn.Conv2d(squeezed, channels, 1)
@@ -285,11 +421,11 @@ class Excitation(nn.Module):
         return x * (F.relu6(gate + 3.0) * (1 / 6))
 
 
+@module_of.register(LocalVitLayer)
 class LocalVitLayerModule(nn.Module):
     """(B, 1 + side^2, d) to the same shape: attention on all tokens, convolutions on all but the first."""
 
     def __init__(self, spec: LocalVitLayer):
-        """Create the layers."""
         super().__init__()
         self.side = spec.resolution
         self.attention = AttentionBranch(spec.dim, spec.heads, qkv_bias=True)
@@ -297,13 +433,10 @@ class LocalVitLayerModule(nn.Module):
             ConvBnAct(spec.dim, spec.hidden, act=nn.Hardswish()),
             ConvBnAct(spec.hidden, spec.hidden, 3, groups=spec.hidden, act=nn.Hardswish()),
             Excitation(spec.hidden, spec.squeezed),
-            ConvBnAct(spec.hidden, spec.dim, act=False),
+            ConvBnAct(spec.hidden, spec.dim),
         )
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention(x)
         return torch.cat((x[:, :1], to_tokens(self.local(to_map(x[:, 1:], self.side)))), 1)
-
-
-module_of.register(LocalVitLayer, LocalVitLayerModule)

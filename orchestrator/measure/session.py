@@ -98,6 +98,11 @@ class Measurement:
         scale = self.reference.ms if reference_ms is None else reference_ms
         return scale * math.exp(ratio.log_ratio), scale * math.exp(ratio.low), scale * math.exp(ratio.high)
 
+    def ms_with_reference(self, model_id: str) -> tuple[float, float, float]:
+        """Return a model's latency and its 95 % interval in ms, with the uncertainty of the reference's own."""
+        ms, low, high = self.ms(model_id)
+        return ms, *self.reference.widen(ms, low, high)
+
 
 def make_identity(
     hello: HelloReply, variant: Variant, model_set: ModelSet, policy: Policy, fixed_performance: bool

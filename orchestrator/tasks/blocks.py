@@ -13,7 +13,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.mixers import MIXERS, Mixer, cost_of_copy, mixers
 from orchestrator.plan.plan import model_id
-from orchestrator.tasks.measured import Setup, measure_files, setup_of
+from orchestrator.tasks.measured import Setup, measure_files
 from orchestrator.tasks.models import exportable_files
 from orchestrator.tasks.options import NETWORKS, MeasureOptions, budget, option
 from orchestrator.tasks.parsing import parse_resolutions
@@ -190,7 +190,7 @@ def compare_mixers(options: BlocksCommand, progress: Progress = silent) -> Mixer
     for line in broken:
         progress(Note(line))
     return MixerComparison(
-        setup_of(measurement, variant, target.device),
+        Setup.of(measurement, variant, target.device),
         measurement.header.created,
         options.width,
         (*refused, *broken),

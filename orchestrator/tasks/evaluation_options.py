@@ -15,8 +15,11 @@ from orchestrator.tasks.options import (
     TARGET,
     MeasureOptions,
     argument,
+    artifact_option,
+    keep_fp32_option,
     option,
     option_fields,
+    resolution_option,
 )
 from orchestrator.tasks.quantization import DEFAULT_IMAGES, Calibration
 from orchestrator.tasks.target import Target
@@ -25,15 +28,6 @@ from search.spaces import load_arch
 EVALUATION = "Evaluation"
 
 IMAGES = "Image source: imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits"
-MOVED_IMAGES = f"{IMAGES}. Use it if the images have moved since training."
-CLASSES = (
-    "Class of each output: imagenet (synsets such as n01440764), or a file with one name per line. By default the "
-    "order of the data's classes, where a network has as many outputs."
-)
-KEEP_FP32 = (
-    "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
-    "bench sensitivity wrote; repeatable."
-)
 
 
 def _load(text: str, _flag: str) -> Any:
@@ -82,17 +76,7 @@ class CalibrationOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Images that networks are evaluated on; without `data` nothing is evaluated.
-
-    Attributes:
-        data: Text of an image source.
-        split: `validation`, `search` or `all` of its images.
-        images: Number of images; all by default.
-        classes: `imagenet` or a file of class names, for classifiers with other outputs than the images' classes.
-        seen_as: Normalisation of images for model files: `imagenet`, or `timm:NAME` for that network's.
-        processes: Processes that run exported programs; half the cores if None.
-        seed: Random seed of the image sample.
-    """
+    """Images that networks are evaluated on; without `data` nothing is evaluated."""
 
     data: str | None = option(
         None,
@@ -108,7 +92,12 @@ class EvalConfig:
     images: int | None = option(
         None, "Number of images, sampled with --seed.", minimum=1, shown="all", panel=EVALUATION
     )
-    classes: str | None = option(None, CLASSES, panel=EVALUATION)
+    classes: str | None = option(
+        None,
+        "Class of each output: imagenet (synsets such as n01440764), or a file with one name per line. By default "
+        "the order of the data's classes, where a network has as many outputs.",
+        panel=EVALUATION,
+    )
     seen_as: str = option(
         "imagenet",
         "Normalisation of images for --artifact: imagenet, or timm:NAME for that network's.",
@@ -150,17 +139,13 @@ class CompareOptions(MeasureOptions, EvalConfig, CalibrationOptions):
         flag="--model --arch",
         metavar="[NETWORK[:WEIGHTS]]...",
     )
-    files: tuple[Path, ...] = option(
-        (), "Model file (.pte) or .mlpackage folder; repeatable.", flag="--artifact", panel=NETWORKS
-    )
+    files: tuple[Path, ...] = artifact_option()
     supernet: Path | None = option(
         None, "Folder of the training whose weights architectures inherit.", panel=NETWORKS
     )
-    resolution: int | None = option(
-        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
-    )
+    resolution: int | None = resolution_option()
     target: OptionalTarget = OptionalTarget()
-    keep_fp32: tuple[str, ...] = option((), KEEP_FP32, metavar="BLOCK", panel=NETWORKS)
+    keep_fp32: tuple[str, ...] = keep_fp32_option()
     output: Path | None = option(
         None,
         "Folder for table and picture; finished work is cached there, and the same command resumes.",
@@ -206,7 +191,12 @@ class EvalOptions(CalibrationOptions):
     outside: bool = option(
         False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS
     )
-    data: str | None = option(None, MOVED_IMAGES, shown="the training's", panel=EVALUATION)
+    data: str | None = option(
+        None,
+        f"{IMAGES}. Use it if the images have moved since training.",
+        shown="the training's",
+        panel=EVALUATION,
+    )
     final: bool = option(
         False,
         "Evaluate on the held-out validation images (use once, at the end).",
@@ -220,7 +210,7 @@ class EvalOptions(CalibrationOptions):
         shown="the network in PyTorch",
         panel=TARGET,
     )
-    keep_fp32: tuple[str, ...] = option((), KEEP_FP32, metavar="BLOCK", panel=TARGET)
+    keep_fp32: tuple[str, ...] = keep_fp32_option(TARGET)
     on: str = option("auto", "Where to evaluate in PyTorch: auto, cpu, cuda or mps.", panel=ADVANCED)
     seed: int | None = option(
         None, "Random seed of the calibration images.", minimum=0, shown="0", panel=ADVANCED
@@ -246,7 +236,7 @@ DENSE_EVAL = frozenset({"supernet", "data", "precision", "on"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensitivityOptions:
+class SensitivityOptions(EvalConfig):
     """Measure each block's int8 sensitivity (top-1 and agreement with fp32).
 
     Then find the fewest blocks that must stay fp32. Int8 is simulated in PyTorch as the exporter quantises.
@@ -259,23 +249,21 @@ class SensitivityOptions:
         metavar="[NETWORK]",
     )
     data: str = option(
-        REQUIRED,
-        f"{IMAGES}; training images decide ranges, held-out images evaluate.",
-        panel=EVALUATION,
+        REQUIRED, f"{IMAGES}; training images decide ranges, held-out images evaluate.", panel=EVALUATION
     )
+    split: str = option(
+        "search", "search (held out of training), validation or all images.", panel=EVALUATION
+    )
+    images: int = option(500, "Number of images to evaluate on.", minimum=1, panel=EVALUATION)
+    seen_as: str = "imagenet"
+    processes: int | None = None
+    seed: int = option(0, "Random seed of both image samples.", minimum=0, panel=ADVANCED)
     weights: Path | None = option(None, "Its trained weights, FILE.safetensors.", panel=NETWORKS)
     supernet: Path | None = option(None, "Folder of a training with its weights.", panel=NETWORKS)
     outside: bool = option(
         False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS
     )
-    resolution: int | None = option(
-        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
-    )
-    images: int = option(500, "Number of images to evaluate on.", minimum=1, panel=EVALUATION)
-    split: str = option(
-        "search", "search (held out of training), validation or all images.", panel=EVALUATION
-    )
-    classes: str | None = option(None, CLASSES, panel=EVALUATION)
+    resolution: int | None = resolution_option()
     calibration_images: int = option(
         DEFAULT_IMAGES, "Training images that decide ranges.", minimum=1, panel=ADVANCED
     )
@@ -286,7 +274,6 @@ class SensitivityOptions:
         maximum=100,
         panel=EVALUATION,
     )
-    seed: int = option(0, "Random seed of both image samples.", minimum=0, panel=ADVANCED)
     output: Path | None = option(
         None, "File (.json) that --keep-fp32 of other commands takes.", flag="--output -o", panel=OUTPUT
     )
@@ -302,9 +289,3 @@ class SensitivityOptions:
                 "random weights have no accuracy to lose; give --weights FILE or --supernet DIR",
                 code="no_weights",
             )
-
-    def evaluation(self) -> EvalConfig:
-        """Return the images to evaluate on."""
-        return EvalConfig(
-            data=self.data, split=self.split, images=self.images, classes=self.classes, seed=self.seed
-        )

@@ -27,6 +27,7 @@ from orchestrator.tasks.options import (
     TARGET,
     ExportOptions,
     argument,
+    keep_fp32_option,
     option,
 )
 from orchestrator.tasks.parsing import parse_deployment_target, parse_resolutions
@@ -54,14 +55,7 @@ RANDOM_WEIGHTS = (
 
 @dataclass(frozen=True)
 class LoweringOptions:
-    """What models are lowered to; what is empty is the default of runtime and backend.
-
-    Attributes:
-        runtime: `executorch` (.pte), `coreml` (.mlpackage), `onnx` or `litert` (.tflite).
-        backend: `xnnpack`, `portable`, `coreml` or `vulkan`; other runtimes have one.
-        precision: `fp32`, `fp16`, `int8` or `mixed`.
-        deployment_target: Oldest iOS of a Core ML model, such as `iOS17`.
-    """
+    """What models are lowered to; what is empty is the default of runtime and backend."""
 
     runtime: str = option(
         "executorch", "executorch (.pte), coreml (.mlpackage), onnx, litert (.tflite).", panel=TARGET
@@ -86,22 +80,10 @@ class LoweringOptions:
 
 @dataclass(frozen=True)
 class Lowering(LoweringOptions):
-    """How whole networks are lowered.
-
-    Attributes:
-        batch: Images that a model computes at once.
-        fp32: With precision `mixed`, what stays fp32 (`stays_fp32`).
-    """
+    """How whole networks are lowered; `fp32` is what stays fp32 in mixed precision."""
 
     batch: int = option(1, "Images that the model computes at once.", panel=NETWORKS)
-    fp32: tuple[str, ...] = option(
-        (),
-        "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
-        "bench sensitivity wrote; repeatable.",
-        flag="--keep-fp32",
-        metavar="BLOCK",
-        panel=NETWORKS,
-    )
+    fp32: tuple[str, ...] = keep_fp32_option()
 
     def spec(self, network: Network) -> ExportSpec:
         """Return how a network is exported; raise UsageError for an unknown runtime, backend or precision."""

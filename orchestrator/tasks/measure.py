@@ -13,15 +13,18 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import MAX_BATCH, Variant
 from orchestrator.journal.conditions import MemoryUse
 from orchestrator.measure.sustained import measure_memory
-from orchestrator.tasks.measured import MeasuredNetworks, measure_together, measured_networks, setup_of
+from orchestrator.tasks.measured import MeasuredNetworks, Setup, measure_together
 from orchestrator.tasks.models import Lowered, check_any_left, exportable_files, user_model_files
 from orchestrator.tasks.networks import Network, NetworkOptions, as_named, count_networks, spec_of
-from orchestrator.tasks.options import NETWORKS, MeasureOptions, option
+from orchestrator.tasks.options import NETWORKS, MeasureOptions, artifact_option, keep_fp32_option, option
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import SupernetWeights, inherit
 from orchestrator.winner.card import weighted
 from orchestrator.wire.client import ModelFile
+
+P99_CALLS = calls_needed(max(REPORTED_PERCENTILES) / 100)
+"""Calls of a network that an interval of its p99 takes."""
 
 
 def parse_batches(text: str, flag: str = "--batch") -> tuple[int, ...]:
@@ -49,12 +52,7 @@ class MeasureCommand(MeasureOptions, NetworkOptions):
     """
 
     target: Target
-    files: tuple[Path, ...] = option(
-        (),
-        "Model file (.pte) or .mlpackage folder to measure; repeatable.",
-        flag="--artifact",
-        panel=NETWORKS,
-    )
+    files: tuple[Path, ...] = artifact_option()
     batches: tuple[int, ...] = option(
         (1,),
         "Images per call, such as 1,8,32: reports images per second at each size.",
@@ -65,13 +63,7 @@ class MeasureCommand(MeasureOptions, NetworkOptions):
         panel=NETWORKS,
     )
     weights: SupernetWeights = field(default_factory=SupernetWeights)
-    keep_fp32: tuple[str, ...] = option(
-        (),
-        "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
-        "bench sensitivity wrote; repeatable.",
-        metavar="BLOCK",
-        panel=NETWORKS,
-    )
+    keep_fp32: tuple[str, ...] = keep_fp32_option()
 
 
 def measure_networks(options: MeasureCommand, progress: Progress = silent) -> MeasuredNetworks:
@@ -139,6 +131,7 @@ def measure_specs(
     *,
     files: Sequence[Path] = (),
     memory: bool = False,
+    calls: int = P99_CALLS,
     progress: Progress = silent,
 ) -> MeasuredNetworks:
     """Measure networks whose export is specified, by name, and model files; `memory` also measures memory alone.
@@ -156,26 +149,24 @@ def measure_specs(
             models |= given
             check_any_left(variant, models, unexported)
             variant = target.variant_on(device)
-            together = measure_together(
-                device,
-                variant,
-                models,
-                options,
-                calls=calls_needed(max(REPORTED_PERCENTILES) / 100),
-                progress=progress,
-            )
+            together = measure_together(device, variant, models, options, calls=calls, progress=progress)
         used = _memory(target, variant, models, together.failures) if memory else {}
         lowered = {name: Lowered.from_file(file.path) for name, file in given.items()}
     together.run.finish("measured")
     lowered |= {name: Lowered.from_artifact(artifact) for name, artifact in artifacts.items()}
-    counted = {name: network for name, network in networks.items() if name in models}
-    rows = measured_networks(models, together, count_networks(counted, specs, progress), lowered)
+    counts = count_networks(networks, specs, progress)
+    rows = (
+        together.network(name, file, counts.get(name), lowered.get(name))
+        for name, file in models.items()
+        if name not in together.failures
+    )
     return MeasuredNetworks(
-        setup_of(together.measurement, variant, target.device),
+        Setup.of(together.measurement, variant, target.device),
         together.reference,
-        tuple(replace(row, memory=used.get(name)) for name, row in rows.items()),
+        tuple(replace(row, memory=used.get(row.model)) for row in rows),
         unexported | dict(together.failures),
         together.run.folder,
+        counts,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from luts.estimate.statistics import REPORTED_PERCENTILES, Percentiles, calls_needed
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
-from luts.format.table import Column, Table, filled
+from luts.format.table import Column, Table, filled, flat
 from orchestrator.devices.common.device import Device
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
@@ -49,17 +49,8 @@ def measure_files(
 ) -> tuple[Measurement, Run]:
     """Measure models by name against the one named `reference`, resuming an open run of the same models.
 
-    The journal names models by `journal_id`. Another pace, or no self-test, makes it another run.
-
-    Args:
-        device: The device.
-        variant: How models run.
-        files: Models by name.
-        reference: Name of the reference among them.
-        options: Time, seed, self-test and pace.
-        calls: Timed calls wanted of each model, within the budget.
-        reuse: Whether an identical finished run is read instead.
-        progress: Gets the steps of the measurement.
+    The journal names models by `journal_id`. Another pace, or no self-test, makes it another run. Measuring goes on
+    until each model has so many `calls`, within the budget. `reuse` reads an identical finished run instead.
     """
     ids = {name: journal_id(name) for name in files}
     pace = [f"pace {options.pace_us} us"] if options.pace_us else []
@@ -92,6 +83,34 @@ class JointMeasurement:
     run: Run
     reference: str
     failures: Mapping[str, str]
+
+    def network(
+        self, name: str, file: ModelFile, counts: Counts | None = None, lowered: Lowered | None = None
+    ) -> MeasuredNetwork:
+        """Return the row of a model that was measured."""
+        measurement, identifier = self.measurement, journal_id(name)
+        ratio = measurement.estimates.ratios[identifier]
+        ms, low, high = measurement.ms_with_reference(identifier)
+        return MeasuredNetwork(
+            model=name,
+            sha256=file.sha256,
+            params=counts.params if counts else None,
+            conv_linear_macs=counts.conv_linear_macs if counts else None,
+            all_macs=counts.all_macs if counts else None,
+            ms=ms,
+            ci_low=low,
+            ci_high=high,
+            ratio=math.exp(ratio.log_ratio),
+            ratio_low=math.exp(ratio.low),
+            ratio_high=math.exp(ratio.high),
+            **asdict(measurement.loads[identifier]),
+            loads=ratio.loads,
+            rounds=ratio.rounds,
+            percentiles=measurement.estimation.percentiles(identifier),
+            usage=measurement.usages.get(identifier, Usage(None, None)),
+            delegates=lowered.delegates if lowered else None,
+            outside=lowered.outside if lowered else None,
+        )
 
 
 def measure_together(
@@ -250,18 +269,18 @@ class MeasuredNetwork:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures on one level, as in JSON and tables."""
-        fields = asdict(self)
-        for nested in ("percentiles", "memory", "usage"):
-            fields.pop(nested)
-        if self.memory:
-            fields |= {"memory_bytes": self.memory.resident, "peak_memory_bytes": self.memory.peak}
-        rates = zip(("images_s", "images_s_low", "images_s_high"), self.images_s, strict=True)
-        return fields | dict(rates) | self.percentiles.columns() | self.usage.columns()
+        cells = flat(self) | dict(
+            zip(("images_s", "images_s_low", "images_s_high"), self.images_s, strict=True)
+        )
+        memory = cells.pop("memory")
+        if memory:
+            cells |= {"memory_bytes": memory["resident"], "peak_memory_bytes": memory["peak"]}
+        return cells
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What networks were measured on.
+    """Device and variant of a measurement.
 
     Attributes:
         target: The device's name as the user gave it.
@@ -274,6 +293,11 @@ class Setup:
     device: DeviceInfo
     variant: Variant
     noise_floor: float
+
+    @classmethod
+    def of(cls, measurement: Measurement, variant: Variant, target: str) -> Setup:
+        """Return the setup of a measurement."""
+        return cls(target, measurement.hello.device, variant, measurement.estimates.noise_floor)
 
     @property
     def simulated(self) -> bool:
@@ -301,13 +325,19 @@ class Setup:
 
 @dataclass(frozen=True)
 class MeasuredNetworks:
-    """Networks measured together; `failures` says of others why they could not be exported or run."""
+    """Networks measured together.
+
+    Attributes:
+        failures: Why other networks could not be exported or run.
+        counts: Parameters and MACs by name, also of networks that were not measured.
+    """
 
     setup: Setup
     reference: str
     networks: tuple[MeasuredNetwork, ...]
     failures: Mapping[str, str]
     folder: Path
+    counts: Mapping[str, Counts]
 
     THROUGHPUT: ClassVar = (
         Column("batch", "batch"),
@@ -382,51 +412,3 @@ class MeasuredNetworks:
         )
         if rows:
             yield percentile_note(rows)
-
-
-def setup_of(measurement: Measurement, variant: Variant, target: str) -> Setup:
-    """Return what a measurement was made on; `target` is the device as the user named it."""
-    return Setup(target, measurement.hello.device, variant, measurement.estimates.noise_floor)
-
-
-def measured_networks(
-    files: Mapping[str, ModelFile],
-    together: JointMeasurement,
-    counts: Mapping[str, Counts],
-    lowered: Mapping[str, Lowered],
-) -> dict[str, MeasuredNetwork]:
-    """Return the networks that have a latency, by name."""
-    return {
-        name: _measured(name, file, together.measurement, counts.get(name), lowered.get(name))
-        for name, file in files.items()
-        if name not in together.failures
-    }
-
-
-def _measured(
-    name: str, file: ModelFile, measurement: Measurement, counts: Counts | None, lowered: Lowered | None
-) -> MeasuredNetwork:
-    identifier = journal_id(name)
-    ratio = measurement.estimates.ratios[identifier]
-    ms, low, high = measurement.ms(identifier)
-    low, high = measurement.reference.widen(ms, low, high)
-    return MeasuredNetwork(
-        model=name,
-        sha256=file.sha256,
-        params=counts.params if counts else None,
-        conv_linear_macs=counts.conv_linear_macs if counts else None,
-        all_macs=counts.all_macs if counts else None,
-        ms=ms,
-        ci_low=low,
-        ci_high=high,
-        ratio=math.exp(ratio.log_ratio),
-        ratio_low=math.exp(ratio.low),
-        ratio_high=math.exp(ratio.high),
-        **asdict(measurement.loads[identifier]),
-        loads=ratio.loads,
-        rounds=ratio.rounds,
-        percentiles=measurement.estimation.percentiles(identifier),
-        usage=measurement.usages.get(identifier, Usage(None, None)),
-        delegates=lowered.delegates if lowered else None,
-        outside=lowered.outside if lowered else None,
-    )

@@ -9,7 +9,7 @@ from luts.format.errors import BlocktimeError, UsageError, unknown
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts, count_module
-from orchestrator.tasks.options import NETWORKS, argument, option
+from orchestrator.tasks.options import NETWORKS, argument, option, resolution_option
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.quantization import stays_fp32
 from search.spaces import (
@@ -63,9 +63,7 @@ class NetworkOptions:
         shown="80 or 20",
         panel=NETWORKS,
     )
-    resolution: int | None = option(
-        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
-    )
+    resolution: int | None = resolution_option()
 
     def named(self) -> dict[str, Network]:
         """Return the networks by name, with the task's head and at the resolution.

@@ -71,19 +71,13 @@ def option(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
         flag: One or more flags with spaces between, such as `--count -n`; `--` and the field's name by default.
         how: Other attributes of `OptionInfo`.
     """
-    return _field(default, OptionInfo(help_text, tuple(flag.split()), **how))
+    metadata = {"option": OptionInfo(help_text, tuple(flag.split()), **how)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def argument(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
     """Declare a field as a positional argument; with `flag`, hidden options add to it or give it too."""
-    return _field(default, OptionInfo(help_text, tuple(flag.split()), argument=True, **how))
-
-
-def _field(default: Any, info: OptionInfo) -> Any:
-    metadata = {"option": info}
-    if default is REQUIRED:
-        return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    return option(default, help_text, flag=flag, argument=True, **how)
 
 
 @dataclass(frozen=True)
@@ -132,6 +126,32 @@ def budget(default: str) -> Any:
     )
 
 
+def artifact_option() -> Any:
+    """Declare `files`, models that are exported already: `.pte`, or `.mlpackage`, a folder."""
+    return option(
+        (), "Model file (.pte) or .mlpackage folder; repeatable.", flag="--artifact", panel=NETWORKS
+    )
+
+
+def keep_fp32_option(panel: str = NETWORKS) -> Any:
+    """Declare `keep_fp32`, what stays fp32 in mixed precision (`orchestrator.tasks.quantization.stays_fp32`)."""
+    return option(
+        (),
+        "What --precision mixed keeps in fp32: block positions (4), module paths (blocks.2), or the file that "
+        "bench sensitivity wrote; repeatable.",
+        flag="--keep-fp32",
+        metavar="BLOCK",
+        panel=panel,
+    )
+
+
+def resolution_option() -> Any:
+    """Declare `resolution`, the side of the input image of all networks."""
+    return option(
+        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
+    )
+
+
 def self_test_option() -> Any:
     """Declare `self_test`, whether a self-test for interference between models runs first."""
     return option(
@@ -157,11 +177,7 @@ def pace_option() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How models are exported.
-
-    Attributes:
-        workers: Exporting processes; one per core by default.
-    """
+    """How models are exported."""
 
     workers: int | None = option(
         None, "Processes that export models.", minimum=1, shown="one per core", panel=ADVANCED
@@ -170,13 +186,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleOptions(ExportOptions):
-    """How long models are measured.
-
-    Attributes:
-        budget_s: Seconds after which no new pass starts.
-        seed: Random seed of the schedule.
-        self_test: Whether a short self-test for interference between models runs first.
-    """
+    """How long models are measured."""
 
     budget_s: float = budget("2m")
     seed: int = option(0, "Random seed of the measuring schedule.", panel=ADVANCED)
@@ -185,23 +195,14 @@ class ScheduleOptions(ExportOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions(ScheduleOptions):
-    """How long, and at which pace models are measured.
-
-    Attributes:
-        pace_us: Microseconds between the starts of calls; 0 for back to back.
-    """
+    """How long, and at which pace models are measured."""
 
     pace_us: int = pace_option()
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """Where LUTs are read from, and written to.
-
-    Attributes:
-        luts: Additional folder of LUTs, searched first.
-        store: LUTs to use instead, for programs.
-    """
+    """Where LUTs are read from, and written to; programs may give an open `store` instead."""
 
     luts: Path | None = option(None, "Additional LUT folder, searched first.", panel=ADVANCED)
     store: LutStore | None = None
@@ -228,11 +229,7 @@ class StoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LutOptions(StoreOptions):
-    """A LUT of this machine.
-
-    Attributes:
-        lut: Its folder, or a name that fits one LUT.
-    """
+    """A LUT of this machine."""
 
     lut: str = argument(
         REQUIRED,

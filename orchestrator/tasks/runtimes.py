@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.measure.session import check_runtime
-from orchestrator.tasks.measured import JointMeasurement, Setup, journal_id, measure_together, setup_of
+from orchestrator.tasks.measured import Setup, measure_together
 from orchestrator.tasks.models import check_any_left, exportable_files
 from orchestrator.tasks.networks import Network, NetworkOptions, spec_of
 from orchestrator.tasks.options import TARGET, MeasureOptions, option
@@ -166,15 +165,29 @@ def measure_runtimes(options: RuntimesCommand, progress: Progress = silent) -> M
     for name, reason in together.failures.items():
         progress(Note(f"{name} is left out: {reason}"))
     complete = [name for name in files if not any(f"{name} {r}" in together.failures for r in variants)]
-    rows = tuple(
-        _row(name, runtime, together, files[name][runtime], differences[name, runtime])
-        for name in complete
-        for runtime in variants
-    )
+    rows = []
+    for name in complete:
+        measured = {
+            runtime: together.network(f"{name} {runtime}", files[name][runtime]) for runtime in variants
+        }
+        rows += [
+            RuntimeResult(
+                model=name,
+                runtime=runtime,
+                ms=row.ms,
+                ci_low=row.ci_low,
+                ci_high=row.ci_high,
+                ratio=row.ms / measured["executorch"].ms,
+                difference=differences[name, runtime],
+                load_ms=row.load_ms,
+                bytes=files[name][runtime].path.stat().st_size,
+            )
+            for runtime, row in measured.items()
+        ]
     return MeasuredRuntimes(
-        setup_of(together.measurement, variants["executorch"], "host"),
+        Setup.of(together.measurement, variants["executorch"], "host"),
         {runtime: hello.runtimes[runtime].version for runtime in variants},
-        rows,
+        tuple(rows),
         rank_correlations(rows),
         failures | dict(together.failures),
     )
@@ -255,24 +268,4 @@ def _difference(outputs: list[np.ndarray] | None, expected: list[np.ndarray] | N
     return max(
         float(np.abs(a.astype(np.float64) - b).max() / (np.abs(b).max() or 1.0))
         for a, b in zip(outputs, expected, strict=True)
-    )
-
-
-def _row(
-    name: str, runtime: str, together: JointMeasurement, file: ModelFile, difference: float
-) -> RuntimeResult:
-    measurement = together.measurement
-    identifier = journal_id(f"{name} {runtime}")
-    ms, low, high = measurement.ms(identifier)
-    low, high = measurement.reference.widen(ms, low, high)
-    return RuntimeResult(
-        model=name,
-        runtime=runtime,
-        ms=ms,
-        ci_low=low,
-        ci_high=high,
-        ratio=ms / measurement.ms(journal_id(f"{name} executorch"))[0],
-        difference=difference,
-        load_ms=measurement.loads[identifier].load_ms,
-        bytes=Path(file.path).stat().st_size,
     )

@@ -129,8 +129,7 @@ def measure_sensitivity(
     """
     if options.output is not None:
         check_folder(options.output.parent)
-    config = options.evaluation()
-    evaluator = AccuracyEvaluator.open(config, None, progress, split_of((), options.supernet))
+    evaluator = AccuracyEvaluator.open(options, None, progress, split_of((), options.supernet))
     calibration = Calibration(options.data, options.calibration_images, options.seed)
     data = options.data if options.supernet else None
     trained = Trained(file=options.weights, supernet=options.supernet, data=data, outside=options.outside)

@@ -11,16 +11,9 @@ from luts.format.errors import BlocktimeError, UsageError
 from luts.format.table import Column, DrawnResult, Table, filled
 from orchestrator.suites import Suite, load_suite
 from orchestrator.suites.suite import SuiteComparison, SuiteLatency, SuiteRow, compare_with_published
-from orchestrator.tasks.measured import (
-    PERCENTILE_COLUMNS,
-    Setup,
-    measure_together,
-    measured_networks,
-    outside_text,
-    setup_of,
-)
-from orchestrator.tasks.models import Lowered, check_any_left, exportable_files
-from orchestrator.tasks.networks import Network, count_networks, named_network, spec_of
+from orchestrator.tasks.measure import measure_specs
+from orchestrator.tasks.measured import PERCENTILE_COLUMNS, Setup, outside_text
+from orchestrator.tasks.networks import Network, named_network, spec_of
 from orchestrator.tasks.options import REQUIRED, MeasureOptions, argument
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.target import Target
@@ -140,27 +133,17 @@ def run_suite(options: SuiteCommand, progress: Progress = silent) -> MeasuredSui
         UsageError: an unknown suite or variant.
         BlocktimeError: as `measure_networks`, except for networks that can't be exported or run.
     """
-    target = options.target
-    variant = target.variant
     suite = load_suite(options.name)
     networks, unknown = _networks(suite)
-    specs = {model: spec_of(network, variant) for model, network in networks.items()}
-    with target.found() as device:
-        files, artifacts, unexported = exportable_files(variant, specs, options.workers, progress)
-        check_any_left(variant, files, unexported)
-        variant = target.variant_on(device)
-        together = measure_together(device, variant, files, options, progress=progress)
-    together.run.finish("measured")
-    counts = count_networks(networks, specs, progress)
-    lowered = {model: Lowered.from_artifact(artifact) for model, artifact in artifacts.items()}
-    measured = {
-        model: SuiteLatency(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
-        for model, row in measured_networks(files, together, counts, lowered).items()
+    specs = {model: spec_of(network, options.target.variant) for model, network in networks.items()}
+    measured = measure_specs(networks, specs, options.target, options, calls=0, progress=progress)
+    latencies = {
+        row.model: SuiteLatency(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
+        for row in measured.networks
     }
-    failures = unknown | unexported | dict(together.failures)
-    comparison = compare_with_published(suite.networks, counts, measured, failures)
-    setup = setup_of(together.measurement, variant, target.device)
-    return MeasuredSuite(options.name, suite, setup, comparison, together.run.folder)
+    failures = unknown | dict(measured.failures)
+    comparison = compare_with_published(suite.networks, measured.counts, latencies, failures)
+    return MeasuredSuite(options.name, suite, measured.setup, comparison, measured.folder)
 
 
 def _networks(suite: Suite) -> tuple[dict[str, Network], dict[str, str]]:

@@ -33,7 +33,7 @@ from orchestrator.plan.plan import Policy
 from orchestrator.tasks.measured import journal_id
 from orchestrator.tasks.models import check_any_left, exportable_files, user_model_files
 from orchestrator.tasks.networks import NetworkOptions, spec_of
-from orchestrator.tasks.options import BUDGET, NETWORKS, ExportOptions, option
+from orchestrator.tasks.options import BUDGET, ExportOptions, artifact_option, option
 from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.target import Target
@@ -58,9 +58,7 @@ class SustainedCommand(ExportOptions, NetworkOptions):
     """
 
     target: Target
-    files: tuple[Path, ...] = option(
-        (), "Model file (.pte) or .mlpackage folder instead of a network.", flag="--artifact", panel=NETWORKS
-    )
+    files: tuple[Path, ...] = artifact_option()
     duration_s: float = option(
         600.0,
         "How long the network runs: 90s, 10m or 1h.",

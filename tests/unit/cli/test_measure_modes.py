@@ -12,6 +12,7 @@ import pytest
 from orchestrator.cli import measure as cli
 from orchestrator.journal.runs import Run
 from orchestrator.plan.plan import Policy
+from orchestrator.tasks.measure import measure_networks
 from tests.support.bench import bench, invoke
 from tests.support.errors import raises
 from tests.support.fake_device import VARIANT, FakeDevice
@@ -81,7 +82,7 @@ def test_refused_options(arguments: tuple[str, ...], code: str) -> None:
 def test_old_spellings_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    @functools.wraps(cli.measure_networks)
+    @functools.wraps(measure_networks)
     def measured(options: Any, _progress: Any) -> None:
         seen.append((options.networks, options.keep_fp32))
         raise StoppedError

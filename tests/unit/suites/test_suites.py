@@ -14,7 +14,7 @@ from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.export.lower.source import build_module
 from orchestrator.suites import list_suites, load_suite
 from orchestrator.suites.suite import SuiteLatency, compare_with_published
-from orchestrator.tasks import suite
+from orchestrator.tasks import measure
 from orchestrator.tasks.networks import at_resolution, named_network
 from search.blocks import parse_key
 from search.networks import build_block
@@ -144,8 +144,8 @@ def test_the_self_test_option_reaches_the_measurement(tmp_path, monkeypatch, opt
         raise UsageError("enough")
 
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
-    monkeypatch.setattr(suite, "exportable_files", lambda *_: ({"a": None}, {}, {}))
-    monkeypatch.setattr(suite, "measure_together", measure_together)
+    monkeypatch.setattr(measure, "exportable_files", lambda *_: ({"a": None}, {}, {}))
+    monkeypatch.setattr(measure, "measure_together", measure_together)
     with pytest.raises(UsageError, match="enough"):
         invoke("measure", "suite", "autovit-table2", "--device", "simulated", option)
     assert requested == [tested]

@@ -1,4 +1,4 @@
-"""Output of studies and benchmarks: Markdown tables for documents, JSON for programs, progress messages."""
+"""What studies and benchmarks share: tables in Markdown or JSON, intervals, progress, worker processes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import psutil
+from scipy import stats
 
+from luts.format.processes import WorkerPool
+from luts.format.schema import Floats
 from orchestrator.tasks.progress import Event, Step
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Rows = Sequence[Mapping[str, Any]]
 Tables = Mapping[str, Rows]
 """Rows of every table, by its title; the keys of the first row are the columns."""
-
 
 RESAMPLES = 2000
 """Draws of a bootstrap."""
@@ -34,14 +39,14 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean_and_range(values: Sequence[float], scale: float = 1.0) -> Interval:
+def mean_and_range(values: Sequence[float] | Floats, scale: float = 1.0) -> Interval:
     """Return the mean of values with the smallest and the largest, all multiplied by `scale`."""
-    scaled = [scale * value for value in values]
+    scaled = [scale * float(value) for value in values]
     return Interval(statistics.fmean(scaled), min(scaled), max(scaled))
 
 
 def resampled(
-    statistic: Callable[..., float], *columns: Sequence[float], resamples: int = RESAMPLES
+    statistic: Callable[..., float], *columns: Sequence[float] | Floats, resamples: int = RESAMPLES
 ) -> Interval:
     """Return a statistic of paired columns with its 95 % percentile interval, by resampling rows (bootstrap)."""
     rows, generator = np.array(columns), np.random.default_rng(0)
@@ -49,6 +54,31 @@ def resampled(
     drawn = [statistic(*rows[:, generator.integers(0, count, count)]) for _ in range(resamples)]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Interval(statistic(*rows), float(low), float(high))
+
+
+def tau(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
+    """Return Kendall's rank correlation tau-b."""
+    return float(stats.kendalltau(a, b).statistic)
+
+
+def run_parallel(function: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> list[Result]:
+    """Return `function(item)` of every item, computed by `jobs` processes with one thread each.
+
+    A single job or item runs in this process, with all cores.
+    """
+    if jobs == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    with WorkerPool(_start_worker, (function,), jobs) as pool:
+        return list(pool.map(items))
+
+
+def _start_worker(_number: int, function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    return function
 
 
 def log(event: Event | str) -> None:
@@ -85,19 +115,14 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, Interval):
         if value.low == value.high:
-            return _number(value.value)
-        return f"{_number(value.value)} ({_number(value.low)} to {_number(value.high)})"
+            return _cell(value.value)
+        return f"{_cell(value.value)} ({_cell(value.low)} to {_cell(value.high)})"
     if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return _number(float(value)) if isinstance(value, float) else str(value)
-
-
-def _number(value: float) -> str:
-    """Return four significant digits, without an exponent where the number is not tiny."""
+    if not isinstance(value, float):
+        return str(value)
     if not math.isfinite(value):
         return "never" if value > 0 else "-"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

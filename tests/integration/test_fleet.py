@@ -28,9 +28,8 @@ def test_units_share_a_profile_although_one_is_killed(tmp_path, capfd):
         if str(event).startswith("pass 2: measuring (0/"):
             assert kill_a_unit(random.Random(1))
 
-    tried = trial(2, tmp_path, models=12, slowness=0.0, watch=watch)
-    made = tried.made
-    assert (tried.account.missing, tried.account.twice) == (0, 0)
+    account, made, _ = trial(2, tmp_path, models=12, slowness=0.0, watch=watch)
+    assert (account.missing, account.twice) == (0, 0)
     assert capfd.readouterr() == ("", "")
     assert any("is out: its host was lost" in line for line in messages), messages
     lut = made.profile.lut
@@ -42,7 +41,7 @@ def test_units_share_a_profile_although_one_is_killed(tmp_path, capfd):
     assert {unit.unit for unit in lut.meta.units} <= places.keys()
     assert all(set(unit.sessions) <= places[unit.unit] for unit in lut.meta.units)
     assert lut.meta.unit_spread.units == len(lut.meta.units) >= 1
-    assert sum(made.batches.values()) == tried.account.batches
+    assert sum(made.batches.values()) == account.batches
     devices = f"simulated:{tmp_path / 'scenario.json'}=2"
     plan = ("--space", "autovit-nano", "--models", 12, "--budget", "1s", "--no-self-test")
     again = bench("fleet", "--devices", devices, *plan, "--reuse", "--luts", tmp_path / "luts", "--json")

@@ -14,15 +14,11 @@ BENCHMARKS = {
     "coreml": "exports:export_coreml",
     "exports": "exports:export_plan",
     "fleet": "fleet:main",
-    "heads": "luts:compare_heads",
-    "hybrid": "search:compare_hybrid",
-    "lut": "luts:profile_twice",
-    "lut_minutes": "luts:time_adapt",
+    "lowerings": "lowerings:main",
     "outputs": "torch_host:time_outputs",
-    "search": "search:compare_strategies",
+    "search": "search:main",
     "supernet_step": "torch_host:time_steps",
     "transfer": "transfer:main",
-    "transfer_host": "transfer_host:main",
 }
 """Benchmarks by name: module and function of `tools.benchmarks`."""
 

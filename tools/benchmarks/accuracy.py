@@ -11,19 +11,21 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+from matplotlib.lines import Line2D
 from scipy.optimize import nnls
 
 from luts.estimate.design import TYPICAL_DEVICE
 from luts.estimate.joint import fit_entries
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.likelihood import FitData
+from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import kendall_tau, mape, relative_errors, share_within
 from luts.format.errors import UsageError
-from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from luts.format.provenance import ROOT
 from luts.format.schema import Floats, KeyFeatures, MeasuredModel
@@ -41,12 +43,27 @@ from orchestrator.tasks.progress import steps
 from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec
 from search.spaces import get_space
-from tools.benchmarks.shared import bench
+from tools.benchmarks.shared import bench, entries_of, predicted_ms
 from tools.tables import Tables, log
 
-TOLERANCES = (0.02, 0.05, 0.10)
-DRAWS = 4000
+Value = TypeVar("Value")
+Row = dict[str, Any]
+
+SPACE = "autovit-xxs"
+THREADS = (1, 2)
+DESIGN, HELDOUT = 64, 50
+PROFILE = f"profile --device host --space {SPACE} --budget 1m --removals all --narrow 0 --from none --reuse"
+ALONE_POLICY = Policy(batch_models=24, max_rounds=30, min_passes=3, max_passes=3)
+"""Blocks alone take a hundredth of a network, so many share the reference's rounds; more rounds would only narrow
+what is far below the error of their sum."""
+FEW = 20
+CURVE = (6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200)
+"""Numbers of measurements at which learning curves have a point, in addition to their end."""
+TARGETS = (2, 1)
+"""Errors in percent to which measurements are counted."""
+PERFECT_DRAWS = 4000
 """Draws of the noise that a perfect predictor would meet."""
+PICTURE = ROOT / "docs" / "pictures" / "accuracy.png"
 
 
 @dataclass(frozen=True)
@@ -68,11 +85,8 @@ class Observations:
     def only(self, wanted: Callable[[MeasuredModel], bool]) -> Observations:
         """Return the observations of models for which `wanted` holds."""
         kept = [row for row, model in enumerate(self.models) if wanted(model)]
-        return replace(
-            self,
-            models=tuple(self.models[row] for row in kept),
-            log_covariance=self.log_covariance[np.ix_(kept, kept)],
-        )
+        models = tuple(self.models[row] for row in kept)
+        return replace(self, models=models, log_covariance=self.log_covariance[np.ix_(kept, kept)])
 
     def of(self, names: Collection[str]) -> Observations:
         """Return the observations of these models, and of blocks with these keys alone."""
@@ -80,116 +94,81 @@ class Observations:
         return replace(kept, alone_ms={key: ms for key, ms in self.alone_ms.items() if key in names})
 
 
-@dataclass(frozen=True)
-class Costs:
-    """Learned costs in milliseconds; every key of the space has one."""
-
-    entry_ms: Mapping[str, float]
-    base_ms: float = 0.0
-    transfer_ms_per_mib: float = 0.0
-
-    def predict(self, blocks: Sequence[str], boundary_bytes: int) -> float:
-        """Return the latency of a network in ms. Raises UsageError for an unknown block."""
-        return latency_ms(self.entry_ms, self.base_ms, self.transfer_ms_per_mib, blocks, boundary_bytes)
-
-
-def macs_linear(observed: Observations) -> Costs:
+def macs_linear(observed: Observations) -> SourceEntries:
     """Fit a constant and a price per MAC, attention's products included."""
     return _linear(observed, {key: feature.macs for key, feature in observed.features.items()})
 
 
-def parameters_linear(observed: Observations) -> Costs:
+def parameters_linear(observed: Observations) -> SourceEntries:
     """Fit a constant and a price per parameter."""
     return _linear(observed, {key: feature.params for key, feature in observed.features.items()})
 
 
-def sum_blocks(observed: Observations) -> Costs:
+def sum_blocks(observed: Observations) -> SourceEntries:
     """Sum blocks measured alone, as once-for-all (Cai et al. 2020) and FBNet (Wu et al. 2019) do.
 
     A block that was not measured costs as much per MAC as those that were.
-
-    Raises:
-        UsageError: no block was measured alone.
     """
-    if not observed.alone_ms:
-        raise UsageError("no block was measured alone; measure some", code="no_measurements")
     macs = sum(observed.features[key].macs for key in observed.alone_ms)
     return _completed(observed, observed.alone_ms, sum(observed.alone_ms.values()) / macs)
 
 
-def sum_removals(observed: Observations) -> Costs:
+def sum_removals(observed: Observations) -> SourceEntries:
     """Sum latency drops by removal (AutoViT, section 3.3.2), averaged where a block was removed twice.
 
     The paper leaves open what blocks cost that cannot be removed (stem, changes of width, head). Here they share,
     in proportion to their MACs, what removals leave of their networks; so do blocks without a measured removal.
-
-    Raises:
-        UsageError: no base of a removal was measured.
     """
-    by_id = {model.model_id: model for model in observed.models}
-    bases = sorted(model.model_id for model in observed.models if model.role in ("reference", "base"))
-    if not bases:
-        raise UsageError("no base of removals was measured; measure one", code="no_measurements")
+    bases = {model.model_id: model for model in observed.models if model.role in ("reference", "base")}
     drops: dict[str, list[float]] = {}
     for model in observed.models:
         if model.role == "removal" and model.base_id in bases:
-            drops.setdefault(model.removed_key, []).append(by_id[model.base_id].ms - model.ms)
+            drops.setdefault(model.removed_key, []).append(bases[model.base_id].ms - model.ms)
     cost = {key: float(np.mean(values)) for key, values in drops.items()}
     left_ms = left_macs = 0.0
-    for name in bases:
-        left_ms += by_id[name].ms - sum(cost.get(key, 0.0) for key in by_id[name].blocks)
-        left_macs += sum(observed.features[key].macs for key in by_id[name].blocks if key not in cost)
+    for base in bases.values():
+        left_ms += base.ms - sum(cost.get(key, 0.0) for key in base.blocks)
+        left_macs += sum(observed.features[key].macs for key in base.blocks if key not in cost)
     return _completed(observed, cost, left_ms / left_macs if left_macs else 0.0)
 
 
-def fit_design(observed: Observations) -> Costs:
+def fit_design(observed: Observations) -> SourceEntries:
     """Fit the reference and the randomised networks of the design jointly."""
     return fit_joint(observed.only(lambda model: model.role in ("reference", "design")))
 
 
-def fit_joint(observed: Observations) -> Costs:
+def fit_joint(observed: Observations) -> SourceEntries:
     """Fit all networks jointly, as a LUT does."""
     fitted = observed.only(lambda model: model.fitted)
-    fit = fit_entries(FitData.of(fitted.models, fitted.log_covariance), observed.features)
-    return Costs(dict(zip(fit.keys, fit.ms.tolist(), strict=True)), fit.base_ms, fit.transfer_ms_per_mib)
+    return entries_of(
+        "joint", fit_entries(FitData.of(fitted.models, fitted.log_covariance), observed.features)
+    )
 
 
-ESTIMATORS: Mapping[str, Callable[[Observations], Costs]] = {
-    "MACs, linear": macs_linear,
-    "parameters, linear": parameters_linear,
-    "blocks measured alone, sum": sum_blocks,
-    "removals, sum": sum_removals,
-    "design": fit_design,
-    "joint": fit_joint,
-}
-
-
-def _linear(observed: Observations, size: Mapping[str, int]) -> Costs:
+def _linear(observed: Observations, size: Mapping[str, int]) -> SourceEntries:
     """Return least squares of relative errors with coefficients >= 0, over networks that are not removals."""
     whole = [model for model in observed.models if model.fitted and model.role != "removal"]
     system = np.array([[1.0, sum(size[key] for key in model.blocks)] for model in whole])
     unit = np.maximum(system.mean(axis=0), 1.0)
     target = np.array([model.ms for model in whole])
     constant, slope = nnls(system / unit / target[:, None], np.ones(len(whole)))[0] / unit
-    return Costs({key: float(slope * amount) for key, amount in size.items()}, float(constant))
+    return SourceEntries("linear", {key: float(slope * n) for key, n in size.items()}, float(constant))
 
 
-def _completed(observed: Observations, known_ms: Mapping[str, float], ms_per_mac: float) -> Costs:
-    return Costs(
-        {key: known_ms.get(key, ms_per_mac * feature.macs) for key, feature in observed.features.items()}
-    )
+def _completed(observed: Observations, known_ms: Mapping[str, float], ms_per_mac: float) -> SourceEntries:
+    features = observed.features.items()
+    return SourceEntries("sum", {key: known_ms.get(key, ms_per_mac * each.macs) for key, each in features})
 
 
-@dataclass(frozen=True)
-class Score:
-    """Errors on the held-out networks after `used` measurements that took `minutes` of the device."""
-
-    used: int
-    minutes: float
-    mape: float
-    within: tuple[float, ...]
-    worst: float
-    kendall_tau: float | None
+ESTIMATORS: Mapping[str, tuple[Callable[[Observations], SourceEntries], str]] = {
+    "MACs, linear": (macs_linear, PINK),
+    "parameters, linear": (parameters_linear, RED),
+    "blocks measured alone, sum": (sum_blocks, ORANGE),
+    "removals, sum": (sum_removals, SKY),
+    "design": (fit_design, GREEN),
+    "joint": (fit_joint, BLUE),
+}
+"""Functions and colours by name."""
 
 
 @dataclass(frozen=True)
@@ -236,40 +215,38 @@ class Campaign:
         fitted, heldout = (tuple(m for m in models if m.split == split) for split in ("fit", "heldout"))
         used, kept = ([row[model.model_id] for model in group] for group in (fitted, heldout))
         observed = Observations(fitted, ratios.covariance[np.ix_(used, used)], alone_ms, features)
-        settle_runs = 1 + int(lut.meta.policy["settle_runs"])
-        seconds = device_seconds(lut.samples, lut.meta.reference_id, settle_runs) | dict(alone_seconds)
-        return cls(observed, heldout, ratios.covariance[np.ix_(kept, kept)], _orders(observed), seconds)
+        seconds = device_seconds(lut.samples, lut.meta.reference_id, int(lut.meta.policy["settle_runs"]))
+        covariance = ratios.covariance[np.ix_(kept, kept)]
+        return cls(observed, heldout, covariance, _orders(observed), seconds | dict(alone_seconds))
 
-    def score(self, name: str, count: int) -> Score:
-        """Return the errors of an estimator after the first `count` of its measurements."""
+    def score(self, name: str, count: int) -> Row:
+        """Return the errors on the held-out networks after the first `count` of an estimator's measurements."""
         used = set(self.orders[name][:count])
-        costs = ESTIMATORS[name](self.observed.of(used))
-        truth = [model.ms for model in self.heldout]
-        predicted = [costs.predict(model.blocks, model.boundary_bytes) for model in self.heldout]
-        return Score(
-            used=len(used),
-            minutes=sum(self.seconds[each] for each in used) / 60,
-            mape=mape(truth, predicted),
-            within=tuple(share_within(truth, predicted, tolerance) for tolerance in TOLERANCES),
-            worst=float(np.abs(relative_errors(truth, predicted)).max()),
-            kendall_tau=kendall_tau(truth, predicted),
+        costs = ESTIMATORS[name][0](self.observed.of(used))
+        predicted = predicted_ms(costs, FitData.of(self.heldout, self.heldout_covariance))
+        minutes = sum(self.seconds[each] for each in used) / 60
+        return {"estimator": name, "measurements": len(used), "minutes": minutes} | errors(
+            [model.ms for model in self.heldout], predicted.tolist()
         )
 
-    def perfect(self) -> Score:
+    def perfect(self) -> Row:
         """Return what true latencies would score: the measurement errors of the held-out networks, over draws."""
-        generator = np.random.default_rng(0)
-        noise = generator.multivariate_normal(np.zeros(len(self.heldout)), self.heldout_covariance, DRAWS)
-        errors = np.abs(np.expm1(noise))
-        truth = np.array([model.ms for model in self.heldout])
-        taus = [kendall_tau((truth * np.exp(draw)).tolist(), truth.tolist()) for draw in noise[:200]]
-        return Score(
-            used=0,
-            minutes=0.0,
-            mape=float(errors.mean()),
-            within=tuple(float((errors <= tolerance).mean()) for tolerance in TOLERANCES),
-            worst=float(errors.max(axis=1).mean()),
-            kendall_tau=float(np.mean([tau for tau in taus if tau is not None])),
+        true = np.array([model.ms for model in self.heldout])
+        noise = np.random.default_rng(0).multivariate_normal(
+            np.zeros(len(true)), self.heldout_covariance, PERFECT_DRAWS
         )
+        drawn = pd.DataFrame([errors(true.tolist(), (true * np.exp(draw)).tolist()) for draw in noise])
+        return {"estimator": "perfect predictor", **{str(name): mean for name, mean in drawn.mean().items()}}
+
+
+def errors(measured: Sequence[float], predicted: Sequence[float]) -> Row:
+    """Return the measures of error of predictions, in percent but for Kendall's tau."""
+    return {
+        "MAPE, %": 100 * mape(measured, predicted),
+        **{f"within {t} %": 100 * share_within(measured, predicted, t / 100) for t in (2, 5, 10)},
+        "worst, %": 100 * float(np.abs(relative_errors(measured, predicted)).max()),
+        "Kendall's tau": kendall_tau(measured, predicted),
+    }
 
 
 def _orders(observed: Observations) -> dict[str, tuple[str, ...]]:
@@ -277,67 +254,47 @@ def _orders(observed: Observations) -> dict[str, tuple[str, ...]]:
     fitted = observed.models
     reference = [model for model in fitted if model.role == "reference"]
     chosen = [model for model in fitted if model.role == "design"]
-    candidates = [model.blocks for model in chosen]
     order = choose_design(
         observed.features,
         TYPICAL_DEVICE,
         measured=[model.blocks for model in reference],
-        candidates=candidates,
-        count=len(candidates),
+        candidates=[model.blocks for model in chosen],
+        count=len(chosen),
     )
-    names = [model.model_id for model in reference] + [chosen[index].model_id for index in order]
+    names = [model.model_id for model in (*reference, *(chosen[index] for index in order))]
     others = [model for model in fitted if model.role not in ("reference", "design")]
     whole = (*names, *(model.model_id for model in others if model.role != "removal"))
     dropped = [model.model_id for model in others if model.role in ("base", "removal")]
+    shuffled = sorted(observed.alone_ms, key=lambda key: hashlib.sha256(key.encode()).digest())
     return {
         "MACs, linear": whole,
         "parameters, linear": whole,
-        "blocks measured alone, sum": tuple(
-            sorted(observed.alone_ms, key=lambda key: hashlib.sha256(key.encode()).digest())
-        ),
+        "blocks measured alone, sum": tuple(shuffled),
         "removals, sum": (*names[: len(reference)], *dropped),
         "design": tuple(names),
         "joint": (*names, *(model.model_id for model in others)),
     }
 
 
-def device_seconds(samples: pa.Table, reference: str, runs_each: int) -> dict[str, float]:
+def device_seconds(samples: pa.Table, reference: str, settle_runs: int) -> dict[str, float]:
     """Return the running time of every model in seconds: samples, settle runs, a part of the reference's time.
 
     Loads, and pauses of a throttled device, are not included.
     """
-    grouped = samples.group_by("model").aggregate([("ns", "sum")])
-    total = dict(zip(grouped.column("model").to_pylist(), grouped.column("ns_sum").to_pylist(), strict=True))
-    others = sum(ns for name, ns in total.items() if name != reference)
-    factor = runs_each * (1 + total[reference] / others) / 1e9
-    return {name: ns * factor for name, ns in total.items() if name != reference} | {reference: 0.0}
+    total = samples.select(["model", "ns"]).to_pandas().groupby("model")["ns"].sum()
+    others = total.drop(reference)
+    factor = (1 + settle_runs) * (1 + total[reference] / others.sum()) / 1e9
+    return {**(others * factor).to_dict(), reference: 0.0}
 
 
-def reached(scores: Sequence[Score], target: float) -> Score | None:
+def reached(curve: Sequence[Row], target: float) -> Row | None:
     """Return the first point from which on a curve stays at or below `target`; None if its end is above."""
     found = None
-    for point in reversed(scores):
-        if point.mape > target:
+    for point in reversed(curve):
+        if point["MAPE, %"] > target:
             break
         found = point
     return found
-
-
-Value = TypeVar("Value")
-
-SPACE = "autovit-xxs"
-THREADS = (1, 2)
-DESIGN, HELDOUT = 64, 50
-PROFILE = f"profile --device host --space {SPACE} --budget 1m --removals all --narrow 0 --from none --reuse"
-ALONE_POLICY = Policy(batch_models=24, max_rounds=30, min_passes=3, max_passes=3)
-"""Blocks alone take a hundredth of a network, so many share the reference's rounds; more rounds would only narrow
-what is far below the error of their sum."""
-FEW, FRACTIONS = 20, (0.25, 0.5, 1.0)
-CURVE = (6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200)
-"""Numbers of measurements at which learning curves have a point, in addition to their end."""
-TARGETS = (0.02, 0.01)
-PICTURE = ROOT / "docs" / "pictures" / "accuracy.png"
-COLOURS = dict(zip(ESTIMATORS, (PINK, RED, ORANGE, SKY, GREEN, BLUE), strict=True))
 
 
 def main() -> Tables:
@@ -347,15 +304,34 @@ def main() -> Tables:
     networks of the design come first, then removals and swaps. Minutes are of the device running models.
     """
     plan = make_plan(get_space(SPACE), design=DESIGN, heldout=HELDOUT)
-    tables, curves = {}, {}
+    tables: dict[str, Sequence[Row]] = {}
+    curves: dict[str, tuple[Mapping[str, Sequence[Row]], float]] = {}
     for threads in THREADS:
         printed = bench(f"{PROFILE} --threads {threads} --design {DESIGN} --heldout {HELDOUT} --json")
         lut = read_lut(Path(json.loads(printed)["path"]))
         campaign, variant = _campaign(lut, plan, Target("host", threads=threads)), lut.meta.variant
-        curve = {name: _curve(campaign, name) for name in ESTIMATORS}
-        curves[variant] = curve, campaign.perfect().mape
-        tables[f"Errors on held-out networks, {variant}"] = _rows(lut, campaign)
-        tables[f"Measurements to an error, {variant}"] = _effort(curve)
+        curve = {
+            name: [
+                campaign.score(name, n) for n in sorted({*(n for n in CURVE if n < len(order)), len(order)})
+            ]
+            for name, order in campaign.orders.items()
+        }
+        perfect = campaign.perfect()
+        curves[variant] = curve, perfect["MAPE, %"]
+        rows = [
+            campaign.score(name, count)
+            for name, order in campaign.orders.items()
+            for count in sorted({min(FEW, len(order)), math.ceil(len(order) / 2), len(order)})
+        ]
+        second = {"estimator": "second load of a network", "MAPE, %": 100 * lut.meta.noise_floor}
+        tables[f"Errors on held-out networks, {variant}"] = [*rows, perfect, second]
+        tables[f"Measurements to an error, {variant}"] = [
+            {"MAPE of at most, %": target, "estimator": name}
+            | {column: found and found[column] for column in ("measurements", "minutes")}
+            for target in TARGETS
+            for name, points in curve.items()
+            for found in [reached(points, target)]
+        ]
     _draw(curves)
     return tables
 
@@ -366,7 +342,7 @@ def _campaign(lut: Lut, plan: Plan, target: Target) -> Campaign:
     samples, reference = samples_table(read_log(run.journal)), lut.meta.reference_id
     ratios = _by_key(LatencyEstimates.of(samples, reference).ratios.ratios, specs)
     alone_ms = {key: lut.meta.reference_ms * math.exp(ratio.log_ratio) for key, ratio in ratios.items()}
-    seconds = _by_key(device_seconds(samples, reference, 1 + ALONE_POLICY.settle_runs), specs)
+    seconds = _by_key(device_seconds(samples, reference, ALONE_POLICY.settle_runs), specs)
     return Campaign.of(lut, plan, features_of(specs), alone_ms, seconds)
 
 
@@ -385,78 +361,27 @@ def _measured_alone(lut: Lut, plan: Plan, keys: Sequence[str], target: Target) -
     run = Run(runs_root() / f"alone-{variant.name}-{identity}")
     if run.result is None:
         subject = ModelSet(files, reference.model_id, identity.ljust(64, "0"), seed=0)
+        options = EngineOptions(math.inf, progress=steps(log))
         with target.found() as device:
-            measure(
-                device,
-                variant,
-                subject,
-                run.journal,
-                ALONE_POLICY,
-                EngineOptions(math.inf, progress=steps(log)),
-            )
+            measure(device, variant, subject, run.journal, ALONE_POLICY, options)
         run.finish("blocks measured alone")
     return run
 
 
-def _curve(campaign: Campaign, name: str) -> list[Score]:
-    total = len(campaign.orders[name])
-    return [campaign.score(name, count) for count in (*(c for c in CURVE if c < total), total)]
-
-
-def _rows(lut: Lut, campaign: Campaign) -> list[dict[str, object]]:
-    rows = []
-    for name in ESTIMATORS:
-        total = len(campaign.orders[name])
-        for count in sorted({min(FEW, total), *(math.ceil(f * total) for f in FRACTIONS)}):
-            rows.append({"estimator": name, "measurements": count} | _errors(campaign.score(name, count)))
-    rows.append({"estimator": "perfect predictor", "measurements": None} | _errors(campaign.perfect()))
-    noise = 100 * lut.meta.noise_floor
-    return [*rows, {"estimator": "second load of a network", "measurements": None, "MAPE, %": noise}]
-
-
-def _errors(score: Score) -> dict[str, object]:
-    within = {f"within {t} %": 100 * share for t, share in zip((2, 5, 10), score.within, strict=True)}
-    return {
-        "minutes": score.minutes or None,
-        "MAPE, %": 100 * score.mape,
-        **within,
-        "worst, %": 100 * score.worst,
-        "Kendall's tau": score.kendall_tau,
-    }
-
-
-def _effort(curves: Mapping[str, Sequence[Score]]) -> list[dict[str, object]]:
-    rows = []
-    for target in TARGETS:
-        for name, curve in curves.items():
-            found = reached(curve, target)
-            rows.append(
-                {
-                    "MAPE of at most, %": 100 * target,
-                    "estimator": name,
-                    "measurements": found and found.used,
-                    "minutes": found and found.minutes,
-                }
-            )
-    return rows
-
-
-def _draw(curves: Mapping[str, tuple[Mapping[str, Sequence[Score]], float]]) -> None:
-    from matplotlib.lines import Line2D
-
+def _draw(curves: Mapping[str, tuple[Mapping[str, Sequence[Row]], float]]) -> None:
     with figure(440 * len(curves), 380) as drawn:
         panels = drawn.subplots(1, len(curves), sharey=True, squeeze=False)[0]
         for panel, (variant, (curve, perfect)) in zip(panels, curves.items(), strict=True):
             for name, points in curve.items():
-                errors = [100 * point.mape for point in points]
-                panel.plot([p.used for p in points], errors, marker="o", markersize=3, color=COLOURS[name])
-            panel.axhline(100 * perfect, color=MUTED, linestyle="--")
+                x, y = ([point[column] for point in points] for column in ("measurements", "MAPE, %"))
+                panel.plot(x, y, marker="o", markersize=3, color=ESTIMATORS[name][1])
+            panel.axhline(perfect, color=MUTED, linestyle="--")
             panel.set(xscale="log", yscale="log", xlabel="measurements", title=variant)
             panel.xaxis.set_major_formatter("{x:.0f}")
             panel.yaxis.set_major_formatter("{x:g}")
             panel.grid(axis="y", which="both")
         panels[0].set_ylabel("MAPE on held-out networks, %")
-        lines = [Line2D([], [], color=colour, label=name) for name, colour in COLOURS.items()]
+        lines = [Line2D([], [], color=colour, label=name) for name, (_, colour) in ESTIMATORS.items()]
         lines.append(Line2D([], [], color=MUTED, linestyle="--", label="perfect predictor"))
         legend(drawn, lines, 440 * len(curves))
         drawn.savefig(PICTURE, dpi=144, facecolor="white")

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scipy import stats
 
@@ -32,30 +32,11 @@ from search.spaces import get_arch, get_space
 from tools.tables import Interval, Tables, log
 
 TRIALS = 200
-SPACE = "autovit-nano"
-LARGE = "autovit-xxs-paper"
 COMPANION = "companion"
 """A small model measured with the two loads; its ratio decides when a batch ends."""
 VARIANT = Variant("executorch", "xnnpack", "", 1)
 POLICY = Policy(max_rounds=20, cooling_s=0.0)
 """The fewest rounds of a profile, so that 200 batches of a large network end in minutes."""
-BURNER = "while True: pass"
-
-
-@dataclass(frozen=True)
-class Control:
-    """A/A intervals of a series of batches, one per trial; `load_sd` and `noise_floor` are those of all trials."""
-
-    latency_ms: float
-    intervals: tuple[AaInterval, ...]
-    rounds: float
-    load_sd: float
-    noise_floor: float
-
-    @property
-    def compatible(self) -> int:
-        """Trials whose interval contains 0."""
-        return sum(interval.compatible for interval in self.intervals)
 
 
 def main() -> Tables:
@@ -64,27 +45,27 @@ def main() -> Tables:
     Counts how often the 95 % interval of the difference between two fresh loads of one file contains 0. A trial is
     a batch as in `bench profile`: two loads of the network and one of a small network, interleaved.
     """
-    rows, rng = [], random.Random(0)
+    rows, rng, nano = [], random.Random(0), get_space("autovit-nano")
     archs = {
-        "autovit-nano": get_space(SPACE).sample(rng),
-        LARGE: get_arch(LARGE),
-        COMPANION: get_space(SPACE).sample(rng),
+        nano.name: nano.sample(rng),
+        "autovit-xxs-paper": get_arch("autovit-xxs-paper"),
+        COMPANION: nano.sample(rng),
     }
     files = files_of(export_all({name: VARIANT.export_spec(arch.keys()) for name, arch in archs.items()}))
-    for name in ("autovit-nano", LARGE):
-        for condition, burners in (("quiet", 0), ("another process", 1)):
-            with burning(burners), tempfile.TemporaryDirectory() as folder:
+    for name in list(archs)[:2]:
+        for condition in ("quiet", "another process"):
+            with _burning(condition != "quiet"), tempfile.TemporaryDirectory() as folder:
                 home = Path(folder)
                 program = agent_program("python")
                 with HostDevice(program, store_dir=home / "store", log_path=home / "agent.log") as device:
                     subject = ModelSet({key: files[key] for key in (name, COMPANION)}, name, "0" * 64, seed=0)
-                    found = control(device, subject, home / "journal.jsonl", TRIALS)
-            rows.append({"network": name, "condition": condition, **_row(found)})
+                    row = control(device, subject, home / "journal.jsonl", TRIALS)
+            rows.append({"network": name, "condition": condition, **row})
             log(str(rows[-1]))
     return {"Negative controls": rows}
 
 
-def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> Control:
+def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> dict[str, Any]:
     """Measure batches of fresh loads as a profile does, each with an interval that rests on those before it."""
     link = DeviceConnection(device, VARIANT.runtime, VARIANT.load_options)
     hello = link.hello()
@@ -103,44 +84,34 @@ def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> Co
             estimation = log.estimation()
     finally:
         link.drop()
-    differences = estimation.differences
+    intervals = [AaInterval(*end.aa) for end in ends]
+    hits = sum(interval.compatible for interval in intervals)
     medians_ms = [segment.median_ms(subject.reference_id) for segment in estimation.segments]
-    return Control(
-        latency_ms=statistics.median(ms for ms in medians_ms if ms is not None),
-        intervals=tuple(AaInterval(*end.aa) for end in ends),
-        rounds=statistics.fmean(difference.rounds for difference in differences),
-        load_sd=load_variance([], differences).sd,
-        noise_floor=noise_floor(differences),
-    )
+    return {
+        "ms": statistics.median(ms for ms in medians_ms if ms is not None),
+        "rounds": statistics.fmean(difference.rounds for difference in estimation.differences),
+        "trials": trials,
+        "interval contains 0, %": coverage(hits, trials),
+        "half width, %": 50 * statistics.median(interval.high - interval.low for interval in intervals),
+        "two loads, %": 100 * noise_floor(estimation.differences),
+        "one load, %": 100 * load_variance([], estimation.differences).sd,
+    }
+
+
+def coverage(hits: int, trials: int) -> Interval:
+    """Return a fraction in percent with its 95 % interval (Clopper and Pearson 1934)."""
+    found = stats.binomtest(hits, trials).proportion_ci(0.95, method="exact")
+    return Interval(100 * hits / trials, 100 * float(found.low), 100 * float(found.high))
 
 
 @contextlib.contextmanager
-def burning(processes: int) -> Iterator[None]:
-    """Run processes that compute without end, for as long as the context lasts."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(processes):
-            burner = subprocess.Popen([sys.executable, "-c", BURNER])
-            stack.callback(burner.wait)
-            stack.callback(burner.kill)
+def _burning(burn: bool) -> Iterator[None]:
+    """Run a process that computes for as long as the context lasts."""
+    if not burn:
         yield
-
-
-def coverage_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a fraction (Clopper and Pearson 1934)."""
-    found = stats.binomtest(hits, trials).proportion_ci(0.95, method="exact")
-    return float(found.low), float(found.high)
-
-
-def _row(found: Control) -> dict[str, object]:
-    trials = len(found.intervals)
-    low, high = coverage_interval(found.compatible, trials)
-    half = statistics.median((interval.high - interval.low) / 2 for interval in found.intervals)
-    return {
-        "ms": found.latency_ms,
-        "rounds": found.rounds,
-        "trials": trials,
-        "interval contains 0, %": Interval(100 * found.compatible / trials, 100 * low, 100 * high),
-        "half width, %": 100 * half,
-        "two loads, %": 100 * found.noise_floor,
-        "one load, %": 100 * found.load_sd,
-    }
+        return
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as burner:
+        try:
+            yield
+        finally:
+            burner.kill()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -51,17 +51,6 @@ class Account:
     twice: int
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One profile: seconds of its passes, units that were killed, contents of its journal."""
-
-    units: int
-    seconds: float
-    killed: int
-    account: Account
-    made: FleetProfile
-
-
 def account(records: Sequence[Record]) -> Account:
     """Count whether every model was measured once in every pass, and every round of a batch once."""
     batches = {record.batch: record for record in records if isinstance(record, BatchRecord)}
@@ -89,17 +78,19 @@ def trial(
     slowness: float = SLOWNESS,
     kill_s: float | None = None,
     watch: Progress = silent,
-) -> Trial:
-    """Profile simulated phones in `folder`, killing one every `kill_s` seconds during the passes."""
+) -> tuple[Account, FleetProfile, dict[str, object]]:
+    """Profile simulated phones in `folder`, killing one every `kill_s` seconds during the passes.
+
+    Returns the contents of the journal, the profile, and the benchmark's row.
+    """
     scenario = SCENARIOS["quiet"].model_copy(update={"name": "quiet-slow", "real_time": slowness})
     path = folder / "scenario.json"
     path.write_text(scenario.model_dump_json(), encoding="utf-8")
     times: list[float] = []
     killed: list[int] = []
-    ended = threading.Event()
+    ended, rng = threading.Event(), random.Random(0)
 
     def kill() -> None:
-        rng = random.Random(0)
         while not ended.wait(kill_s):
             killed.extend(kill_a_unit(rng))
 
@@ -110,25 +101,24 @@ def trial(
             times.append(time.monotonic())
         watch(event)
 
+    command = FleetCommand(
+        space=SPACE,
+        devices=(DeviceClass(f"simulated:{path}", units),),
+        plan=PlanOptions(models=models),
+        budget_s=0,
+        self_test=False,
+        limits=FleetLimits(rest_s=1.0),
+        store=LutStore([folder / "luts"]),
+    )
     with mock.patch.dict(os.environ, {"BLOCKTIME_RUNS": str(folder / "runs")}):
         try:
-            (made,) = profile_fleet(
-                FleetCommand(
-                    space=SPACE,
-                    devices=(DeviceClass(f"simulated:{path}", units),),
-                    plan=PlanOptions(models=models),
-                    budget_s=0,
-                    self_test=False,
-                    limits=FleetLimits(rest_s=1.0),
-                    store=LutStore([folder / "luts"]),
-                ),
-                follow,
-            )
+            (made,) = profile_fleet(command, follow)
         finally:
             ended.set()
     verify_lut(made.profile.path)
-    seen = account(read_log(made.profile.folder / "journal.jsonl"))
-    return Trial(units, times[-1] - times[0], len(killed), seen, made)
+    seen, seconds = account(read_log(made.profile.folder / "journal.jsonl")), times[-1] - times[0]
+    row = {"units": units, "killed": len(killed), "seconds": seconds, **asdict(seen)}
+    return seen, made, row | {"batches a second": seen.batches / seconds}
 
 
 def kill_a_unit(rng: random.Random) -> list[int]:
@@ -146,23 +136,11 @@ def kill_a_unit(rng: random.Random) -> list[int]:
 def main() -> Tables:
     """Profile with one phone, eight phones, and eight of which one is killed every ten seconds.
 
-    Throughput is in kept batches per second, relative to one phone. `missing` and `twice` count networks of a pass
-    and rounds of a batch in the journal. One profile per row, so there are no intervals.
+    Batches are those that were kept; `missing` and `twice` count networks of a pass and rounds of a batch in the
+    journal. One profile per row, so there are no intervals.
     """
     rows = []
     for units, kill_s in ((1, None), (UNITS, None), (UNITS, KILL_S)):
         with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-            one = trial(units, Path(folder), kill_s=kill_s)
-        rows.append(
-            {
-                "units": one.units,
-                "killed": one.killed,
-                "batches": one.account.batches,
-                "seconds": one.seconds,
-                "batches a second": one.account.batches / one.seconds,
-                "missing": one.account.missing,
-                "twice": one.account.twice,
-            }
-        )
-    first = rows[0]["batches a second"]
-    return {"Fleets": [row | {"throughput": row["batches a second"] / first} for row in rows]}
+            rows.append(trial(units, Path(folder), kill_s=kill_s)[2])
+    return {"Fleets": rows}

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from luts.format.errors import UsageError
 from search.blocks import Activation, BlockSpec, OpList
 from search.blocks.efficientvit import BnFcHead, CascadedGroupAttention, FfnBlock, OverlapStem, PatchMerging
 from search.blocks.spec import register
@@ -141,51 +140,44 @@ class FeedForward(FfnBlock):
         return x
 
 
-def _variant(
-    base: type[BlockSpec], name: str, kind: str, *examples: str, **attributes: object
-) -> type[BlockSpec]:
-    """Register a kind of block with the fields and formulas of `base`; examples are keys without the kind."""
-    members = {"kind": kind, "elastic": False, "examples": tuple(kind + example for example in examples)}
-    made = type(name, (base,), {"__module__": __name__, "__doc__": f"`{kind}`.", **members, **attributes})
+_EXAMPLES: Mapping[type[BlockSpec], tuple[str, ...]] = {
+    OverlapStem: ("(in=3,out=16)@40",),
+    FfnBlock: ("(c=16,ratio=3)@8",),
+    PatchMerging: ("(in=16,out=24)@8",),
+    CascadedGroupAttention: (
+        "(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
+        "(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
+    ),
+    BnFcHead: ("(in=16,classes=10)@4",),
+}
+"""Block classes whose layers are exchanged, and keys of examples without the kind."""
+
+
+def _variant(base: type[BlockSpec], name: str, kind: str, **attributes: object) -> type[BlockSpec]:
+    """Register a kind of block with the fields and formulas of `base`."""
+    examples = tuple(kind + example for example in _EXAMPLES[base])
+    members = {"kind": kind, "elastic": False, "examples": examples, "__module__": __name__}
+    made = type(name, (base,), {**members, "__doc__": f"`{kind}`.", **attributes})
     return register(dataclasses.dataclass(frozen=True)(made))
 
 
-_BASE_SPECS = (OverlapStem, FfnBlock, PatchMerging, CascadedGroupAttention, BnFcHead)
-HardSwishStem = _variant(OverlapStem, "HardSwishStem", "evit.stem.hswish", "(in=3,out=16)@40")
-HardSwishFfn = _variant(FfnBlock, "HardSwishFfn", "evit.ffn.hswish", "(c=16,ratio=3)@8")
-HardSwishMerging = _variant(PatchMerging, "HardSwishMerging", "evit.merge.hswish", "(in=16,out=24)@8")
-HardSwishAttention = _variant(
-    CascadedGroupAttention,
-    "HardSwishAttention",
-    "evit.cga.hswish",
-    "(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
-)
-_HARDSWISH = (HardSwishStem, HardSwishFfn, HardSwishMerging, HardSwishAttention)
+HARDSWISH: dict[type[BlockSpec], type[BlockSpec]] = {
+    base: _variant(base, f"HardSwish{base.__name__}", f"{base.kind}.hswish")
+    for base in (OverlapStem, FfnBlock, PatchMerging, CascadedGroupAttention)
+}
 """Kinds with HardSwish for ReLU; squeeze and excitation keeps its own activation."""
 
-LayerNormStem = _variant(
-    OverlapStem, "LayerNormStem", "evit.stem.ln", "(in=3,out=16)@40", op_list=LayerNormOps
-)
-LayerNormFfn = _variant(FfnBlock, "LayerNormFfn", "evit.ffn.ln", "(c=16,ratio=3)@8", op_list=LayerNormOps)
-LayerNormMerging = _variant(
-    PatchMerging, "LayerNormMerging", "evit.merge.ln", "(in=16,out=24)@8", op_list=LayerNormOps
-)
-LayerNormAttention = _variant(
-    CascadedGroupAttention,
-    "LayerNormAttention",
-    "evit.cga.ln",
-    "(c=32,heads=2,qk=8,v=16,kernels=75,window=7)@9",
-    "(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
-    op_list=LayerNormOps,
-)
-LayerNormFcHead = _variant(BnFcHead, "LayerNormFcHead", "head.lnfc", "(in=16,classes=10)@4")
-_LAYER_NORM = (LayerNormStem, LayerNormFfn, LayerNormMerging, LayerNormAttention, LayerNormFcHead)
+LAYER_NORM: dict[type[BlockSpec], type[BlockSpec]] = {
+    base: _variant(base, f"LayerNorm{base.__name__}", f"{base.kind}.ln", op_list=LayerNormOps)
+    for base in HARDSWISH
+}
+LAYER_NORM[BnFcHead] = _variant(BnFcHead, "LayerNormFcHead", "head.lnfc")
 """Kinds with LayerNorm over each pixel's channels for BN; the head normalises the means of the average pool."""
 
 ABLATIONS: Mapping[str, Mapping[type[BlockSpec], type[BlockSpec]]] = {
     "no-cascade": {CascadedGroupAttention: GroupAttention},
-    "layernorm": dict(zip(_BASE_SPECS, _LAYER_NORM, strict=True)),
-    "hardswish": dict(zip(_BASE_SPECS, _HARDSWISH, strict=False)),
+    "layernorm": LAYER_NORM,
+    "hardswish": HARDSWISH,
     "no-query-conv": {CascadedGroupAttention: PlainQueryAttention},
     "no-interaction": {FfnBlock: FeedForward},
 }
@@ -193,24 +185,13 @@ ABLATIONS: Mapping[str, Mapping[type[BlockSpec], type[BlockSpec]]] = {
 
 
 def ablated(blocks: Iterable[BlockSpec], ablation: str) -> tuple[BlockSpec, ...]:
-    """Return the blocks with one design choice removed; blocks without that choice stay as they are.
-
-    Raises:
-        UsageError: unknown ablation.
-    """
-    if ablation not in ABLATIONS:
-        raise UsageError(
-            f"unknown ablation {ablation!r}; choose one of {', '.join(ABLATIONS)}", code="unknown_ablation"
-        )
-    return tuple(_converted(block, ABLATIONS[ablation].get(type(block))) for block in blocks)
-
-
-def _converted(block: BlockSpec, kind: type[BlockSpec] | None) -> BlockSpec:
-    """Return a block of class `kind` with the fields of `block` that it accepts; None keeps the block."""
-    if kind is None:
-        return block
-    names = [field.name for field in dataclasses.fields(kind) if field.init]
-    return kind(**{name: getattr(block, name) for name in names})
+    """Return the blocks with one design choice removed; blocks without that choice stay as they are."""
+    changed = []
+    for block in blocks:
+        kind = ABLATIONS[ablation].get(type(block), type(block))
+        names = [field.name for field in dataclasses.fields(kind) if field.init]
+        changed.append(kind(**{name: getattr(block, name) for name in names}))
+    return tuple(changed)
 
 
 class SeparateHeads(CascadedAttention):
@@ -232,9 +213,10 @@ class FullAttention(CascadedAttention):
         return attended
 
 
-def _with_layers(spec: BlockSpec, exchange: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Return the module of the block class that `spec` extends, with each layer exchanged."""
-    base = next(cls for cls in _BASE_SPECS if isinstance(spec, cls))
+def _with_layers(
+    spec: BlockSpec, base: type[BlockSpec], exchange: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
+    """Return the module of the block class `base` with each layer exchanged."""
     module = module_of.dispatch(base)(spec)
     for part in list(module.modules()):
         for name, child in part.named_children():
@@ -252,13 +234,13 @@ def _layer_norm(layer: nn.Module) -> nn.Module:
     return nn.LayerNorm(layer.num_features) if isinstance(layer, nn.BatchNorm1d) else layer
 
 
-for _classes, _exchange in ((_HARDSWISH, _hardswish), (_LAYER_NORM, _layer_norm)):
-    for _class in _classes:
-        module_of.register(_class, functools.partial(_with_layers, exchange=_exchange))
+for _kinds, _exchange in ((HARDSWISH, _hardswish), (LAYER_NORM, _layer_norm)):
+    for _base, _kind in _kinds.items():
+        module_of.register(_kind, functools.partial(_with_layers, base=_base, exchange=_exchange))
 module_of.register(GroupAttention, SeparateHeads)
 module_of.register(FullHeadAttention, FullAttention)
 module_of.register(FeedForward, lambda spec: nn.Sequential(OrderedDict(feed=feed_forward(spec))))
-register_head("lnfc", LayerNormFcHead)
+register_head("lnfc", LAYER_NORM[BnFcHead])
 
 
 @register_stage("efficientvit.ablated", slots=sandwich_slots)

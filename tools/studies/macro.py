@@ -7,12 +7,13 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.schema import Floats, Integers
+from luts.format.schema import Floats
 from luts.format.store import load_lut
 from orchestrator.report.draw import MUTED, ORANGE
 from search.algorithms import CompiledSpace, LutPrice
@@ -22,9 +23,9 @@ from search.spaces import Arch, Space, Value, get_space, register_space, registe
 from search.spaces.nasbench_macro import key_of, operation
 from search.spaces.plugins import load_plugin
 from search.supernet.recipe.recipe import changed
-from tools.studies.shared import Options, draw_lines, run_parallel, tau
-from tools.studies.trainings import Training, evaluators, one_cycle
-from tools.tables import Tables, mean_and_range, resampled
+from tools.studies.shared import Options, draw_lines
+from tools.studies.trainings import Training, one_cycle
+from tools.tables import Tables, mean_and_range, resampled, run_parallel, tau
 
 load_plugin(__name__)  # worker processes import what is loaded, and then know the space below
 
@@ -58,12 +59,7 @@ SEPARATE: Space = register_space(
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Published results on CIFAR-10, by network key.
-
-    Attributes:
-        top1: Mean accuracy over trainings, 0 to 1.
-        macs: Multiply-accumulates.
-    """
+    """Published results on CIFAR-10 by network key: mean top-1 over trainings, 0 to 1, and MACs."""
 
     top1: dict[str, float]
     macs: dict[str, int]
@@ -90,25 +86,17 @@ def read_truth(path: Path | None) -> GroundTruth:
         raise UsageError(message, code="no_truth")
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        top1 = {key: statistics.fmean(row["test_acc"]) / 100 for key, row in table.items()}
-        macs = {key: int(row["flops"]) for key, row in table.items()}
-        if missing := {key_of(arch) for arch in SPACE} - top1.keys():
-            raise ValueError(f"{len(missing)} networks are missing, such as {min(missing)}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        message = f"{path}: not the table of NAS-Bench-Macro ({error}); download it again"
+        rows = {key: table[key] for key in map(key_of, SPACE)}
+        top1 = {key: statistics.fmean(row["test_acc"]) / 100 for key, row in rows.items()}
+        return GroundTruth(top1, {key: int(row["flops"]) for key, row in rows.items()})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{path}: not the table of NAS-Bench-Macro ({error!r}); download it again"
         raise InvalidArtifactError(message, code="invalid_truth") from error
-    return GroundTruth(top1, macs)
 
 
 @dataclass(frozen=True)
 class PricedSpace:
-    """Every network of the space with its latency by a LUT.
-
-    Attributes:
-        archs: In the order of the space.
-        latency_ms: Predicted latency of each.
-        bound_ms: Upper end of its 95 % interval.
-    """
+    """Every network of the space, its predicted latency, and the upper end of its 95 % interval."""
 
     price: LutPrice
     archs: tuple[Arch, ...]
@@ -126,6 +114,10 @@ class PricedSpace:
         """Return the latency that this fraction of the networks meets."""
         return float(np.quantile(self.latency_ms, fraction, method="higher"))
 
+    def equally_fast(self, values: Floats, latency_ms: float) -> Floats:
+        """Return the values of all networks within 3 % of a latency."""
+        return values[np.abs(self.latency_ms / latency_ms - 1) <= NEAR]
+
 
 def priced_by(lut: str) -> PricedSpace:
     """Price all networks by the LUT of that name; raises UsageError if it is of another space."""
@@ -133,33 +125,30 @@ def priced_by(lut: str) -> PricedSpace:
     return PricedSpace.of(LutPrice(table.latency_model, table.meta.device.name, lut))
 
 
-def supernet(options: Options, space: str, epochs: int, seed: int) -> Training:
+def supernet(options: Options, space: Space, epochs: int, seed: int) -> Training:
     """Return the training of a supernet of `SPACE` or `SEPARATE`, one uniform subnet per step."""
-    recipe = one_cycle("one-cycle", epochs, seed)
-    if options.quick:
-        recipe = changed(recipe, {"batch_size": 512}, {})
-    return Training(space, recipe, options.images)
-
-
-LOWEST_DRAWN = 85.0
-"""Lowest top-1 of the figure, in percent."""
+    recipe = changed(one_cycle("one-cycle", epochs, seed), options.pick({}, {"batch_size": 512}), {})
+    return Training(space.name, recipe, options.images)
 
 
 def draw_front(options: Options) -> Tables:
     """Compare the best network within each budget with those of equal latency (top-1 in percent)."""
     truth, priced = read_truth(options.truth), priced_by(options.lut)
-    top1 = 100 * truth.accuracies(priced.archs)
-    front = pareto_rows(np.column_stack([priced.latency_ms, -top1]))
-    _draw_front(priced, top1, front, options)
+    top1, ms = 100 * truth.accuracies(priced.archs), priced.latency_ms
+    front = pareto_rows(np.column_stack([ms, -top1]))
+    with options.draw("front", 620, 380) as (panel,):
+        panel.scatter(ms, top1, s=3, color=MUTED, alpha=0.35, linewidths=0)
+        panel.step(ms[front], top1[front], where="post", marker="o", markersize=4, color=ORANGE)
+        panel.set(xlabel="predicted latency, ms", ylabel="published top-1, %", ylim=(85, 94))
+        panel.grid()
     rows = []
     for fraction in (*BUDGETS, 1.0):
-        best = [index for index in front if priced.latency_ms[index] <= priced.budget_ms(fraction)][-1]
-        latency_ms, key = priced.latency_ms[best], key_of(priced.archs[best])
-        near = top1[np.abs(priced.latency_ms / latency_ms - 1) <= NEAR]
+        best = [index for index in front if ms[index] <= priced.budget_ms(fraction)][-1]
+        key, near = key_of(priced.archs[best]), priced.equally_fast(top1, ms[best])
         rows.append(
             {
                 "within": f"{fraction:.0%}",
-                "ms": latency_ms,
+                "ms": ms[best],
                 "best": top1[best],
                 "million MACs": truth.macs[key] / 1e6,
                 "network": key,
@@ -167,72 +156,44 @@ def draw_front(options: Options) -> Tables:
                 "equally fast, sd": near.std(ddof=1),
             }
         )
-    counts = [{"networks": len(top1), "on the front": len(front), f"below {LOWEST_DRAWN:g} %": _below(top1)}]
-    return {"Pareto front of NAS-Bench-Macro": rows, "Networks": counts}
+    return {
+        "Pareto front of NAS-Bench-Macro": rows,
+        "Networks": [{"networks": len(top1), "on the front": len(front)}],
+    }
 
 
-def _below(top1: Floats) -> int:
-    return int((top1 < LOWEST_DRAWN).sum())
-
-
-def _draw_front(priced: PricedSpace, top1: Floats, front: Integers, options: Options) -> None:
-    with options.draw("front", 620, 380) as (panel,):
-        panel.scatter(priced.latency_ms, top1, s=3, color=MUTED, alpha=0.35, linewidths=0)
-        panel.step(
-            priced.latency_ms[front], top1[front], where="post", marker="o", markersize=4, color=ORANGE
-        )
-        panel.set(xlabel="predicted latency, ms", ylabel="published top-1, %", ylim=(LOWEST_DRAWN, 94))
-        panel.grid()
-
-
-NETWORKS, QUICK_NETWORKS = 300, 3
-FEWEST_EPOCHS = 2
 FOLDS = 10
-WEIGHTS = {"entangled": SPACE.name, "separate": SEPARATE.name}
+WEIGHTS = {"entangled": SPACE, "separate": SEPARATE}
 """Weights of one place: one set of which smaller operations are a part, or a set for each operation."""
 SMOOTHED = "likelihood, half additive"
-
-Estimates = dict[str, list[float]]
-"""Values of the networks, by what estimates their accuracy."""
 
 
 def rank_networks(options: Options) -> Tables:
     """Train supernets of both kinds for several lengths; rank correlation of their estimates with the truth."""
-    truth, archs = read_truth(options.truth), sample_networks(QUICK_NETWORKS if options.quick else NETWORKS)
-    true = [truth.accuracy(arch) for arch in archs]
+    truth, archs = read_truth(options.truth), sample_networks(options.pick(300, 3))
+    true, seeds = truth.accuracies(archs), range(options.seeds)
     kinds = [(epochs, weights) for epochs in lengths(options.epochs) for weights in WEIGHTS]
     trainings = [
-        supernet(options, WEIGHTS[weights], epochs, seed)
-        for epochs, weights in kinds
-        for seed in range(options.seeds)
+        supernet(options, WEIGHTS[weights], epochs, seed) for epochs, weights in kinds for seed in seeds
     ]
-    items = [(training, archs) for training in trainings]
-    found = iter(run_parallel(_estimates, items, options))
+    estimate = partial(_estimates, archs=archs, on=options.on)
+    found = iter(run_parallel(estimate, trainings, options.jobs))
     rows, by_networks = [], []
     for epochs, weights in kinds:
-        of_seeds = [next(found) for _ in range(options.seeds)]
+        of_seeds = [next(found) for _ in seeds]
         row: dict[str, object] = {"epochs": epochs, "weights": weights}
-        for name in of_seeds[0]:
+        for name, values in of_seeds[0].items():
             row[f"tau by {name}"] = mean_and_range([tau(each[name], true) for each in of_seeds])
+            by = f"{name}, {weights} weights, {epochs} epochs, seed 0"
+            by_networks.append({"by": by, "tau": resampled(tau, values, true)})
         row["mean top-1"] = 100 * statistics.fmean(value for each in of_seeds for value in each["top-1"])
         rows.append(row)
-        by_networks += [
-            {
-                "epochs": epochs,
-                "by": f"{name}, {weights} weights, seed 0",
-                "tau": resampled(tau, values, true),
-            }
-            for name, values in of_seeds[0].items()
-        ]
-    for name, sizes in (
-        ("MACs", [truth.macs[key_of(a)] for a in archs]),
-        ("parameters", [a.params() for a in archs]),
-    ):
-        by_networks.append({"epochs": None, "by": name, "tau": resampled(tau, sizes, true)})
-    macs = tau([truth.macs[key_of(arch)] for arch in archs], true)
+    macs = [float(truth.macs[key_of(arch)]) for arch in archs]
+    by_networks.append({"by": "MACs", "tau": resampled(tau, macs, true)})
+    by_networks.append({"by": "parameters", "tau": resampled(tau, [a.params() for a in archs], true)})
     with options.draw("ranking", 430, 320) as (panel,):
         draw_lines(panel, rows, "epochs", f"tau by {SMOOTHED}", "weights")
-        panel.axhline(macs, color=MUTED, linestyle=":", label="MACs")
+        panel.axhline(tau(macs, true), color=MUTED, linestyle=":", label="MACs")
         panel.set_xscale("log", base=2)
     return {"Kendall's tau over epochs": rows, "Intervals over networks": by_networks}
 
@@ -240,7 +201,7 @@ def rank_networks(options: Options) -> Tables:
 def lengths(epochs: int) -> list[int]:
     """Return the epochs of all trainings: the longest, halved again and again down to two."""
     halves = [epochs >> shift for shift in range(32)]
-    return sorted({epochs, *(each for each in halves if each >= FEWEST_EPOCHS)})
+    return sorted({epochs, *(each for each in halves if each >= 2)})
 
 
 def sample_networks(number: int) -> list[Arch]:
@@ -259,13 +220,12 @@ def smoothed(archs: Sequence[Arch], values: Sequence[float]) -> list[float]:
     return [float(value) for value in found]
 
 
-def _estimates(item: tuple[Training, Sequence[Arch]], on: str, number: int) -> Estimates:
+def _estimates(training: Training, archs: Sequence[Arch], on: str) -> dict[str, list[float]]:
     """Train a supernet; return inherited top-1, likelihood and smoothed likelihood of the networks."""
-    training, archs = item
-    training.run(on, number)
+    training.run(on)
     space = get_space(training.space)
     same = [Arch(space, arch.resolution, arch.head, arch.classes, arch.stages) for arch in archs]
-    opened = evaluators(training, on, number, calibration_batches=CALIBRATION_BATCHES)
+    opened = training.evaluators(on, calibration_batches=CALIBRATION_BATCHES)
     both = [(opened.top1.accuracies([a])[0], opened.likelihood.accuracies([a])[0]) for a in same]
     top1, likelihood = (list(values) for values in zip(*both, strict=True))
     return {"top-1": top1, "likelihood": likelihood, SMOOTHED: smoothed(archs, likelihood)}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import statistics
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from luts.format.processes import end_with_parent
 from luts.format.schema import Floats
 from luts.format.store import load_lut
 from search.algorithms import Constraints, SearchSettings, search, strategy_names
@@ -32,9 +28,9 @@ from tools.studies.macro import (
     read_truth,
     supernet,
 )
-from tools.studies.shared import Options, run_parallel, tau
-from tools.studies.trainings import Training, evaluators
-from tools.tables import RESAMPLES, Interval, Tables, mean_and_range
+from tools.studies.shared import Options
+from tools.studies.trainings import Training
+from tools.tables import RESAMPLES, Interval, Tables, mean_and_range, run_parallel, tau
 
 NEARBY = np.linspace(1 - NEAR, 1 + NEAR, 61)
 """Budgets around one, relative: one budget's largest network is better or worse by chance."""
@@ -49,39 +45,40 @@ def find_winners(options: Options) -> Tables:
     A search and the simple rules hold the budget with 95 % confidence; the best network holds it by the prediction.
     """
     truth, priced = read_truth(options.truth), priced_by(options.lut)
-    trainings = [supernet(options, SPACE.name, options.epochs, seed) for seed in range(options.seeds)]
-    settings = QUICK_SETTINGS if options.quick else SETTINGS
-    found = run_parallel(partial(winners, priced, settings), trainings, options)
+    trainings = [supernet(options, SPACE, options.epochs, seed) for seed in range(options.seeds)]
+    find = partial(winners, priced, options.pick(SETTINGS, QUICK_SETTINGS), options.on)
+    found = run_parallel(find, trainings, options.jobs)
     measured_ms = _measured_ms([arch for each in found for arch in each.values()], options)
     true = 100 * truth.accuracies(priced.archs)
     macs = np.array([truth.macs[key_of(arch)] for arch in priced.archs])
-    params = np.array([arch.params() for arch in priced.archs])
-    additive = np.array(AdditiveModel(priced.archs, (true / 100).tolist()).predict(priced.archs))
+    rules = {
+        "most MACs": macs,
+        "most parameters": np.array([arch.params() for arch in priced.archs]),
+        "additive model of truth": np.array(
+            AdditiveModel(priced.archs, (true / 100).tolist()).predict(priced.archs)
+        ),
+    }
     rows = []
     for fraction in BUDGETS:
         budget_ms = priced.budget_ms(fraction)
         picked, by_macs = ([each[f"{fraction:.0%}{kind}"] for each in found] for kind in ("", " of MACs"))
-        accuracies = [100 * truth.accuracy(arch) for arch in picked]
-        equal = [mean_of_equal_latency(priced, true, arch) for arch in picked]
-        row: dict[str, object] = {
-            "within": f"{fraction:.0%}",
-            "ms": budget_ms,
-            "found": mean_and_range(accuracies),
-            "equal latency": mean_and_range(equal),
-            "gain": mean_and_range([a - b for a, b in zip(accuracies, equal, strict=True)]),
-            "best": true[priced.latency_ms <= budget_ms].max(),
-            "found within MACs": mean_and_range([100 * truth.accuracy(arch) for arch in by_macs]),
-        }
-        for rule, score in (
-            ("most MACs", macs),
-            ("most parameters", params),
-            ("additive model of truth", additive),
-        ):
-            row[rule] = true[highest(priced, score, budget_ms)]
-        near = [true[highest(priced, macs, budget_ms * factor)] for factor in NEARBY]
-        row["most MACs, nearby budgets"] = statistics.fmean(near)
-        row["measured ms"] = ", ".join(f"{measured_ms[key_of(arch)]:.3f}" for arch in picked)
-        rows.append(row)
+        accuracies = 100 * truth.accuracies(picked)
+        equal = np.array([mean_of_equal_latency(priced, true, arch) for arch in picked])
+        nearby = [true[highest(priced, macs, budget_ms * factor)] for factor in NEARBY]
+        rows.append(
+            {
+                "within": f"{fraction:.0%}",
+                "ms": budget_ms,
+                "found": mean_and_range(accuracies),
+                "equal latency": mean_and_range(equal),
+                "gain": mean_and_range(accuracies - equal),
+                "best": true[priced.latency_ms <= budget_ms].max(),
+                "found within MACs": mean_and_range(100 * truth.accuracies(by_macs)),
+                **{rule: true[highest(priced, score, budget_ms)] for rule, score in rules.items()},
+                "most MACs, nearby budgets": float(np.mean(nearby)),
+                "measured ms": ", ".join(f"{measured_ms[key_of(arch)]:.3f}" for arch in picked),
+            }
+        )
     taus = [
         {"of": "latency and MACs", "tau": tau(priced.latency_ms, macs)},
         {"of": "latency and accuracy", "tau": tau(priced.latency_ms, true)},
@@ -90,12 +87,10 @@ def find_winners(options: Options) -> Tables:
     return {"Winners on NAS-Bench-Macro": rows, "Kendall's tau": taus}
 
 
-def winners(
-    priced: PricedSpace, settings: SearchSettings, training: Training, on: str, number: int
-) -> Mapping[str, Arch]:
+def winners(priced: PricedSpace, settings: SearchSettings, on: str, training: Training) -> Mapping[str, Arch]:
     """Train a supernet; return the winner of a search at every budget of latency, and of MACs."""
-    training.run(on, number)
-    objective = evaluators(training, on, number, calibration_batches=CALIBRATION_BATCHES).likelihood
+    training.run(on)
+    objective = training.evaluators(on, calibration_batches=CALIBRATION_BATCHES).likelihood
     settings = settings.model_copy(update={"seed": training.recipe.seed})
     all_macs = [arch.macs().conv_linear for arch in priced.archs]
     found = {}
@@ -117,8 +112,8 @@ def highest(priced: PricedSpace, score: Floats, budget_ms: float) -> int:
 
 def mean_of_equal_latency(priced: PricedSpace, values: Floats, arch: Arch) -> float:
     """Return the mean value of all networks within 3 % of a network's predicted latency."""
-    latency_ms = priced.latency_ms[priced.archs.index(arch)]
-    return float(values[np.abs(priced.latency_ms / latency_ms - 1) <= NEAR].mean())
+    latency_ms = float(priced.latency_ms[priced.archs.index(arch)])
+    return float(priced.equally_fast(values, latency_ms).mean())
 
 
 def _measured_ms(archs: Sequence[Arch], options: Options) -> Mapping[str, float]:
@@ -131,10 +126,7 @@ def _measured_ms(archs: Sequence[Arch], options: Options) -> Mapping[str, float]
 
 REGRETS = (0.001, 0.003)
 """Differences in top-1 to the best network within the budget that count as near."""
-GENERATIONS, QUICK_GENERATIONS = 20, 1
 DEFAULT = SearchSettings().strategy
-CHUNK = 25
-"""Searches per task of a worker process, which receives the table and all latencies with it."""
 
 
 @dataclass(frozen=True)
@@ -155,39 +147,35 @@ def compare_strategies(options: Options) -> Tables:
     default, ties counted half, with the 95 % interval by resampling seeds.
     """
     truth, priced = read_truth(options.truth), priced_by(options.lut)
-    generations = QUICK_GENERATIONS if options.quick else GENERATIONS
     names = [DEFAULT, *(name for name in strategy_names() if name != DEFAULT)]
     rows = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, context, end_with_parent) as pool:
-        for fraction in BUDGETS:
-            budget_ms = priced.budget_ms(fraction)
-            within = truth.accuracies(priced.archs)[priced.latency_ms <= budget_ms]
-            goal = Goal(truth, priced, budget_ms, float(within.max()), generations)
-            needed = {
-                name: np.array(
-                    list(pool.map(partial(evaluations, goal, name), range(options.seeds), chunksize=CHUNK))
+    for fraction in BUDGETS:
+        budget_ms = priced.budget_ms(fraction)
+        within = truth.accuracies(priced.archs)[priced.latency_ms <= budget_ms]
+        goal = Goal(truth, priced, budget_ms, float(within.max()), options.pick(20, 1))
+        tasks = [(name, seed) for name in names for seed in range(options.seeds)]
+        found = run_parallel(partial(evaluations, goal), tasks, options.jobs)
+        needed = dict(
+            zip(names, np.array(found).reshape(len(names), options.seeds, len(REGRETS)), strict=True)
+        )
+        for name in names:
+            for column, regret in enumerate(REGRETS):
+                own = needed[name][:, column]
+                median, ninth = np.percentile(own, (50, 90), method="higher")
+                rows.append(
+                    {
+                        "within": f"{fraction:.0%}",
+                        "ms": budget_ms,
+                        "best": 100 * goal.best,
+                        "points below it": 100 * regret,
+                        "networks so near": int((goal.best - within <= regret).sum()),
+                        "strategy": name,
+                        "median": median,
+                        "90th percentile": ninth,
+                        "reached": float(np.isfinite(own).mean()),
+                        f"fewer than {DEFAULT}": fewer(own, needed[DEFAULT][:, column]),
+                    }
                 )
-                for name in names
-            }
-            for name in names:
-                for column, regret in enumerate(REGRETS):
-                    own = needed[name][:, column]
-                    median, ninth = np.percentile(own, (50, 90), method="higher")
-                    rows.append(
-                        {
-                            "within": f"{fraction:.0%}",
-                            "ms": budget_ms,
-                            "best": 100 * goal.best,
-                            "points below it": 100 * regret,
-                            "networks so near": int((goal.best - within <= regret).sum()),
-                            "strategy": name,
-                            "median": median,
-                            "90th percentile": ninth,
-                            "reached": float(np.isfinite(own).mean()),
-                            f"fewer than {DEFAULT}": fewer(own, needed[DEFAULT][:, column]),
-                        }
-                    )
     return {"Evaluations of strategies on NAS-Bench-Macro": rows}
 
 
@@ -203,18 +191,17 @@ def fewer(needed: Floats, than: Floats) -> Interval:
     return Interval(float(pairs.mean()), float(low), float(high))
 
 
-def evaluations(goal: Goal, strategy: str, seed: int) -> Sequence[float]:
-    """Return the evaluations until the best network so far is within each of `REGRETS`; infinite if it never is."""
+def evaluations(goal: Goal, task: tuple[str, int]) -> Sequence[float]:
+    """Search with a strategy and a seed; return the evaluations until a network is within each of `REGRETS`.
+
+    Infinite where none ever is.
+    """
+    strategy, seed = task
     settings = SearchSettings(strategy=strategy, generations=goal.generations, seed=seed)
+    budget = Constraints(latency_ms=goal.budget_ms, cautious=False)
     objective = NearEnough(goal)
     with suppress(_ReachedError):
-        search(
-            SPACE,
-            goal.priced.price,
-            objective,
-            Constraints(latency_ms=goal.budget_ms, cautious=False),
-            settings,
-        )
+        search(SPACE, goal.priced.price, objective, budget, settings)
     return [objective.needed.get(regret, np.inf) for regret in REGRETS]
 
 

@@ -1,69 +1,74 @@
-"""Options of a study, and what several studies do: run in parallel, compare ranks, draw figures."""
+"""Options of a study, measurements on its device, and figures."""
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike
-from scipy import stats
 
 from luts.format.errors import UsageError
-from luts.format.processes import end_with_parent
 from orchestrator.report.draw import BLUE, GREEN, INK, MUTED, ORANGE, PINK, RED, SKY, figure, legend
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.measured import MeasuredNetwork
+from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.target import Target
 from search.spaces import Arch
 from search.spaces.published import Published
 from tools.tables import Rows, log
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 COLOURS = (ORANGE, BLUE, GREEN, PINK, SKY, RED, MUTED, INK)
 """Colours of the lines of a figure, in order."""
 
 
+def _option(help_text: str, parse: Callable[[str], Any] = str) -> dict[str, Any]:
+    return {"help": help_text, "type": parse}
+
+
 @dataclass(frozen=True)
 class Options:
-    """Options of `python -m tools.studies`.
+    """Options of `python -m tools.studies`; each field is an option of the same name."""
 
-    Attributes:
-        data: Image source as in `bench train --data`; None if not given.
-        quick: Run on tiny networks and few images, to check that the study works.
-        seeds: Trainings of each kind.
-        epochs: Epochs of each training.
-        alone_epochs: Epochs of networks that are trained on their own; `epochs` by default.
-        jobs: Processes that train in parallel.
-        device: Device that latency is measured on.
-        budget_s: Time limit of each measurement in seconds.
-        pictures: Folder of the figures.
-        truth: Published accuracies of NAS-Bench-Macro, a JSON file.
-        lut: Name of the LUT that prices networks.
-        supernet: Folder of a network that `bench train --arch` trained.
-        on: Device of training and evaluation: `auto`, `cpu`, `cuda` or `mps`.
-    """
+    data: str | None = field(
+        default=None, metadata=_option("image source as in `bench train`: npz:FILE, cifar10:DIR, ...")
+    )
+    quick: bool = field(
+        default=False, metadata=_option("tiny networks and few images: check that the study works", bool)
+    )
+    seeds: int = field(default=3, metadata=_option("trainings of each kind", int))
+    epochs: int = field(default=3, metadata=_option("epochs of each training", int))
+    alone_epochs: int | None = field(
+        default=None, metadata=_option("epochs of networks trained on their own (default: --epochs)", int)
+    )
+    jobs: int = field(default=os.cpu_count() or 1, metadata=_option("processes that train in parallel", int))
+    device: str = field(default="host", metadata=_option("device that latency is measured on"))
+    budget: float = field(
+        default=300.0, metadata=_option("time limit of a measurement: 90s, 5m, 2h", parse_budget)
+    )
+    pictures: Path = field(default=Path("docs/pictures"), metadata=_option("folder of the figures", Path))
+    truth: Path | None = field(
+        default=None, metadata=_option("nas-bench-macro.json: published accuracies", Path)
+    )
+    lut: str = field(
+        default="host/nasbench-macro",
+        metadata=_option("LUT that prices networks; `boundaries` takes several with commas"),
+    )
+    supernet: Path | None = field(
+        default=None, metadata=_option("folder that `bench train --arch` wrote, for `int8`", Path)
+    )
+    on: str = field(
+        default="cpu", metadata=_option("device of training and evaluation: auto, cpu, cuda or mps")
+    )
 
-    data: str | None = None
-    quick: bool = False
-    seeds: int = 3
-    epochs: int = 3
-    alone_epochs: int | None = None
-    jobs: int = 1
-    device: str = "host"
-    budget_s: float = 300.0
-    pictures: Path = Path("docs/pictures")
-    truth: Path | None = None
-    lut: str = "host/nasbench-macro"
-    supernet: Path | None = None
-    on: str = "cpu"
+    def pick(self, full: Value, quick: Value) -> Value:
+        """Return `quick` for a quick run, else `full`."""
+        return quick if self.quick else full
 
     @property
     def images(self) -> str:
@@ -84,23 +89,19 @@ class Options:
         return Target(self.device, threads=1)
 
     def measure(
-        self,
-        networks: Mapping[str, Arch | Published] | Sequence[str] = (),
-        *,
-        batches: Sequence[int] = (1,),
-        files: Sequence[Path] = (),
-        budget_s: float | None = None,
+        self, networks: Mapping[str, Arch | Published | str] | Sequence[str] = (), **changes: Any
     ) -> tuple[MeasuredNetwork, ...]:
-        """Measure networks, or exported files, in one interleaved run; a quick run skips the self-test."""
-        command = MeasureCommand(
-            networks=networks,
-            target=self.target,
-            batches=tuple(batches),
-            files=tuple(files),
-            budget_s=self.budget_s if budget_s is None else budget_s,
-            self_test=not self.quick,
-        )
-        return measure_networks(command, log).networks
+        """Measure networks in one interleaved run; a quick run skips the self-test.
+
+        `changes` are fields of `MeasureCommand`, such as batches or exported files.
+        """
+        own: dict[str, Any] = {"target": self.target, "budget_s": self.budget, "self_test": not self.quick}
+        return measure_networks(MeasureCommand(networks=networks, **(own | changes)), log).networks
+
+    def picture(self, name: str) -> Path:
+        """Return the path of a figure, in a folder that exists."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        return self.pictures / f"{name}.png"
 
     @contextmanager
     def draw(self, name: str, width_px: int, height_px: int, columns: int = 1) -> Iterator[Sequence[Axes]]:
@@ -110,8 +111,7 @@ class Options:
             yield panels
             if handles := panels[0].get_legend_handles_labels()[0]:
                 legend(drawn, handles, width_px)
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            drawn.savefig(self.pictures / f"{name}.png", dpi=144, facecolor="white")
+            drawn.savefig(self.picture(name), dpi=144, facecolor="white")
 
 
 def draw_lines(panel: Axes, rows: Rows, x: str, y: str, group: str) -> None:
@@ -124,29 +124,3 @@ def draw_lines(panel: Axes, rows: Rows, x: str, y: str, group: str) -> None:
         panel.fill_between(positions, lows, highs, color=colour, alpha=0.2, linewidth=0)
     panel.set(xlabel=x, ylabel=y)
     panel.grid(axis="y")
-
-
-def run_parallel(
-    function: Callable[[Item, str, int], Result], items: Sequence[Item], options: Options
-) -> list[Result]:
-    """Return `function(item, on, number)` of every item, computed in `options.jobs` processes with one core each.
-
-    `number` assigns GPUs in turn. A single job or item runs in this process, with all cores.
-    """
-    if options.jobs == 1 or len(items) == 1:
-        return [function(item, options.on, 0) for item in items]
-    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
-        futures = [pool.submit(function, item, options.on, number) for number, item in enumerate(items)]
-        return [future.result() for future in futures]
-
-
-def _start_worker() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    end_with_parent()
-
-
-def tau(a: ArrayLike, b: ArrayLike) -> float:
-    """Return Kendall's rank correlation tau-b."""
-    return float(stats.kendalltau(a, b).statistic)

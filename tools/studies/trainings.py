@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
@@ -16,23 +16,39 @@ from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.winner.card import save_weights
 from search.algorithms import CachedEvaluator, InProcess
-from search.spaces import Arch, Space, get_space
+from search.spaces import Arch, get_space
 from search.spaces.registry import arch_from_json, timm_arch
 from search.supernet.inherit import InheritedAccuracy, InheritedLikelihood, reopen_data
 from search.supernet.recipe.recipe import Recipe, changed, get_recipe
 from search.supernet.train.checkpoint import load_supernet
-from tools.studies.shared import Options, run_parallel
-from tools.tables import log
+from tools.studies.shared import Options
+from tools.tables import log, run_parallel
 
-TEACHER = "tf_efficientnet_lite0"
-TEACHER_PX = 48
-TEACHER_EPOCHS = 2
-
-SPACE, QUICK_SPACE = "autovit-cifar", "autovit-nano"
+TEACHER, TEACHER_PX = "tf_efficientnet_lite0", 48
 RECIPE = "one-cycle-adamw"
 REFERENCE_DRAWS = 400
 """Random networks among which those of a study are chosen by size."""
 RANGES = ("smaller", "medium", "larger")
+
+
+class _OncePerNetwork(InheritedAccuracy):
+    """Reuses the last outputs, so that accuracy and likelihood of a network need one pass over the images."""
+
+    _last: tuple[Arch, tuple[Tensor, Tensor]] | None = None
+
+    def outputs(self, arch: Arch) -> tuple[Tensor, Tensor]:
+        if self._last is None or self._last[0] != arch:
+            self._last = arch, super().outputs(arch)
+        return self._last[1]
+
+
+@dataclass(frozen=True)
+class Evaluators:
+    """Top-1 accuracy and likelihood of networks with the weights of a training, cached in its folder."""
+
+    inherited: InheritedAccuracy
+    top1: CachedEvaluator
+    likelihood: CachedEvaluator
 
 
 @dataclass(frozen=True)
@@ -58,15 +74,13 @@ class Training:
     @cached_property
     def folder(self) -> Path:
         """Folder of the checkpoint, found again by everything that decides the training."""
-        identity = repr((self, get_space(self.space).digest))
-        return runs_root() / "studies" / f"training-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        return runs_root() / "studies" / f"training-{_digest(repr((self, get_space(self.space).digest)))}"
 
-    def run(self, on: str = "cpu", _number: int = 0) -> Path:
+    def run(self, on: str = "cpu") -> Path:
         """Train, or resume, and return the folder."""
         labels = None
         if self.teacher is not None:
-            digest = hashlib.sha256(self.teacher.encode()).hexdigest()[:16]
-            labels = self.folder.parent / "labels" / f"{digest}-{self.recipe.seed}"
+            labels = self.folder.parent / "labels" / f"{_digest(self.teacher)}-{self.recipe.seed}"
         options = ClassifierOptions(
             space=self.space,
             data=self.data,
@@ -82,62 +96,42 @@ class Training:
         train_classifier(options, log)
         return self.folder
 
+    def evaluators(
+        self,
+        on: str = "cpu",
+        *,
+        final: bool = False,
+        calibration_batches: int = 64,
+    ) -> Evaluators:
+        """Open the evaluators of a finished training.
 
-class _OncePerNetwork(InheritedAccuracy):
-    """Reuses the last outputs, so that accuracy and likelihood of a network need one pass over the images."""
+        Args:
+            on: `auto`, `cpu`, `cuda` or `mps`.
+            final: Evaluate on the validation images instead of the search split.
+            calibration_batches: Training batches of 128 images for BN statistics.
+        """
+        supernet, info = load_supernet(self.folder)
+        info = info.model_copy(update={"recipe": changed(info.recipe, {"resolutions": "space"}, {})})
+        data = reopen_data(info, self.data)
+        inherited = _OncePerNetwork(
+            supernet, info, data, final=final, calibration_batches=calibration_batches
+        )
+        inherited.move_to(on)
+        name = f"{inherited.split_name}-{len(inherited.held_out)}.jsonl"
+        return Evaluators(
+            inherited,
+            CachedEvaluator(InProcess(inherited), self.folder / f"top1-{name}"),
+            CachedEvaluator(InProcess(InheritedLikelihood(inherited)), self.folder / f"likelihood-{name}"),
+        )
 
-    _last: tuple[Arch, tuple[Tensor, Tensor]] | None = None
 
-    def outputs(self, arch: Arch) -> tuple[Tensor, Tensor]:
-        if self._last is None or self._last[0] != arch:
-            self._last = arch, super().outputs(arch)
-        return self._last[1]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Evaluators:
-    """Top-1 accuracy and likelihood of networks with the weights of a training, cached in its folder."""
-
-    network_of: InheritedAccuracy
-    top1: CachedEvaluator
-    likelihood: CachedEvaluator
-
-
-def evaluators(
-    training: Training,
-    on: str = "cpu",
-    number: int = 0,
-    *,
-    final: bool = False,
-    images: int | None = None,
-    calibration_batches: int = 64,
-) -> Evaluators:
-    """Open the evaluators of a finished training.
-
-    Args:
-        training: Supernet, or network trained alone.
-        on: `auto`, `cpu`, `cuda` or `mps`.
-        number: Assigns GPUs in turn.
-        final: Evaluate on the validation images instead of the search split.
-        images: Evaluate on the first ones only.
-        calibration_batches: Training batches of 128 images for BN statistics.
-    """
-    supernet, info = load_supernet(training.folder)
-    info = info.model_copy(update={"recipe": changed(info.recipe, {"resolutions": "space"}, {})})
-    data = reopen_data(info, training.data)
-    if images is not None:
-        split = data.split
-        data.split = replace(split, search=split.search[:images], validation=split.validation[:images])
-    inherited = _OncePerNetwork(supernet, info, data, final=final, calibration_batches=calibration_batches)
-    inherited.move_to(on, number)
-    name = f"{inherited.split_name}-{len(inherited.held_out)}"
-    return Evaluators(
-        inherited,
-        CachedEvaluator(InProcess(inherited), training.folder / f"top1-{name}.jsonl"),
-        CachedEvaluator(
-            InProcess(InheritedLikelihood(inherited)), training.folder / f"likelihood-{name}.jsonl"
-        ),
-    )
+def train_all(trainings: Sequence[Training], options: Options) -> None:
+    """Train in parallel what is not trained yet."""
+    run_parallel(partial(Training.run, on=options.on), trainings, options.jobs)
 
 
 def one_cycle(name: str, epochs: int, seed: int) -> Recipe:
@@ -150,31 +144,21 @@ class SupernetStudy:
     """What studies of supernets on CIFAR-10 share: the space, the networks that are evaluated, the trainings."""
 
     def __init__(self, options: Options, networks: int = 12):
-        """Choose the space and the images; `networks` is the number of networks to evaluate.
+        """Choose the space and so many networks to evaluate: the smallest first, evenly spaced in size.
 
         Raises:
             UsageError: no images were given.
         """
-        self.options, self.data, self.networks = options, options.images, networks
-        self.space: Space = get_space(QUICK_SPACE if options.quick else SPACE).with_classes(10)
-
-    @cached_property
-    def _by_size(self) -> list[Arch]:
+        self.options, self.data = options, options.images
+        self.space = get_space(options.pick("autovit-cifar", "autovit-nano")).with_classes(10)
         drawn = {self.space.sample(random.Random(seed)) for seed in range(REFERENCE_DRAWS)}
-        return sorted(drawn, key=lambda arch: (arch.params(), arch.to_json()))
-
-    @cached_property
-    def archs(self) -> list[Arch]:
-        """Networks to evaluate, the smallest first, evenly spaced among random networks sorted by parameters."""
-        count = 3 if self.options.quick else self.networks
-        return [self._by_size[round((i + 0.5) * len(self._by_size) / count)] for i in range(count)]
-
-    @property
-    def ranges(self) -> dict[str, tuple[int, int]]:
-        """Fewest and most parameters of each third of the random networks."""
-        params = [arch.params() for arch in self._by_size]
+        by_size = sorted(drawn, key=lambda arch: (arch.params(), arch.to_json()))
+        count = options.pick(networks, 3)
+        self.archs = [by_size[round((i + 0.5) * len(by_size) / count)] for i in range(count)]
+        params = [arch.params() for arch in by_size]
         edges = [params[round(i * (len(params) - 1) / len(RANGES))] for i in range(len(RANGES) + 1)]
-        return {name: (edges[i] + (i > 0), edges[i + 1]) for i, name in enumerate(RANGES)}
+        self.ranges = {name: (edges[i] + (i > 0), edges[i + 1]) for i, name in enumerate(RANGES)}
+        """Fewest and most parameters of each third of the random networks."""
 
     def training(self, seed: int, epochs: int | None = None, **changes: object) -> Training:
         """Return a supernet's training; `changes` override fields of its recipe."""
@@ -185,34 +169,32 @@ class SupernetStudy:
         """Return the training of one network on its own."""
         return self.training(seed, self.options.alone_epochs, arch=arch.to_json())
 
-    def accuracies(self, trainings: Sequence[Training]) -> list[dict[Arch, float]]:
-        """Train in parallel what is not trained yet; return validation top-1 in percent, by network.
+    def evaluated(self, training: Training) -> list[Arch]:
+        """Return the networks that a training is evaluated for: `archs`, or the one that is trained alone."""
+        return self.archs if training.recipe.arch is None else [arch_from_json(training.recipe.arch)]
 
-        A supernet is evaluated for `archs`, a network trained alone for itself.
-        """
+    def accuracies(self, trainings: Sequence[Training]) -> list[dict[Arch, float]]:
+        """Train in parallel what is not trained yet; return validation top-1 in percent, by network."""
         distinct = list(dict.fromkeys(trainings))
         items = [(each, self.evaluated(each)) for each in distinct]
-        found = dict(zip(distinct, run_parallel(_trained_accuracies, items, self.options), strict=True))
-        return [found[each] for each in trainings]
+        found = run_parallel(partial(_trained_accuracies, on=self.options.on), items, self.options.jobs)
+        by_training = dict(zip(distinct, found, strict=True))
+        return [by_training[each] for each in trainings]
 
     def alone_accuracies(self, archs: Sequence[Arch], seed: int = 0) -> list[float]:
         """Return validation top-1 in percent of networks that are each trained alone."""
         trained = self.accuracies([self.alone(arch, seed) for arch in archs])
         return [accuracy for each in trained for accuracy in each.values()]
 
-    def evaluated(self, training: Training) -> list[Arch]:
-        """Return the networks that a training is evaluated for."""
-        return self.archs if training.recipe.arch is None else [arch_from_json(training.recipe.arch)]
 
-
-def _trained_accuracies(item: tuple[Training, Sequence[Arch]], on: str, number: int) -> dict[Arch, float]:
+def _trained_accuracies(item: tuple[Training, Sequence[Arch]], on: str) -> dict[Arch, float]:
     training, archs = item
-    training.run(on, number)
-    top1 = evaluators(training, on, number, final=True).top1.accuracies(archs)
+    training.run(on)
+    top1 = training.evaluators(on, final=True).top1.accuracies(archs)
     return {arch: 100 * value for arch, value in zip(archs, top1, strict=True)}
 
 
-def trained_teacher(data: str, on: str, *, quick: bool) -> tuple[str, float]:
+def trained_teacher(options: Options) -> tuple[str, float]:
     """Fine-tune the teacher network from ImageNet weights; return `timm:NAME:FILE` and its top-1 in percent.
 
     Raises:
@@ -221,14 +203,14 @@ def trained_teacher(data: str, on: str, *, quick: bool) -> tuple[str, float]:
     arch = timm_arch(f"timm:{TEACHER}@{TEACHER_PX}").with_classes(10)
     values = {
         "arch": arch.to_json(),
-        "epochs": 1 if quick else TEACHER_EPOCHS,
+        "epochs": options.pick(2, 1),
         "batch_size": 64,
         "learning_rate": 1e-3,
         "warmup_epochs": 0.1,
     }
     recipe = changed(get_recipe("finetune"), values, {})
-    training = Training(arch.space, recipe, data, init=f"timm:{TEACHER}", classes=10)
-    training.run(on)
-    opened = evaluators(training, on, final=True)
-    weights = save_weights(opened.network_of, arch, training.folder / "weights")
+    training = Training(arch.space, recipe, options.images, init=f"timm:{TEACHER}", classes=10)
+    training.run(options.on)
+    opened = training.evaluators(options.on, final=True)
+    weights = save_weights(opened.inherited, arch, training.folder / "weights")
     return f"timm:{TEACHER}:{weights}", 100 * opened.top1.accuracies([arch])[0]

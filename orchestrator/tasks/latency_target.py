@@ -21,7 +21,7 @@ from search.algorithms import LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Arch, Space
 from search.spaces.scope import covered_space
-from search.spaces.task_heads import TaskName
+from search.spaces.stages import TaskName
 
 
 @dataclass(frozen=True)

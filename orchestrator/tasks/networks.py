@@ -24,7 +24,7 @@ from search.spaces import (
 )
 from search.spaces.registry import is_timm, with_task
 from search.spaces.space import MAX_CLASSES
-from search.spaces.task_heads import TaskName
+from search.spaces.stages import TaskName
 
 Network = Arch | Published | str
 """One of our blocks, or `timm:NAME[@PX]`."""

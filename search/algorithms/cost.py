@@ -19,15 +19,15 @@ from search.algorithms.record import Constraints, Costs
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
 from search.spaces import Arch, Space, get_space
 from search.spaces.stages import (
+    HEADS,
     IMAGE_CHANNELS,
-    TASK_HEADS,
+    TaskName,
     expand_head,
     expand_side,
     expand_stage,
     map_sides,
     tapped_stages,
 )
-from search.spaces.task_heads import TaskName
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class _TableBuilder:
         plain = self._stage_cost(blocks, blocks, first=end.index == 0)
         for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
             cost, peak = plain
-            if head in TASK_HEADS:
+            if HEADS.get(head).side is not None:
                 with_side = (*blocks, *self._side_blocks(head, end))
                 earlier = self._side_outputs(head, end.resolution, end.index)
                 cost, peak = self._stage_cost(with_side, blocks, end.index == 0, earlier)

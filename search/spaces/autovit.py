@@ -72,11 +72,7 @@ def _stem(widths: tuple[int, ...]) -> Stage:
 def _mbconv(
     index: int, stride: int, widths: tuple[int, ...], depths: tuple[int, ...], kernels: tuple[int, ...]
 ) -> Stage:
-    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
-        ("width", widths),
-        ("depth", depths),
-        ("kernel", kernels),
-    )
+    choices = (("width", widths), ("depth", depths), ("kernel", kernels))
     return Stage(f"mbconv{index}", "mbconv", (("stride", stride), ("expansion", 1)), choices)
 
 
@@ -87,8 +83,7 @@ class _Transformers:
     Attributes:
         heads: Candidate numbers of heads.
         expansion: Expansion of the stage's MBConv.
-        dim_scale: The dimension of C channels is dim_scale C + dim_offset.
-        dim_offset: See `dim_scale`.
+        dim_scale, dim_offset: The dimension of C channels is dim_scale C + dim_offset.
         head_dim: Channels of a head.
         depths: Candidate numbers of layers.
         kernels: Candidate kernels of the stage's MBConv.
@@ -103,7 +98,7 @@ class _Transformers:
     kernels: tuple[int, ...] = _KERNELS
 
     def stage(self, index: int, stride: int, widths: tuple[int, ...]) -> Stage:
-        fixed: tuple[tuple[str, Value], ...] = (
+        fixed = (
             ("stride", stride),
             ("expansion", self.expansion),
             ("dim_scale", self.dim_scale),
@@ -111,7 +106,7 @@ class _Transformers:
             ("head_dim", self.head_dim),
             ("patch", 2),
         )
-        choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+        choices = (
             ("width", widths),
             ("depth", self.depths),
             ("heads", self.heads),
@@ -130,11 +125,11 @@ def _autovit(
     transformer_widths: tuple[tuple[int, ...], ...],
     transformers: _Transformers,
 ) -> Space:
-    mbconvs = tuple(
-        _mbconv(i + 1, stride, widths, depths, _KERNELS)
-        for i, (stride, widths, depths) in enumerate(
-            zip((1, 2, 1), mbconv_widths, ((1, 2), (2, 3), (2, 3)), strict=True)
-        )
+    first, second, third = mbconv_widths
+    mbconvs = (
+        _mbconv(1, 1, first, (1, 2), _KERNELS),
+        _mbconv(2, 2, second, (2, 3), _KERNELS),
+        _mbconv(3, 1, third, (2, 3), _KERNELS),
     )
     stages = tuple(
         transformers.stage(i + 1, _STRIDES[i], widths) for i, widths in enumerate(transformer_widths)

@@ -84,7 +84,7 @@ def _stage(
 
     `value` is the value's width divided by that of a head's split, `kernels` has one digit a head.
     """
-    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
+    choices = (
         ("width", widths),
         ("depth", depths),
         ("ffns", (1, 2)),

@@ -24,31 +24,20 @@ def mobilevit_transformers(v: dict[str, Value], channels: int, resolution: int) 
     return transformers(v, channels, resolution, dim, dim // int(v["heads"]), resizes=True)
 
 
-def conv_head(resolution: int, channels: int, classes: int) -> BlockSpec:
-    """Return the classifier with a 1x1 convolution before the pool."""
-    return ConvHead(resolution, channels, classes, CONV_HEAD_EXPANSION * channels)
-
-
-register_head("conv", conv_head)
+register_head(
+    "conv",
+    lambda resolution, channels, classes: ConvHead(
+        resolution, channels, classes, CONV_HEAD_EXPANSION * channels
+    ),
+)
 
 
 def _transformer(
     index: int, widths: tuple[int, ...], dims: tuple[int, ...], depths: tuple[int, ...]
 ) -> Stage:
     """Return a stage that halves the map: MBConv, then a MobileViT block with `depth` layers."""
-    fixed: tuple[tuple[str, Value], ...] = (
-        ("stride", 2),
-        ("kernel", 3),
-        ("heads", 4),
-        ("mlp_ratio", 2),
-        ("patch", 2),
-    )
-    choices: tuple[tuple[str, tuple[Value, ...]], ...] = (
-        ("width", widths),
-        ("dim", dims),
-        ("depth", depths),
-        ("expansion", _EXPANSIONS),
-    )
+    fixed = (("stride", 2), ("kernel", 3), ("heads", 4), ("mlp_ratio", 2), ("patch", 2))
+    choices = (("width", widths), ("dim", dims), ("depth", depths), ("expansion", _EXPANSIONS))
     return Stage(f"transformer{index}", "mobilevit", fixed, choices)
 
 

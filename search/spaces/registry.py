@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError, unknown
 from luts.format.registry import NAME, Registry
@@ -18,18 +17,22 @@ from search.blocks.timm_networks import TimmNetwork, feature_maps, native_side
 from search.spaces import autovit, efficientvit, mobilevit, nasbench_macro
 from search.spaces.plugins import load_installed
 from search.spaces.space import Arch, Space
-from search.spaces.stages import FIRST_STRIDE, HEADS, TASK_HEADS, MakeHead, expand_head
-from search.spaces.task_heads import DEFAULT_HEADS, TaskName
+from search.spaces.stages import (
+    DEFAULT_HEADS,
+    FIRST_STRIDE,
+    HEADS,
+    TASKS,
+    Task,
+    TaskName,
+    classifier,
+    expand_head,
+)
 
 MAX_ARCH_BYTES = 64 * 1024
 """Largest architecture file that is read; the largest of a registered space has under 1 KiB."""
 
 STDIN = "-"
 """Stands for standard input instead of a file's name."""
-
-Task = Literal["classification", "detection", "segmentation"]
-
-TASKS: tuple[Task, ...] = get_args(Task)
 
 SPACES: Registry[Space] = Registry("space", load_installed)
 ARCHS: Registry[Arch] = Registry("architecture", load_installed)
@@ -231,22 +234,18 @@ def timm_space(name: str) -> Space:
     network, native = match["network"], native_side(match["network"])
     side = int(match["side"] or native)
     head = f"timm:{network}.{task.head}" if task else f"timm:{network}"
-    make = functools.partial(_timm_with_head, network, task.head) if task else _timm_classifier(network)
-    HEADS.items.setdefault(head, make)  # not `add`: no plug-in's name has a colon
-    classes = 1000
-    if task:
-        classes = TASK_HEADS.get(task.head).classes
-        expand_head(head, 3, (side,), classes)
+    make = functools.partial(_timm_block, network, task.head if task else "")
+    HEADS.items.setdefault(head, classifier(make))  # not `add`: no plug-in's name has a colon
+    classes = HEADS.get(task.head if task else head).classes
+    expand_head(head, 3, (side,), classes)
     return Space(f"{head}@{side}", (), (0,), (side,), (head,), side, classes)
 
 
-def _timm_classifier(network: str) -> MakeHead:
-    return lambda resolution, _, classes: TimmNetwork(resolution, classes, network)
-
-
-def _timm_with_head(network: str, head: str, resolution: int, _: int, classes: int) -> BlockSpec:
-    """Return the network with a head on its maps of stride `FIRST_STRIDE` and more, or on the last two."""
-    task, maps = TASK_HEADS.get(head), feature_maps(network, resolution)
+def _timm_block(network: str, head: str, resolution: int, _: int, classes: int) -> BlockSpec:
+    """Return the classifier, or a head on the network's maps of stride `FIRST_STRIDE` and more, or the last two."""
+    if not head:
+        return TimmNetwork(resolution, classes, network)
+    task, maps = HEADS.get(head), feature_maps(network, resolution)
     coarse = [feature_map for feature_map in maps if feature_map.stride >= FIRST_STRIDE]
     read = (coarse if len(coarse) > 1 else maps[-2:]) if task.side else maps[-1:]
     *earlier, last = read
@@ -297,14 +296,14 @@ def heads_of(task: str) -> tuple[str, ...]:
     """
     if task not in DEFAULT_HEADS:
         raise UsageError(unknown("task", task, TASKS), code="unknown_task")
-    others = [name for name, head in TASK_HEADS.items.items() if head.task == task]
+    others = [name for name, head in HEADS.items.items() if head.task == task]
     return tuple(dict.fromkeys((DEFAULT_HEADS[task], *others)))
 
 
 def task_of(arch: Arch) -> Task:
     """Return the task of an architecture's head."""
     name = TaskName.parse(arch.space)
-    return TASK_HEADS.get(name.head).task if name else "classification"
+    return HEADS.get(name.head).task if name else "classification"
 
 
 def with_task(arch: Arch, task: str, classes: int | None = None, head: str = "") -> Arch:

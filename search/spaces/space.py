@@ -21,8 +21,8 @@ from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.sequence import BlockSequence
 from search.spaces.stages import (
+    HEADS,
     IMAGE_CHANNELS,
-    TASK_HEADS,
     Stage,
     Value,
     expand_head,
@@ -102,7 +102,7 @@ class Space:
         Raises:
             UsageError: not a head of another task, or every map is too small for it.
         """
-        known = TASK_HEADS.get(head)
+        known = HEADS.get(head)
         sibling = replace(self, name=f"{self.name}.{head}", heads=(head,), default_classes=known.classes)
         tapped = {total: tapped_stages(self.stages[:total], head) for total in self.stage_counts}
         alike = tuple(total for total in tapped if tapped[total] == tapped[max(tapped)])
@@ -137,7 +137,21 @@ class Space:
 
     def check(self, arch: Arch) -> None:
         """Raise `UsageError` with the first value that is not a choice of this space."""
-        arch.check(self)
+        name = self.name
+        if arch.space != name:
+            raise _outside(f"architecture of space {arch.space!r}, not of {name!r}")
+        if arch.resolution not in self.resolutions:
+            raise _outside(f"{name}: resolution {arch.resolution} is not one of {list(self.resolutions)}")
+        if arch.head not in self.heads:
+            raise _outside(f"{name}: head {arch.head!r} is not one of {list(self.heads)}")
+        if not 1 <= arch.classes <= MAX_CLASSES:
+            raise _outside(f"{name}: {arch.classes} classes; expected 1 to {MAX_CLASSES}")
+        if len(arch.stages) not in self.stage_counts:
+            raise _outside(f"{name}: {len(arch.stages)} stages; expected one of {list(self.stage_counts)}")
+        width = 0
+        for stage, values in zip(self.stages, arch.stages, strict=False):
+            _check_stage(name, stage, values, width)
+            width = stage.width(values)
 
     def from_document(self, document: dict[str, Any]) -> Arch:
         """Return the architecture of a JSON form; the inverse of `Arch.to_document`.
@@ -347,7 +361,7 @@ class Arch(BlockSequence):
         Raises:
             UsageError: a value is not a choice of the space.
         """
-        self.check(self.search_space)
+        self.search_space.check(self)
         blocks: list[BlockSpec] = []
         channels, resolution = IMAGE_CHANNELS, self.resolution
         used = self.search_space.stages[: len(self.stages)]
@@ -369,27 +383,9 @@ class Arch(BlockSequence):
         """Return the same network for another number of classes."""
         return replace(self, classes=classes)
 
-    def check(self, space: Space) -> None:
-        """Raise `UsageError` with the first value that is not a choice of `space`."""
-        name = space.name
-        if self.space != name:
-            raise _outside(f"architecture of space {self.space!r}, not of {name!r}")
-        if self.resolution not in space.resolutions:
-            raise _outside(f"{name}: resolution {self.resolution} is not one of {list(space.resolutions)}")
-        if self.head not in space.heads:
-            raise _outside(f"{name}: head {self.head!r} is not one of {list(space.heads)}")
-        if not 1 <= self.classes <= MAX_CLASSES:
-            raise _outside(f"{name}: {self.classes} classes; expected 1 to {MAX_CLASSES}")
-        if len(self.stages) not in space.stage_counts:
-            raise _outside(f"{name}: {len(self.stages)} stages; expected one of {list(space.stage_counts)}")
-        width = 0
-        for stage, values in zip(space.stages, self.stages, strict=False):
-            _check_stage(name, stage, values, width)
-            width = stage.width(values)
-
     def to_document(self) -> dict[str, Any]:
         """Return the JSON form, with every value under its name."""
-        self.check(self.search_space)
+        self.search_space.check(self)
         return {
             "space": self.space,
             "resolution": self.resolution,

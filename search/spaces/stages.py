@@ -1,6 +1,8 @@
 """Stages and how their values become blocks, heads and the maps that they read.
 
-A kind of stage, a classifier and a head of another task are registered by name; a plug-in adds its own.
+Kinds of stages and heads are registered by name; a plug-in adds its own. The space `SPACE.HEAD` has a head of
+detection or segmentation instead of a classifier, and is profiled, searched and read as any space is. So are
+networks by name: `mobilevit-xxs.ssdlite`, with 10 classes `mobilevit-xxs.ssdlite10`.
 """
 
 from __future__ import annotations
@@ -8,16 +10,37 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from luts.format.errors import UsageError, unknown
+from luts.format.errors import UsageError
 from luts.format.registry import Registry
 from search.blocks import BlockSpec
+from search.blocks.spec import conv_out
+from search.blocks.task_heads import (
+    BOXES,
+    DEEPLAB_LEAST_SIDE,
+    DEEPLAB_RATE,
+    DEEPLAB_WIDTH,
+    EXTRA_WIDTHS,
+    FINEST_SIDE,
+    DeepLab,
+    DeepLabLite,
+    SsdExtra,
+    SsdPredict,
+)
 
 Value = int | float
+
+Task = Literal["classification", "detection", "segmentation"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+DEFAULT_HEADS: Mapping[str, str] = {"detection": "ssdlite", "segmentation": "deeplablite"}
+"""Head of a task that names none."""
 
 IMAGE_CHANNELS = 3
 
@@ -31,7 +54,7 @@ Slots = Callable[[dict[str, Value]], list[str]]
 """A stage's constants and values by name -> names of the supernet slots that its modules take, in order."""
 
 MakeHead = Callable[[int, int, int], BlockSpec]
-"""Side in pixels and channels of the last map, classes -> the classifier."""
+"""Side in pixels and channels of a map, classes -> the block of a head that reads it."""
 
 MakeEnds = Callable[[tuple[int, ...], int, int], Sequence[BlockSpec]]
 """Sides in pixels of the maps that the head reads, channels of the last one, classes -> the blocks after it."""
@@ -75,9 +98,14 @@ class Stage:
         """Return constants and the values of one combination, by name."""
         return dict(self.fixed) | dict(zip(self.names, values, strict=True))
 
+    @cached_property
+    def stride(self) -> int:
+        """Side of the input map over that of the output map."""
+        return int(dict(self.fixed)["stride"])
+
     def out_resolution(self, resolution: int) -> int:
         """Return the side of the map after the stage."""
-        return (resolution - 1) // int(dict(self.fixed)["stride"]) + 1
+        return conv_out(resolution, self.stride)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without cached properties."""
@@ -97,26 +125,7 @@ class StageKind:
     slots: Slots | None = None
 
 
-@dataclass(frozen=True)
-class TaskHead:
-    """What a network of another task than classification has instead of a classifier.
-
-    Attributes:
-        task: The task.
-        classes: Categories by default, without the background.
-        ends: Makes the blocks after the last map; raises `UsageError` if the maps are too small.
-        side: Makes the block after each earlier map that the head reads; None if it reads only the last map.
-    """
-
-    task: Literal["detection", "segmentation"]
-    classes: int
-    ends: MakeEnds
-    side: MakeHead | None = None
-
-
 STAGE_KINDS: Registry[StageKind] = Registry("stage kind")
-HEADS: Registry[MakeHead] = Registry("head")
-TASK_HEADS: Registry[TaskHead] = Registry("head")
 
 Function = TypeVar("Function", bound=Expand)
 
@@ -135,16 +144,6 @@ def register_stage(kind: str, slots: Slots | None = None) -> Callable[[Function]
         return expand
 
     return register
-
-
-def register_head(name: str, make: MakeHead) -> None:
-    """Register a classifier under the name that a space's `heads` use."""
-    HEADS.add(name, make)
-
-
-def register_task_head(name: str, head: TaskHead) -> None:
-    """Register a head of another task under the name that follows the dot in `SPACE.HEAD`."""
-    TASK_HEADS.add(name, head)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -172,8 +171,38 @@ def stage_slots(stage: Stage, values: tuple[Value, ...], modules: int) -> list[s
     return [f"{stage.name}_{index}" for index in range(modules)]
 
 
+@dataclass(frozen=True)
+class Head:
+    """What follows the stages of a network: a classifier, or a head of detection or segmentation.
+
+    Attributes:
+        task: The task.
+        classes: Categories by default, without the background.
+        ends: Makes the blocks after the last map; raises `UsageError` if the maps are too small.
+        side: Makes the block after each earlier map that the head reads; None if it reads only the last map.
+    """
+
+    task: Task
+    classes: int
+    ends: MakeEnds
+    side: MakeHead | None = None
+
+
+HEADS: Registry[Head] = Registry("head")
+
+
+def classifier(make: MakeHead) -> Head:
+    """Return the head that is one block after the last map."""
+    return Head("classification", 1000, lambda sides, channels, classes: [make(sides[-1], channels, classes)])
+
+
+def register_head(name: str, make: MakeHead) -> None:
+    """Register a classifier under the name that a space's `heads` use."""
+    HEADS.add(name, classifier(make))
+
+
 def expand_head(head: str, channels: int, sides: tuple[int, ...], classes: int) -> tuple[BlockSpec, ...]:
-    """Return the classifier, or the blocks of a task's head after the last map.
+    """Return the blocks of a head after the last map.
 
     Args:
         head: Its name.
@@ -184,17 +213,12 @@ def expand_head(head: str, channels: int, sides: tuple[int, ...], classes: int) 
     Raises:
         UsageError: unknown head, or its maps are too small.
     """
-    if head in TASK_HEADS:
-        return tuple(TASK_HEADS.get(head).ends(sides, channels, classes))
-    if head not in HEADS:
-        known = (*HEADS.names(), *TASK_HEADS.names())
-        raise UsageError(unknown("head", head, known), code="unknown_head")
-    return (HEADS.get(head)(sides[-1], channels, classes),)
+    return tuple(HEADS.get(head).ends(sides, channels, classes))
 
 
 def expand_side(head: str, channels: int, resolution: int, classes: int) -> BlockSpec:
-    """Return the block of a task's head after an earlier map that it reads."""
-    make = TASK_HEADS.get(head).side
+    """Return the block of a head after an earlier map that it reads."""
+    make = HEADS.get(head).side
     assert make is not None
     return make(resolution, channels, classes)
 
@@ -204,14 +228,10 @@ def tapped_stages(stages: Sequence[Stage], head: str) -> frozenset[int]:
 
     Of stages with maps of one size the last counts. Of those sizes all from stride `FIRST_STRIDE` on count,
     or the last two if fewer are as coarse (images of 32 or 64 px).
-
-    Args:
-        stages: The network's stages, in order.
-        head: Name of the head.
     """
-    if head not in TASK_HEADS or TASK_HEADS.get(head).side is None:
+    if HEADS.get(head).side is None:
         return frozenset()
-    return _coarse_stages(tuple(int(dict(stage.fixed)["stride"]) for stage in stages))
+    return _coarse_stages(tuple(stage.stride for stage in stages))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -231,3 +251,87 @@ def map_sides(stages: Sequence[Stage], head: str, resolution: int) -> tuple[int,
         if index in tapped:
             sides.append(side)
     return (*sides, side)
+
+
+COCO_CLASSES = 80
+VOC_CLASSES = 20
+
+SSDLITE_MAPS = 2 + len(EXTRA_WIDTHS)
+"""Most maps that SSDLite predicts on: two of the backbone, four extra ones; fewer if they end at one pixel."""
+
+_NAME = re.compile(r"(?P<base>.+)\.(?P<head>[a-z]+)(?P<classes>[1-9][0-9]{0,4})?(?P<side>@[1-9][0-9]{0,3})?")
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """Name of a network or space with a task's head, in parts.
+
+    Attributes:
+        base: Name of the backbone, with `@PX` if the whole has it.
+        head: Name of the head.
+        classes: Number of classes, if the name gives it.
+    """
+
+    base: str
+    head: str
+    classes: int | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> TaskName | None:
+        """Return the parts of a name; None if it does not end in a task's head."""
+        match = _NAME.fullmatch(name) if len(name) <= 120 else None
+        head = HEADS.items.get(match["head"]) if match else None
+        if match is None or head is None or head.task == "classification":
+            return None
+        classes = int(match["classes"]) if match["classes"] else None
+        return cls(match["base"] + (match["side"] or ""), match["head"], classes)
+
+    def __str__(self) -> str:
+        """Return the name; the inverse of `parse`."""
+        name, at, side = self.base.partition("@")
+        return f"{name}.{self.head}{self.classes or ''}{at}{side}"
+
+
+def _predict(resolution: int, channels: int, classes: int) -> BlockSpec:
+    return SsdPredict(resolution, channels, BOXES, classes)
+
+
+def ssdlite_ends(sides: tuple[int, ...], channels: int, classes: int) -> list[BlockSpec]:
+    """Return the last map's predictor, then extra maps of half the side, each with its predictor."""
+    if sides[0] < FINEST_SIDE:
+        raise UsageError(
+            f"ssdlite needs a map of at least {FINEST_SIDE} px, the backbone's largest of stride 16 and more has "
+            f"{sides[0]} px; use a larger resolution",
+            code="map_too_small",
+        )
+    blocks, side = [_predict(sides[-1], channels, classes)], sides[-1]
+    for width in EXTRA_WIDTHS[: SSDLITE_MAPS - len(sides)]:
+        if side == 1:
+            break
+        extra = SsdExtra(side, channels, width)
+        side, channels = extra.out_resolution, width
+        blocks += [extra, _predict(side, channels, classes)]
+    return blocks
+
+
+def deeplab_ends(name: str, kind: Callable[..., BlockSpec], *sizes: int) -> MakeEnds:
+    """Return what makes the DeepLabv3 head of this kind, with these widths and rates, on the last map."""
+
+    def ends(sides: tuple[int, ...], channels: int, classes: int) -> list[BlockSpec]:
+        if sides[-1] < DEEPLAB_LEAST_SIDE:
+            raise UsageError(
+                f"{name} needs a last map of at least {DEEPLAB_LEAST_SIDE} px, the backbone's has {sides[-1]} px; "
+                "use a larger resolution",
+                code="map_too_small",
+            )
+        return [kind(sides[-1], channels, classes, *sizes)]
+
+    return ends
+
+
+LITE_ENDS = deeplab_ends("deeplablite", DeepLabLite, DEEPLAB_WIDTH)
+WHOLE_ENDS = deeplab_ends("deeplab", DeepLab, DEEPLAB_WIDTH, DEEPLAB_RATE)
+
+HEADS.add("ssdlite", Head("detection", COCO_CLASSES, ssdlite_ends, _predict))
+HEADS.add("deeplablite", Head("segmentation", VOC_CLASSES, LITE_ENDS))
+HEADS.add("deeplab", Head("segmentation", VOC_CLASSES, WHOLE_ENDS))

@@ -17,7 +17,7 @@ from search.blocks import parse_keys
 from search.blocks.timm_networks import WIDTHS, create_classifier, native_side
 from search.networks import build_block, build_network, module_of
 from search.spaces import get_arch
-from search.spaces.task_heads import TaskName
+from search.spaces.stages import TaskName
 from search.supernet.model.weights_file import misfit, read_weights, unreadable_weights
 
 KEY = "blocktime.weights"

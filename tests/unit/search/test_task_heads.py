@@ -33,7 +33,7 @@ from search.networks.outputs import (
 )
 from search.spaces import arch_from_json, get_arch, get_space, list_spaces
 from search.spaces.registry import task_of, with_task, without_task
-from search.spaces.task_heads import ssdlite_ends
+from search.spaces.stages import ssdlite_ends
 from search.supernet.model.supernet import Supernet
 from tests.support.block_checks import seeded
 from tests.support.errors import raises

@@ -122,7 +122,7 @@ class OpList:
     """
 
     def __init__(self, input_shape: Shape):
-        """Start with an input of this shape and no operation."""
+        """Start with an input of this shape."""
         self.input = self.output = Activation(0, input_shape)
         self._ops: list[Op] = []
         self._sizes = [self.input.elements]
@@ -192,7 +192,8 @@ class OpList:
 
     def add(self, a: Activation, b: Activation, traffic: int | None = None) -> Activation:
         """Add two activations, the smaller one broadcast."""
-        return self._append(Op("elementwise", (a, b), self._new(*max(a, b, key=_elements).shape)), traffic)
+        larger = a if a.elements >= b.elements else b
+        return self._append(Op("elementwise", (a, b), self._new(*larger.shape)), traffic)
 
     def mul(
         self, a: Activation, b: Activation, *, in_place: bool = False, traffic: int | None = None
@@ -257,15 +258,10 @@ class OpList:
     def patches(
         self, x: Activation, outputs: int, kernel: int, stride: int, *, trained: bool = True
     ) -> Activation:
-        """Convolve k x k patches with padding (k - stride + 1) // 2.
+        """Convolve k x k patches with padding (k - stride + 1) // 2 and a bias.
 
-        Args:
-            x: Map.
-            outputs: Output channels.
-            kernel: Side k of a patch in pixels.
-            stride: Distance between patches in pixels.
-            trained: Weights and bias are trained; otherwise the weights pick each pixel of a patch (a
-                depthwise convolution with k^2 outputs a channel).
+        Weights that are not trained pick each pixel of a patch: a depthwise convolution with k^2 outputs a
+        channel, without a bias.
         """
         batch, channels, side, _ = x.shape
         out = (side + 2 * ((kernel - stride + 1) // 2) - kernel) // stride + 1
@@ -291,11 +287,7 @@ class OpList:
         )
 
     def live_elements(self, *, keep_input: bool = False) -> int:
-        """Return the largest sum of buffer sizes that are live during one operation.
-
-        Args:
-            keep_input: Whether the input stays in memory to the end.
-        """
+        """Return the most elements of buffers that are live during one operation; the input may stay live."""
         last_read = {x.buffer: index for index, op in enumerate(self) for x in op.inputs}
         if keep_input:
             last_read[self.input.buffer] = len(self)
@@ -319,10 +311,6 @@ class OpList:
         return op.output
 
 
-def _elements(x: Activation) -> int:
-    return x.elements
-
-
 def squeeze_excite(ops: OpList, x: Activation, squeezed: int) -> Activation:
     """Append squeeze and excitation (Hu et al. 2018, section 3): mean, two layers with bias, sigmoid, product."""
     gate = ops.linear(ops.linear(ops.mean(x), squeezed), x.shape[1])
@@ -332,7 +320,7 @@ def squeeze_excite(ops: OpList, x: Activation, squeezed: int) -> Activation:
 def attention(
     ops: OpList, q: Activation, k: Activation, v: Activation, bias: int | None = None
 ) -> Activation:
-    """Append softmax(q k^T + bias) v.
+    """Append softmax(q k^T + bias) v: (batch x heads, N, value_dim).
 
     Args:
         ops: List to append to.
@@ -340,9 +328,6 @@ def attention(
         k: (batch x heads, M, head_dim).
         v: (batch x heads, M, value_dim).
         bias: Trained parameters of the scores' bias; None if no bias is added.
-
-    Returns:
-        (batch x heads, N, value_dim).
     """
     scores = ops.matmul(q, k.view(k.shape[0], k.shape[2], k.shape[1]))
     if bias is not None:

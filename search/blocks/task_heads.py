@@ -8,7 +8,7 @@ boxes a place.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -91,51 +91,51 @@ class SsdExtra(Projecting):
         return ops
 
 
-@dataclasses.dataclass(frozen=True)
-class SegmentationHead(Projecting):
-    """`inputs` channels to logits of the background and of `classes` at every place of the map."""
-
-    elastic = False
-    in_task_head = True
-
-    def _pool_image(self, ops: OpList, width: int) -> Activation:
-        """Append image pooling and its two 1x1 convolutions: (1, width)."""
-        pooled = ops.linear(ops.mean(ops.input), width, bias=False)
-        return ops.linear(ops.in_place(pooled, params=2 * width), width, bias=False)
-
-    def _join(self, ops: OpList, branches: Activation, pooled: Activation) -> Activation:
-        """Append a 1x1 convolution of the branches, the sum with what was pooled, and BN."""
-        width = pooled.shape[1]
-        y = ops.conv(branches, width, norm=False)
-        return ops.in_place(ops.add(y, pooled, traffic=2 * y.elements), params=2 * width)
-
-
 @register
-class DeepLabLite(SegmentationHead):
+class DeepLabLite(Projecting):
     """DeepLabv3 without its atrous branches (Sandler et al. 2018, section 6.3).
 
-    1x1 convolution and image pooling, joined by a 1x1 convolution, classifier. Convolutions but the last have
-    BN and ReLU. The joining convolution of both branches is written as two.
+    1x1 convolution and image pooling, joined by a 1x1 convolution, classifier: logits of the background and of
+    `classes` at every place of the map. Convolutions but the last have BN and ReLU. The joining convolution of
+    both branches is written as two.
     """
 
     kind = "deeplab.lite"
-    examples = ("deeplab.lite(in=8,classes=3,mid=16)@5", "deeplab.lite(in=16,classes=10,mid=32)@4")
+    examples: ClassVar[tuple[str, ...]] = (
+        "deeplab.lite(in=8,classes=3,mid=16)@5",
+        "deeplab.lite(in=16,classes=10,mid=32)@4",
+    )
     elastic = False
+    in_task_head = True
 
     outputs: int = param("classes")
     middle: int = param("mid")
 
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Dilations of the atrous convolutions."""
+        return ()
+
     @override
     def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
-        pooled = self._pool_image(ops, self.middle)
-        y = self._join(ops, ops.conv(ops.input, self.middle), pooled)
+        ops, width = OpList(self.input_shape), self.middle
+        pooled = self._pool_image(ops)
+        branches = [ops.conv(ops.input, width)]
+        branches += [ops.conv(ops.input, width, 3, dilation=rate) for rate in self.rates]
+        y = ops.conv(ops.concat(*branches) if self.rates else branches[0], width, norm=False)
+        y = ops.in_place(ops.add(y, pooled, traffic=2 * y.elements), params=2 * width)
+        y = ops.conv(y, width, 3) if self.rates else y
         ops.conv(y, self.outputs + 1, bias=True, norm=False)
         return ops
 
+    def _pool_image(self, ops: OpList) -> Activation:
+        """Append image pooling and its two 1x1 convolutions: (1, middle)."""
+        pooled = ops.linear(ops.mean(ops.input), self.middle, bias=False)
+        return ops.linear(ops.in_place(pooled, params=2 * self.middle), self.middle, bias=False)
+
 
 @register
-class DeepLab(SegmentationHead):
+class DeepLab(DeepLabLite):
     """DeepLabv3's head (Chen et al. 2017) as in torchvision: atrous spatial pyramid pooling, 3x3, classifier.
 
     1x1, three atrous 3x3 and image pooling are joined by a 1x1 convolution. `rate` is the dilation of the
@@ -148,21 +148,9 @@ class DeepLab(SegmentationHead):
         "deeplab.aspp(in=16,classes=10,mid=32,rate=2)@7",
     )
 
-    outputs: int = param("classes")
-    middle: int = param("mid")
     rate: int = param("rate")
 
     @property
-    def rates(self) -> tuple[int, ...]:
-        """Dilations of the atrous convolutions."""
-        return (self.rate, 2 * self.rate, 3 * self.rate)
-
     @override
-    def ops(self) -> OpList:
-        ops, width = OpList(self.input_shape), self.middle
-        pooled = self._pool_image(ops, width)
-        branches = [ops.conv(ops.input, width)]
-        branches += [ops.conv(ops.input, width, 3, dilation=rate) for rate in self.rates]
-        y = ops.conv(self._join(ops, ops.concat(*branches), pooled), width, 3)
-        ops.conv(y, self.outputs + 1, bias=True, norm=False)
-        return ops
+    def rates(self) -> tuple[int, ...]:
+        return (self.rate, 2 * self.rate, 3 * self.rate)

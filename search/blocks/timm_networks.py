@@ -63,69 +63,53 @@ def native_side(name: str) -> int:
 
 
 def create_classifier(name: str, side: int, classes: int | None = None) -> nn.Module:
-    """Create a network of timm with random weights for images of `side` pixels.
-
-    Args:
-        name: timm's name of the network.
-        side: Side of the images in pixels.
-        classes: Number of classes; the network's own if None.
+    """Create a network of timm with random weights for images of `side` pixels; its own classes if None.
 
     Raises:
         Exception: the network does not support images of this size; timm raises many kinds.
     """
-    import timm
     from timm.models import efficientnet
 
     head = {} if classes is None else {"num_classes": classes}
-    module: nn.Module
     if name in WIDTHS:
-        module = efficientnet._gen_mobilenet_v1(*WIDTHS[name], **head)
+        module: nn.Module = efficientnet._gen_mobilenet_v1(*WIDTHS[name], **head)
         return module
+    return _create(name, side, **head)
+
+
+def _create(name: str, side: int, **options: Any) -> nn.Module:
+    """Create a network of timm by its name with random weights for images of `side` pixels."""
+    import timm
+
+    module: nn.Module
     if side != native_side(name):
         with contextlib.suppress(TypeError):  # networks without position tables have no such argument
-            module = timm.create_model(name, pretrained=False, img_size=side, **head)
+            module = timm.create_model(name, pretrained=False, img_size=side, **options)
             return module
-    module = timm.create_model(name, pretrained=False, **head)
+    module = timm.create_model(name, pretrained=False, **options)
     return module
 
 
 def create_backbone(name: str, side: int, indices: Sequence[int] | None = None) -> nn.Module:
-    """Create timm's `features_only` network with random weights: from images to a list of maps.
-
-    Args:
-        name: timm's name of the network.
-        side: Side of the images in pixels.
-        indices: Positions of the maps to output; all if None.
+    """Create timm's `features_only` network with random weights: from images to all maps, or those at `indices`.
 
     Raises:
         UsageError: the network outputs no maps or does not support images of this size.
     """
-    import timm
-
-    native = native_side(name)
+    native_side(name)
     if name in WIDTHS:
         raise UsageError(
             f"timm:{name} outputs no feature maps; use timm:{WIDTHS[name][0]}", code="no_feature_maps"
         )
     chosen: dict[str, Any] = {} if indices is None else {"out_indices": tuple(indices)}
-    sizes = [{"img_size": side}, {}] if side != native else [{}]
-    for size in sizes:
-        try:
-            module: nn.Module = timm.create_model(
-                name, pretrained=False, features_only=True, **chosen, **size
-            )
-        except TypeError as error:  # networks without position tables take no `img_size`
-            refusal: Exception = error
-        except (RuntimeError, ValueError, AttributeError, AssertionError) as error:
-            refusal = error
-            break
-        else:
-            return module
-    raise UsageError(
-        f"timm:{name} outputs no feature maps at {side} px ({_first_line(refusal)}); "
-        "use a network with stages",
-        code="no_feature_maps",
-    )
+    try:
+        return _create(name, side, features_only=True, **chosen)
+    except (TypeError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
+        raise UsageError(
+            f"timm:{name} outputs no feature maps at {side} px ({_first_line(error)}); "
+            "use a network with stages",
+            code="no_feature_maps",
+        ) from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -178,11 +178,7 @@ def join_heads(x: Tensor, heads: int) -> Tensor:
 def attention_scores(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """Return softmax of q k^T / sqrt(head_dim) + bias over the M keys: (B * heads, N, M).
 
-    Args:
-        q: (B * heads, N, head_dim).
-        k: (B * heads, M, head_dim).
-        heads: Heads of one attention.
-        bias: Broadcast over (B, heads, N, M).
+    `q` is (B * heads, N, head_dim), `k` (B * heads, M, head_dim); `bias` is broadcast over (B, heads, N, M).
     """
     scores = torch.bmm(q * q.shape[2] ** -0.5, k.transpose(1, 2))
     if bias is not None and heads == 1:  # XNNPACK refuses to add to a map of one channel
@@ -199,13 +195,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = No
 
 
 def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Return softmax(q k^T / sqrt(head_dim) + bias) v, of shape (B, N, heads * head_dim).
-
-    Args:
-        qkv: (B, N, 3 * heads * head_dim).
-        heads: Number of heads.
-        bias: Broadcast over (B, heads, N, N).
-    """
+    """Return attention (B, N, heads * head_dim) of (B, N, 3 * heads * head_dim)."""
     q, k, v = split_heads(qkv, 3, heads)
     return attend(q, k, v, heads, bias)
 

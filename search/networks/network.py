@@ -97,14 +97,8 @@ def run_with_side_outputs(
 ) -> Tensor:
     """Run modules in order; a side module gives an output of the network and leaves the map as it is.
 
-    Args:
-        modules: In order of execution.
-        is_side: Whether each is a side module.
-        x: Input of the first.
-        before: Outputs (B, places, values) of earlier side modules.
-
-    Returns:
-        All side outputs concatenated along places; the last module's output if there are none.
+    Side outputs (B, places, values), those of earlier side modules (`before`) first, are concatenated along
+    places; if there are none, the last module's output is the network's.
     """
     outputs = list(before)
     for module, side in zip(modules, is_side, strict=True):
@@ -184,9 +178,7 @@ def is_head(name: str) -> bool:
 def load_backbone(network: nn.Module, tensors: Mapping[str, Tensor]) -> LoadedBackbone:
     """Copy a classifier's weights by name into the backbone of a detector or segmentation network.
 
-    Args:
-        network: Network of `build_network`.
-        tensors: The classifier's, named as `build_network` or, for networks of timm, as timm names them.
+    The classifier's tensors are named as in `build_network` or, for networks of timm, as timm names them.
 
     Raises:
         UsageError: a tensor of the backbone is missing or has another shape; nothing is changed then.

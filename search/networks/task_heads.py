@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from search.blocks.task_heads import COORDINATES, DeepLab, DeepLabLite, SsdExtra, SsdPredict
+from search.blocks.task_heads import COORDINATES, DeepLabLite, SsdExtra, SsdPredict
 from search.networks.layers import ConvBnAct
 from search.networks.network import module_of
 
@@ -46,41 +46,26 @@ class Join(nn.Module):
 
 
 @module_of.register(DeepLabLite)
-class DeepLabLiteHead(nn.Module):
-    """(B, C, H, W) -> (B, classes + 1, H, W)."""
+class DeepLabHead(nn.Module):
+    """(B, C, H, W) -> (B, classes + 1, H, W), with or without atrous branches."""
 
     def __init__(self, spec: DeepLabLite):
         super().__init__()
-        self.local = conv_relu(spec.inputs, spec.middle)
-        self.pool = conv_relu(spec.inputs, spec.middle)
-        self.join = Join(spec.middle, spec.middle, LITE_DROPOUT)
-        self.classifier = nn.Conv2d(spec.middle, spec.out_channels, 1)
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
-        logits: Tensor = self.classifier(self.join(self.local(x), pooled))
-        return logits
-
-
-@module_of.register(DeepLab)
-class DeepLabHead(nn.Module):
-    """(B, C, H, W) -> (B, classes + 1, H, W)."""
-
-    def __init__(self, spec: DeepLab):
-        super().__init__()
-        mid = spec.middle
+        mid, rates = spec.middle, spec.rates
         self.local = conv_relu(spec.inputs, mid)
-        self.atrous = nn.ModuleList(atrous(spec.inputs, mid, rate) for rate in spec.rates)
+        self.atrous = nn.ModuleList(atrous(spec.inputs, mid, rate) for rate in rates)
         self.pool = conv_relu(spec.inputs, mid)
-        self.join = Join((1 + len(spec.rates)) * mid, mid, DROPOUT)
-        self.classifier = nn.Sequential(atrous(mid, mid, 1), nn.Conv2d(mid, spec.out_channels, 1))
+        self.join = Join((1 + len(rates)) * mid, mid, DROPOUT if rates else LITE_DROPOUT)
+        last = [atrous(mid, mid, 1)] if rates else []
+        classifier = nn.Conv2d(mid, spec.out_channels, 1)
+        self.classifier = nn.Sequential(*last, classifier) if rates else classifier
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
-        branches = torch.cat([self.local(x), *(branch(x) for branch in self.atrous)], 1)
-        logits: Tensor = self.classifier(self.join(branches, pooled))
+        branches = [self.local(x), *(branch(x) for branch in self.atrous)]
+        joined = self.join(torch.cat(branches, 1) if len(branches) > 1 else branches[0], pooled)
+        logits: Tensor = self.classifier(joined)
         return logits
 
 

@@ -45,13 +45,7 @@ def transformers(
 ) -> list[BlockSpec]:
     """Return an MBConv that changes width and resolution, and a MobileViT block with `depth` layers.
 
-    Args:
-        v: The stage's constants and values by name.
-        channels: Channels of the input.
-        resolution: Side of the input in pixels.
-        dim: Dimension of the transformer.
-        head_dim: Channels of a head.
-        resizes: Whether a map that is not whole patches is resized, as in MobileViT; AutoViT pads it.
+    A map that is not whole patches is padded, as in AutoViT, or `resizes`, as in MobileViT.
     """
     width, patch = int(v["width"]), int(v["patch"])
     down = MBConv(resolution, channels, width, int(v["kernel"]), int(v["expansion"]), int(v["stride"]))

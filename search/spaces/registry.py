@@ -45,10 +45,7 @@ _TIMM_NAME = re.compile(r"timm:(?P<network>[a-z0-9_.]{1,80})(@(?P<side>[1-9][0-9
 
 
 def register_space(space: Space, archs: Mapping[str, Arch] = MappingProxyType({})) -> Space:
-    """Register a space under its name, and architectures of it under their names.
-
-    Returns:
-        The space.
+    """Register a space under its name, and architectures of it under their names; return the space.
 
     Raises:
         UsageError: a name is invalid or taken, a stage or an architecture makes no blocks.
@@ -266,12 +263,7 @@ def timm_arch(name: str) -> Arch:
 
 
 def with_head(arch: Arch, head: str, classes: int | None = None) -> Arch:
-    """Return the network with a task's head instead of its own.
-
-    Args:
-        arch: Any architecture.
-        head: Name of the head.
-        classes: Number of classes; the task's default if None.
+    """Return the network with a task's head instead of its own; the task's default number of classes if None.
 
     Raises:
         UsageError: not a task's head, or the network's maps are too small for it.
@@ -307,14 +299,9 @@ def task_of(arch: Arch) -> Task:
 
 
 def with_task(arch: Arch, task: str, classes: int | None = None, head: str = "") -> Arch:
-    """Return the architecture's backbone with a head for a task.
+    """Return the architecture's backbone with a head for a task, its default head if none is named.
 
-    Args:
-        arch: An architecture of any task.
-        task: The task.
-        classes: Categories, for detection and segmentation without the background; by default those of COCO
-            or VOC.
-        head: One of the task's heads; its default if empty.
+    Classes are without the background for detection and segmentation, by default those of COCO or VOC.
 
     Raises:
         UsageError: unknown task or head, or maps that are too small for the head.

@@ -96,11 +96,7 @@ class Scope(Document):
 
 
 def covered_space(lut: Lut, classes: int | None = None) -> Space:
-    """Return the LUT's space at the resolutions that it covers.
-
-    Args:
-        lut: The LUT.
-        classes: Number of classes; by default as many as it was profiled with.
+    """Return the LUT's space at the resolutions that it covers, by default with the classes of its profile.
 
     Raises:
         UsageError: the space has changed since, or the LUT lacks blocks; the message names one.
@@ -163,13 +159,7 @@ class ParameterRangeSampler:
     """
 
     def __init__(self, space: Space, low: int, high: int):
-        """Count the architectures within the range.
-
-        Args:
-            space: Its number of classes counts; its default resolution decides the blocks.
-            low: Fewest parameters.
-            high: Most parameters.
-        """
+        """Count the architectures within the range, with the space's default resolution and classes."""
         self.space, self.low, self.high = space, low, high
         self._steps = self._all_steps()
         kinds = list(itertools.product(space.stage_counts, space.heads))

@@ -227,11 +227,7 @@ class Space:
 
         Deep networks far outnumber shallow ones, so a uniform draw would hardly ever give a shallow one. Each
         value is drawn in proportion to the number of architectures that it leads to: no draw is rejected.
-
-        Args:
-            rng: Source of randomness.
-            resolutions: Draw from these only; all of the space by default.
-            stage_counts: Draw from these only; all of the space by default.
+        Resolutions and numbers of stages may be limited to some of the space's.
         """
         total = rng.choice(stage_counts or self.stage_counts)
         width, rows = 0, []

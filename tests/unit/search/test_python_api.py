@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import types
 
 import pytest
 
@@ -54,10 +53,3 @@ def test_search_with_a_lut_and_an_objective():
     winner = result.winner.architecture()
     assert lut.predict(winner).ms <= lut.meta.reference_ms
     assert winner.params() == max(one.params for one in result.evaluated)
-
-
-def test_public_names_have_docstrings():
-    for name in search.__all__:
-        value = getattr(search, name)
-        if isinstance(value, type | types.FunctionType):
-            assert value.__doc__, name

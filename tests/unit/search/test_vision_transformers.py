@@ -148,17 +148,11 @@ def test_fewer_heads_take_wider_slices():
 
 
 @pytest.mark.parametrize(
-    ("space", "middle", "names"),
-    [
-        ("efficientvit-cga", "efficientvit-m2", [f"efficientvit-m{size}" for size in EFFICIENTVIT_PARAMS]),
-        ("mobilevit", "mobilevit-xs", ["mobilevit-xxs", "mobilevit-xs", "mobilevit-s"]),
-    ],
+    ("space", "middle"), [("efficientvit-cga", "efficientvit-m2"), ("mobilevit", "mobilevit-xs")]
 )
-def test_published_networks_are_members(space, middle, names):
+def test_published_networks_are_among_the_spaces_sizes(space, middle):
     params = [get_space(space).sample(random.Random(seed)).params() for seed in range(200)]
     assert min(params) < get_arch(middle).params() < max(params)
-    for name in names:
-        get_space(space).check(get_arch(name))
 
 
 @pytest.mark.parametrize(("name", "resolution"), [("efficientvit-m0", 200), ("mobilevit-xs", 224)])

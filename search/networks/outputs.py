@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import nms
 
 from search.blocks import BlockSpec
 from search.blocks.task_heads import ASPECT_RATIOS, COORDINATES, SsdPredict
@@ -159,6 +158,8 @@ def non_maximum_suppression(boxes: Tensor, scores: Tensor, labels: Tensor, overl
 
     A box is dropped if a better one of its class that stays overlaps it by more than `overlap`.
     """
+    from torchvision.ops import nms  # slow to import, and only detection needs it
+
     selected = [labels.new_zeros(0, dtype=torch.long)]
     for label in sorted(set(labels.tolist())):
         places = (labels == label).nonzero().flatten()

@@ -18,7 +18,6 @@ from search.algorithms.pareto import pareto_front
 from search.algorithms.record import (
     INHERITED_ACCURACY,
     Constraints,
-    Costs,
     Criterion,
     Evaluated,
     PricedArch,
@@ -42,7 +41,6 @@ __all__ = [
     "CoarseToFine",
     "CompiledSpace",
     "Constraints",
-    "Costs",
     "Criterion",
     "Evaluated",
     "Evaluator",

@@ -10,10 +10,18 @@ import numpy as np
 
 from luts.format.errors import BlocktimeError
 from luts.format.schema import Floats, Integers
-from search.algorithms.cost import UNLIMITED, ChannelLimits, Codes, CompiledSpace, Prices
-from search.algorithms.feasible import FeasibleSet, completions, extreme, least_memory_bytes, no_codes
+from search.algorithms.cost import Codes, CompiledSpace, Prices
+from search.algorithms.feasible import (
+    UNLIMITED,
+    ChannelLimits,
+    FeasibleSet,
+    completions,
+    extreme,
+    least_memory_bytes,
+    no_codes,
+)
 from search.algorithms.pareto import pareto_rows
-from search.algorithms.record import Constraints, Costs, PricedArch
+from search.algorithms.record import Constraints, PricedArch
 from search.spaces import Space
 
 
@@ -180,16 +188,7 @@ def fastest(compiled: CompiledSpace, limits: ChannelLimits) -> PricedArch:
             codes = exact_front(compiled, [Goal(limits.channels[0])], free)
     if not len(codes):
         raise unreachable_limit(compiled, free)
-    return priced(compiled, codes)[0]
-
-
-def priced(compiled: CompiledSpace, codes: Codes) -> tuple[PricedArch, ...]:
-    """Return rows as architectures with their costs."""
-    costs = compiled.price(codes)
-    return tuple(
-        PricedArch(arch=arch.to_json(), **costs.fields(index))
-        for index, arch in enumerate(compiled.decode(codes))
-    )
+    return compiled.priced(codes)[0]
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,7 @@ def latency_bounds(space: Space, prices: Prices, constraints: Constraints) -> La
     memory = ChannelLimits((), (), limits.memory_bytes)
     slowest = extreme(compiled, latency.channel, UNLIMITED, largest=True)
     fewest_params, most_params, most_macs = (
-        priced(compiled, exact_front(compiled, (latency, other), within))
+        compiled.priced(exact_front(compiled, (latency, other), within))
         for other, within in (
             (Goal(channels.params), limits),
             (Goal(channels.params, -1), memory),
@@ -234,7 +233,7 @@ def latency_bounds(space: Space, prices: Prices, constraints: Constraints) -> La
     )
     return LatencyBounds(
         smallest=fastest(compiled, limits),
-        largest=priced(compiled, slowest)[0],
+        largest=compiled.priced(slowest)[0],
         fewest_params=fewest_params,
         most_params=most_params,
         most_macs=most_macs,
@@ -267,7 +266,7 @@ def unreachable_limit(compiled: CompiledSpace, limits: ChannelLimits) -> Infeasi
     )
 
 
-def too_slow(compiled: CompiledSpace, constraints: Constraints, smallest: Costs) -> InfeasibleError:
+def too_slow(compiled: CompiledSpace, constraints: Constraints, smallest: PricedArch) -> InfeasibleError:
     """Return an error for a first latency limit that no architecture meets; it names the smallest latency."""
     wanted = [f"{ms:g} ms{_by_lut(compiled, lut)}" for lut, ms in enumerate(constraints.latencies)]
     wanted += constraints.other_limits()

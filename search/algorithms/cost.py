@@ -15,7 +15,7 @@ from luts.format.errors import UsageError, shorten
 from luts.format.latency import LatencyModel
 from luts.format.lut import Lut
 from luts.format.schema import MIB, Floats, Integers
-from search.algorithms.record import Constraints, Costs
+from search.algorithms.record import PricedArch
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
 from search.spaces import Arch, Space, get_space
 from search.spaces.stages import (
@@ -63,6 +63,13 @@ def fingerprint(prices: Sequence[LutPrice]) -> str:
     return "+".join(price.fingerprint for price in prices)
 
 
+Mask = NDArray[np.bool_]
+
+Codes = NDArray[np.int16]
+"""(N, 1 + stages): index of the (resolution, head) pair, then of each stage its option; the number of options means
+"the network ended before". Column order (`order="F"`) is priced fastest."""
+
+
 @dataclass(frozen=True)
 class StageTable:
     """Costs of one stage.
@@ -80,7 +87,7 @@ class StageTable:
     costs: Floats
     memory_bytes: Floats
     following: Integers
-    valid: NDArray[np.bool_]
+    valid: Mask
 
 
 @dataclass(frozen=True)
@@ -302,10 +309,6 @@ class _TableBuilder:
         return sum(block.out_elements for end in ends for block in self._side_blocks(head, end))
 
 
-Codes = NDArray[np.int16]
-"""(N, 1 + stages): index of the (resolution, head) pair, then of each stage its option; the number of options means
-"the network ended before". Column order (`order="F"`) is priced fastest."""
-
 CHUNK = 8192
 """Rows priced at a time: the buffers stay in the cache of a core."""
 
@@ -320,16 +323,8 @@ class CostArrays:
     macs: Integers
     memory_bytes: Integers
 
-    def __len__(self) -> int:
-        """Return N."""
-        return len(self.params)
-
-    def __getitem__(self, index: int) -> Costs:
-        """Return the costs of one architecture."""
-        return Costs(**self.fields(index))
-
     def fields(self, index: int) -> dict[str, Any]:
-        """Return one architecture's costs by the field names of `Costs`."""
+        """Return one architecture's costs by the field names of `PricedArch`."""
         ms, high_ms = self.latency_ms[:, index].tolist(), self.latency_high_ms[:, index].tolist()
         return {
             "latency_ms": ms[0],
@@ -419,6 +414,14 @@ class CompiledSpace:
         latencies = totals[:params]
         return CostArrays(latencies[0::2], latencies[1::2], counts[0], counts[1], memory.astype(np.int64))
 
+    def priced(self, codes: Codes) -> tuple[PricedArch, ...]:
+        """Return rows as architectures with their costs."""
+        costs = self.price(codes)
+        return tuple(
+            PricedArch(arch=arch.to_json(), **costs.fields(index))
+            for index, arch in enumerate(self.decode(codes))
+        )
+
     def totals(self, codes: Codes) -> tuple[Floats, Floats]:
         """Return all channels but the negated one, (channels, N), and peak activation bytes, (N,)."""
         totals = np.zeros((self.channels.negated, len(codes)))
@@ -463,62 +466,3 @@ class CompiledSpace:
         ):
             largest = [size - 1 for size in sizes]
             raise UsageError(f"codes are out of range; the largest are {largest}", code="invalid_codes")
-
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class ChannelLimits:
-    """Upper limits of channels, the first LUT's latency first, and of peak activation memory."""
-
-    channels: tuple[int, ...]
-    largest: tuple[float, ...]
-    memory_bytes: float = np.inf
-
-    @classmethod
-    def of(cls, compiled: CompiledSpace, constraints: Constraints) -> ChannelLimits:
-        """Return constraints as limits; raise UsageError ("latency_count") unless each LUT has a latency."""
-        latencies, channels = constraints.latencies, compiled.channels
-        if len(latencies) != channels.luts:
-            raise UsageError(
-                f"{channels.luts} LUTs, but {len(latencies)} latency limits; give one for each LUT",
-                code="latency_count",
-            )
-        bounds: dict[int, float] = {
-            2 * lut + int(constraints.cautious): latency for lut, latency in enumerate(latencies)
-        }
-        least = constraints.least_params
-        if constraints.params is not None:
-            bounds[channels.params] = constraints.params
-        if constraints.macs is not None:
-            bounds[channels.macs] = constraints.macs
-        if constraints.as_classifier is not None:
-            least = constraints.as_classifier.least_params
-            bounds[channels.counted] = constraints.as_classifier.params
-        if least is not None:
-            bounds[channels.negated] = -least
-        memory = np.inf if constraints.memory_bytes is None else constraints.memory_bytes
-        return cls(tuple(bounds), tuple(bounds.values()), memory)
-
-    def allow(self, compiled: CompiledSpace, codes: Codes) -> Mask:
-        """Return which rows are architectures of the space within the limits."""
-        totals, memory = compiled.totals(codes)
-        within: Mask = ~np.isnan(totals[0]) & (memory <= self.memory_bytes)
-        for channel, largest in zip(self.channels, self.largest, strict=True):
-            negated = channel == compiled.channels.negated
-            within &= (-totals[compiled.channels.counted] if negated else totals[channel]) <= largest
-        return within
-
-    def options(self, compiled: CompiledSpace, at: int) -> Mask:
-        """Return which (combos, states, options) of the stage at `at` are valid within the memory limit."""
-        table = compiled.tables[at]
-        within: Mask = table.valid & (table.memory_bytes <= self.memory_bytes)
-        return within
-
-    def without_latency(self) -> ChannelLimits:
-        """Return the same limits without one on the first LUT's latency."""
-        return replace(self, largest=(np.inf, *self.largest[1:]))
-
-
-UNLIMITED = ChannelLimits((), ())

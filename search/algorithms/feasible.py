@@ -3,13 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luts.format.errors import UsageError
 from luts.format.schema import Floats, Integers
-from search.algorithms.cost import ChannelLimits, Codes, CompiledSpace, Mask
+from search.algorithms.cost import Codes, CompiledSpace, Mask
+from search.algorithms.record import Constraints
+
+
+@dataclass(frozen=True)
+class ChannelLimits:
+    """Upper limits of channels, the first LUT's latency first, and of peak activation memory."""
+
+    channels: tuple[int, ...]
+    largest: tuple[float, ...]
+    memory_bytes: float = np.inf
+
+    @classmethod
+    def of(cls, compiled: CompiledSpace, constraints: Constraints) -> ChannelLimits:
+        """Return constraints as limits; raise UsageError ("latency_count") unless each LUT has a latency."""
+        latencies, channels = constraints.latencies, compiled.channels
+        if len(latencies) != channels.luts:
+            raise UsageError(
+                f"{channels.luts} LUTs, but {len(latencies)} latency limits; give one for each LUT",
+                code="latency_count",
+            )
+        bounds: dict[int, float] = {
+            2 * lut + int(constraints.cautious): latency for lut, latency in enumerate(latencies)
+        }
+        least = constraints.least_params
+        if constraints.params is not None:
+            bounds[channels.params] = constraints.params
+        if constraints.macs is not None:
+            bounds[channels.macs] = constraints.macs
+        if constraints.as_classifier is not None:
+            least = constraints.as_classifier.least_params
+            bounds[channels.counted] = constraints.as_classifier.params
+        if least is not None:
+            bounds[channels.negated] = -least
+        memory = np.inf if constraints.memory_bytes is None else constraints.memory_bytes
+        return cls(tuple(bounds), tuple(bounds.values()), memory)
+
+    def allow(self, compiled: CompiledSpace, codes: Codes) -> Mask:
+        """Return which rows are architectures of the space within the limits."""
+        totals, memory = compiled.totals(codes)
+        within: Mask = ~np.isnan(totals[0]) & (memory <= self.memory_bytes)
+        for channel, largest in zip(self.channels, self.largest, strict=True):
+            negated = channel == compiled.channels.negated
+            within &= (-totals[compiled.channels.counted] if negated else totals[channel]) <= largest
+        return within
+
+    def options(self, compiled: CompiledSpace, at: int) -> Mask:
+        """Return which (combos, states, options) of the stage at `at` are valid within the memory limit."""
+        table = compiled.tables[at]
+        within: Mask = table.valid & (table.memory_bytes <= self.memory_bytes)
+        return within
+
+    def without_latency(self) -> ChannelLimits:
+        """Return the same limits without one on the first LUT's latency."""
+        return replace(self, largest=(np.inf, *self.largest[1:]))
+
+
+UNLIMITED = ChannelLimits((), ())
 
 
 def completions(
@@ -68,11 +126,26 @@ TINY = 1e-9
 """Rounding error of sums, in bins; no architecture within the limits may be excluded by it."""
 
 
-class CompletionsCount:
-    """Number of ways to complete a network within limits, with limited sums rounded down to bins.
+MAX_PROPOSED = 100
+"""Draws for each requested architecture, after which fewer are returned."""
 
-    Attributes:
-        starts: (combos,): architectures of each resolution and head whose binned sums are within the limits.
+ROWS = 1 << 15
+"""Architectures processed at a time: keeps the counts of all their options within 32 MB or so."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Architectures within the limits, and the number of draws it took (drawn by binned sums, then checked)."""
+
+    codes: Codes
+    proposed: int
+
+
+class FeasibleSet:
+    """Architectures of a compiled space within limits.
+
+    The ways to complete a partial network within the limits are counted with limited sums rounded down to bins;
+    what is drawn or enumerated by these counts is then checked.
     """
 
     def __init__(self, compiled: CompiledSpace, limits: ChannelLimits):
@@ -92,13 +165,76 @@ class CompletionsCount:
         for channel, bound in bounded:
             cheapest = completions(compiled, channel, limits)[0][:, 0]
             self._counts[0][~(cheapest <= bound * (1 + TINY))] = 0.0
-        self.starts: Floats = self._counts[0][(slice(None), 0, *(size - 1 for size in self._shape))]
+        self._starts: Floats = self._counts[0][(slice(None), 0, *(size - 1 for size in self._shape))]
 
-    def full_bins(self, rows: int) -> list[Integers]:
-        """Return the bins left, for each limited sum, of networks without any stage yet."""
-        return [np.full(rows, size - 1) for size in self._shape]
+    @property
+    def most(self) -> int:
+        """An upper bound of the number of architectures within the limits: those whose binned sums are."""
+        return int(self._starts.sum())
 
-    def ways(
+    def sample(self, count: int, rng: np.random.Generator) -> Sample:
+        """Draw `count` architectures, independent and uniform among those within the limits.
+
+        Fewer, perhaps none, are returned where `MAX_PROPOSED` draws for each did not find that many.
+        """
+        accepted: list[Codes] = [np.empty((0, 1 + len(self.compiled.tables)), np.int16)]
+        within = proposed = 0
+        while self.most and within < count and proposed < MAX_PROPOSED * count:
+            drawn = self._draw(min(count - within, ROWS), None, rng)
+            accepted.append(drawn[self.limits.allow(self.compiled, drawn)])
+            proposed += len(drawn)
+            within += len(accepted[-1])
+        return Sample(np.asfortranarray(np.concatenate(accepted)), proposed)
+
+    def enumerate(self) -> Codes:
+        """Return every architecture within the limits; check `most` first."""
+        codes = np.flatnonzero(self._starts).astype(np.int16)[:, None]
+        states = np.zeros(len(codes), np.int64)
+        left = np.repeat(np.array(self._shape, np.int64)[:, None] - 1, len(codes), axis=1)
+        for at, table in enumerate(self.compiled.tables):
+            parts = []
+            for some in (slice(start, start + ROWS) for start in range(0, len(codes), ROWS)):
+                combos = codes[some, 0].astype(np.int64)
+                ways, remaining = self._ways(at, combos, states[some], list(left[:, some]))
+                rows, options = np.nonzero(ways)
+                longer = np.column_stack([codes[some][rows], options.astype(np.int16)])
+                bins = np.array([have[rows, options] for have in remaining]).reshape(-1, len(rows))
+                parts.append((longer, table.following[states[some][rows], options], bins))
+            if not parts:
+                return no_codes(self.compiled)
+            codes = np.concatenate([part[0] for part in parts])
+            states = np.concatenate([part[1] for part in parts])
+            left = np.concatenate([part[2] for part in parts], axis=1)
+        codes = np.asfortranarray(codes)
+        return codes[self.limits.allow(self.compiled, codes)]
+
+    def repair(self, codes: Codes, rng: np.random.Generator) -> tuple[Codes, Mask]:
+        """Return similar rows that are valid, and which of them are within the limits.
+
+        From the first stage on, a row keeps each of its choices that can still be completed within the binned
+        limits; the other choices are drawn. A row within the limits is returned unchanged.
+        """
+        drawn = self._draw(len(codes), codes, rng)
+        return drawn, self.limits.allow(self.compiled, drawn)
+
+    def _draw(self, count: int, wanted: Codes | None, rng: np.random.Generator) -> Codes:
+        """Return rows whose binned sums are within the limits, uniform among them; `wanted` choices first."""
+        codes = np.empty((count, 1 + len(self.compiled.tables)), np.int16, order="F")
+        rows = np.arange(count)
+        starts = np.broadcast_to(self._starts, (count, len(self.compiled.combos)))
+        combos = _choose(starts, None if wanted is None else wanted[:, 0], rng)
+        codes[:, 0] = combos
+        states = np.zeros(count, np.int64)
+        left = [np.full(count, size - 1) for size in self._shape]
+        for at, table in enumerate(self.compiled.tables):
+            ways, remaining = self._ways(at, combos, states, left)
+            options = _choose(ways, None if wanted is None else wanted[:, 1 + at], rng)
+            codes[:, 1 + at] = options
+            left = [have[rows, options] for have in remaining]
+            states = table.following[states, options]
+        return codes
+
+    def _ways(
         self, at: int, combos: Integers, states: Integers, left: Sequence[Integers]
     ) -> tuple[Floats, list[Integers]]:
         """Return, for each row and option of a stage, the number of completions and the bins left after it."""
@@ -157,98 +293,6 @@ class CompletionsCount:
                     own[(combo, state, *to)] += after[(combo, table.following[state, option], *left)]
             counts.insert(0, own)
         return counts
-
-
-MAX_PROPOSED = 100
-"""Draws for each requested architecture, after which fewer are returned."""
-
-ROWS = 1 << 15
-"""Architectures processed at a time: keeps the counts of all their options within 32 MB or so."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Architectures within the limits, and the number of draws it took (drawn by binned sums, then checked)."""
-
-    codes: Codes
-    proposed: int
-
-
-class FeasibleSet:
-    """Architectures of a compiled space within limits."""
-
-    def __init__(self, compiled: CompiledSpace, limits: ChannelLimits):
-        """Count what is within the limits."""
-        self.compiled, self.limits = compiled, limits
-        self._count = CompletionsCount(compiled, limits)
-
-    @property
-    def most(self) -> int:
-        """An upper bound of the number of architectures within the limits: those whose binned sums are."""
-        return int(self._count.starts.sum())
-
-    def sample(self, count: int, rng: np.random.Generator) -> Sample:
-        """Draw `count` architectures, independent and uniform among those within the limits.
-
-        Fewer, perhaps none, are returned where `MAX_PROPOSED` draws for each did not find that many.
-        """
-        accepted: list[Codes] = [np.empty((0, 1 + len(self.compiled.tables)), np.int16)]
-        within = proposed = 0
-        while self.most and within < count and proposed < MAX_PROPOSED * count:
-            drawn = self._draw(min(count - within, ROWS), None, rng)
-            accepted.append(drawn[self.limits.allow(self.compiled, drawn)])
-            proposed += len(drawn)
-            within += len(accepted[-1])
-        return Sample(np.asfortranarray(np.concatenate(accepted)), proposed)
-
-    def enumerate(self) -> Codes:
-        """Return every architecture within the limits; check `most` first."""
-        codes = np.flatnonzero(self._count.starts).astype(np.int16)[:, None]
-        states = np.zeros(len(codes), np.int64)
-        full = self._count.full_bins(len(codes))
-        left = np.array(full).reshape(len(full), len(codes))
-        for at, table in enumerate(self.compiled.tables):
-            parts = []
-            for some in (slice(start, start + ROWS) for start in range(0, len(codes), ROWS)):
-                combos = codes[some, 0].astype(np.int64)
-                ways, remaining = self._count.ways(at, combos, states[some], list(left[:, some]))
-                rows, options = np.nonzero(ways)
-                longer = np.column_stack([codes[some][rows], options.astype(np.int16)])
-                bins = np.array([have[rows, options] for have in remaining]).reshape(-1, len(rows))
-                parts.append((longer, table.following[states[some][rows], options], bins))
-            if not parts:
-                return no_codes(self.compiled)
-            codes = np.concatenate([part[0] for part in parts])
-            states = np.concatenate([part[1] for part in parts])
-            left = np.concatenate([part[2] for part in parts], axis=1)
-        codes = np.asfortranarray(codes)
-        return codes[self.limits.allow(self.compiled, codes)]
-
-    def repair(self, codes: Codes, rng: np.random.Generator) -> tuple[Codes, Mask]:
-        """Return similar rows that are valid, and which of them are within the limits.
-
-        From the first stage on, a row keeps each of its choices that can still be completed within the binned
-        limits; the other choices are drawn. A row within the limits is returned unchanged.
-        """
-        drawn = self._draw(len(codes), codes, rng)
-        return drawn, self.limits.allow(self.compiled, drawn)
-
-    def _draw(self, count: int, wanted: Codes | None, rng: np.random.Generator) -> Codes:
-        """Return rows whose binned sums are within the limits, uniform among them; `wanted` choices first."""
-        codes = np.empty((count, 1 + len(self.compiled.tables)), np.int16, order="F")
-        rows = np.arange(count)
-        starts = np.broadcast_to(self._count.starts, (count, len(self.compiled.combos)))
-        combos = _choose(starts, None if wanted is None else wanted[:, 0], rng)
-        codes[:, 0] = combos
-        states = np.zeros(count, np.int64)
-        left = self._count.full_bins(count)
-        for at, table in enumerate(self.compiled.tables):
-            ways, remaining = self._count.ways(at, combos, states, left)
-            options = _choose(ways, None if wanted is None else wanted[:, 1 + at], rng)
-            codes[:, 1 + at] = options
-            left = [have[rows, options] for have in remaining]
-            states = table.following[states, options]
-        return codes
 
 
 def _choose(ways: Floats, wanted: NDArray[np.int16] | None, rng: np.random.Generator) -> NDArray[np.int64]:

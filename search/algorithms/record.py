@@ -222,11 +222,14 @@ class Generation(Value):
     mean: float
 
 
-class Costs(Value):
-    """Predicted costs of an architecture.
+class PricedArch(Value):
+    """An architecture with its predicted costs.
 
-    `latency_high_ms` is the latency's upper bound at the constraints' confidence. The `further_` fields are those
-    of the LUTs after the first.
+    Attributes:
+        arch: Canonical JSON.
+        latency_high_ms: Upper bound of the latency at the constraints' confidence.
+        further_latency_ms: By the LUTs after the first.
+        further_latency_high_ms: Upper bounds by the LUTs after the first.
     """
 
     latency_ms: float
@@ -236,18 +239,13 @@ class Costs(Value):
     params: int
     macs: int
     memory_bytes: int = 0
+    arch: str = Field(max_length=MAX_ARCH_BYTES)
 
     @property
     def latencies(self) -> tuple[tuple[float, float], ...]:
         """Predicted latency and upper bound by each LUT, ms."""
         further = zip(self.further_latency_ms, self.further_latency_high_ms, strict=True)
         return ((self.latency_ms, self.latency_high_ms), *further)
-
-
-class PricedArch(Costs):
-    """An architecture, as canonical JSON, with its predicted costs."""
-
-    arch: str = Field(max_length=MAX_ARCH_BYTES)
 
     def architecture(self) -> Arch:
         """Return the architecture; raise UsageError if its space does not have these choices any more."""

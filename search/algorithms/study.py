@@ -12,8 +12,8 @@ import numpy as np
 from luts.format.errors import UsageError
 from luts.format.registry import Registry
 from search.algorithms.bounds import fastest, too_slow
-from search.algorithms.cost import ChannelLimits, Codes, CompiledSpace, CostArrays, Mask, Prices
-from search.algorithms.feasible import FeasibleSet
+from search.algorithms.cost import Codes, CompiledSpace, CostArrays, Mask, Prices
+from search.algorithms.feasible import ChannelLimits, FeasibleSet
 from search.algorithms.objectives import (
     Evaluator,
     InProcess,

@@ -13,8 +13,7 @@ import numpy as np
 
 from luts.format.latency import EntryCost, LatencyModel
 from search.algorithms import CompiledSpace, Constraints, LutPrice, latency_bounds
-from search.algorithms.cost import ChannelLimits
-from search.algorithms.feasible import FeasibleSet
+from search.algorithms.feasible import ChannelLimits, FeasibleSet
 from search.spaces import Space, get_space
 from tools.benchmarks.shared import bench, lut_in
 from tools.tables import Rows, Tables, resampled

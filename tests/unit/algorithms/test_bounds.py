@@ -8,8 +8,8 @@ import pytest
 
 from search.algorithms import Constraints, LutPrice, bounds, latency_bounds, search
 from search.algorithms.bounds import Goal, InfeasibleError, exact_front, fastest
-from search.algorithms.cost import UNLIMITED, ChannelLimits, CompiledSpace
-from search.algorithms.feasible import FeasibleSet, extreme
+from search.algorithms.cost import CompiledSpace
+from search.algorithms.feasible import UNLIMITED, ChannelLimits, FeasibleSet, extreme
 from search.algorithms.pareto import pareto_rows
 from search.algorithms.study import Candidates
 from tests.support.search_world import NANO, XXS, Accuracy, make_price

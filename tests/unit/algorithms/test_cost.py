@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from luts.format.latency import LatencyModel
 from search.algorithms import CompiledSpace, Constraints, LutPrice
-from search.algorithms.cost import ChannelLimits
+from search.algorithms.feasible import ChannelLimits
 from search.blocks import peak_activation_bytes
 from search.spaces import get_space, list_spaces
 from tests.support.errors import raises
@@ -37,7 +37,7 @@ def test_costs_agree_with_the_latency_model_and_the_blocks(compiled, name, seed)
     arch = SPACES[name].sample(random.Random(seed))
     codes = spaces[name].encode([arch])
     assert spaces[name].decode(codes) == [arch]
-    priced = spaces[name].price(codes)[0]
+    priced = spaces[name].priced(codes)[0]
     latencies = priced.latencies
     for model, (ms, high_ms) in zip(models, latencies, strict=True):
         blocks, sent = arch.keys(), arch.boundary_bytes()
@@ -56,7 +56,7 @@ def test_memory_order_does_not_change_costs(compiled):
     assert (space.channel(many) == [rows[row.tobytes()] for row in many]).all()
     assert (space.channel(np.ascontiguousarray(many)) == space.channel(np.asfortranarray(many))).all()
     assert (space.price(many).latency_ms[0] == space.channel(many)).all()
-    assert len(space.price(few[:0])) == 0
+    assert space.priced(few[:0]) == ()
 
 
 def test_invalid_rows_have_no_price(compiled):

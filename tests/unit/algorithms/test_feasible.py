@@ -6,8 +6,7 @@ from scipy import stats
 
 from search.algorithms import CompiledSpace, Constraints
 from search.algorithms.bounds import InfeasibleError
-from search.algorithms.cost import UNLIMITED, ChannelLimits
-from search.algorithms.feasible import FeasibleSet, extreme
+from search.algorithms.feasible import UNLIMITED, ChannelLimits, FeasibleSet, extreme
 from search.algorithms.record import ClassifierParams
 from search.algorithms.study import Candidates
 from search.spaces import Arch, get_space

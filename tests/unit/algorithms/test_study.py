@@ -45,8 +45,7 @@ def price():
 def everything(price):
     archs = list(NANO)
     compiled = CompiledSpace(NANO, price)
-    costs = compiled.price(compiled.encode(archs))
-    return {arch: costs[row] for row, arch in enumerate(archs)}
+    return dict(zip(archs, compiled.priced(compiled.encode(archs)), strict=True))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -107,7 +107,7 @@ def test_space_show_prints_reachable_latencies(show, target):
     assert latencies == sorted(latencies)
     compiled = CompiledSpace(SPACE, target.price)
     arch = SPACE.from_document(json.loads(rows[2]["arch"]))
-    assert compiled.price(compiled.encode([arch]))[0].macs == rows[2]["macs"]
+    assert compiled.priced(compiled.encode([arch]))[0].macs == rows[2]["macs"]
     assert "most MACs for its latency" in show("autovit-nano", "--lut", "host")
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,11 +159,7 @@ class Channels:
 
 
 class _TableBuilder:
-    """Builds the stage tables of a space.
-
-    With `classes`, a space whose networks have the head of another task also gets the parameters of the classifier
-    of that many classes with the same backbone, by which a supernet's scope is stated.
-    """
+    """Builds the stage tables of a space; `classes` as in `CompiledSpace`."""
 
     def __init__(self, space: Space, rates: Sequence[_Rates], classes: int | None):
         self.space, self.rates, self.classes = space, rates, classes
@@ -225,7 +220,7 @@ class _TableBuilder:
         blocks: tuple[BlockSpec, ...],
         end: _StageEnd,
     ) -> None:
-        """Set the costs of a stage's blocks, and of what a detection or segmentation head takes at its end."""
+        """Set the costs of a stage's blocks, and of what a task's head takes at its end."""
         plain = self._stage_cost(blocks, blocks, first=end.index == 0)
         for combo, head in zip(range(own.start, own.stop), self.space.heads, strict=True):
             cost, peak = plain
@@ -291,7 +286,7 @@ class _TableBuilder:
         return np.concatenate([*latencies, counts, [-counts[self.channels.counted - self.channels.params]]])
 
     def _side(self, resolution: int, index: int) -> int:
-        """Return the side in pixels of the input of the stage at `index`."""
+        """Return the side of the input of the stage at `index`."""
         for stage in self.space.stages[:index]:
             resolution = stage.out_resolution(resolution)
         return resolution
@@ -323,19 +318,6 @@ class CostArrays:
     macs: Integers
     memory_bytes: Integers
 
-    def fields(self, index: int) -> dict[str, Any]:
-        """Return one architecture's costs by the field names of `PricedArch`."""
-        ms, high_ms = self.latency_ms[:, index].tolist(), self.latency_high_ms[:, index].tolist()
-        return {
-            "latency_ms": ms[0],
-            "latency_high_ms": high_ms[0],
-            "further_latency_ms": tuple(ms[1:]),
-            "further_latency_high_ms": tuple(high_ms[1:]),
-            "params": int(self.params[index]),
-            "macs": int(self.macs[index]),
-            "memory_bytes": int(self.memory_bytes[index]),
-        }
-
 
 class CompiledSpace:
     """A space with its costs as arrays: sums over stages by channel, and peak memory as a maximum over stages.
@@ -354,7 +336,8 @@ class CompiledSpace:
             space: The space, or a part of a registered one.
             prices: One LUT or several.
             confidence: Of the latencies' upper bounds.
-            classes: Also count the parameters of the classifier of this many classes with the same backbone.
+            classes: Also count the parameters of the classifier of this many classes with the same backbone, by
+                which a supernet's scope is stated where networks have the head of another task.
 
         Raises:
             UsageError: a LUT lacks blocks of the space; the message names them.
@@ -416,10 +399,20 @@ class CompiledSpace:
 
     def priced(self, codes: Codes) -> tuple[PricedArch, ...]:
         """Return rows as architectures with their costs."""
-        costs = self.price(codes)
+        costs, archs = self.price(codes), self.decode(codes)
+        ms, high_ms = costs.latency_ms.T.tolist(), costs.latency_high_ms.T.tolist()
         return tuple(
-            PricedArch(arch=arch.to_json(), **costs.fields(index))
-            for index, arch in enumerate(self.decode(codes))
+            PricedArch(
+                latency_ms=ms[row][0],
+                latency_high_ms=high_ms[row][0],
+                further_latency_ms=tuple(ms[row][1:]),
+                further_latency_high_ms=tuple(high_ms[row][1:]),
+                params=int(costs.params[row]),
+                macs=int(costs.macs[row]),
+                memory_bytes=int(costs.memory_bytes[row]),
+                arch=arch.to_json(),
+            )
+            for row, arch in enumerate(archs)
         )
 
     def totals(self, codes: Codes) -> tuple[Floats, Floats]:

@@ -212,10 +212,6 @@ class ProcessPool:
         self.close()
 
 
-class WorkerLostError(BlocktimeError):
-    """A Ray worker or its node was lost; the accuracies of the others are cached."""
-
-
 MAX_REASON = 200
 """Characters of Ray's description of a loss, whose last line names the cause."""
 
@@ -245,8 +241,8 @@ class RayPool:
         """Yield accuracies as they arrive.
 
         Raises:
-            WorkerLostError: a worker or its node died; the accuracies of the others are yielded before.
-            BlocktimeError: what the evaluation raised.
+            BlocktimeError: a worker or its node died ("worker_crashed"), or what the evaluation raised; the
+                accuracies of the others are yielded before.
         """
         waiting, idle = list(reversed(archs)), list(self._actors)
         busy: dict[Any, tuple[Any, Arch]] = {}
@@ -275,7 +271,7 @@ class RayPool:
             return as_blocktime_error(error.cause)
         except self._ray.exceptions.RayError as error:
             last = [type(error).__name__, *str(error).split("\n")][-1].strip()[:MAX_REASON]
-            return WorkerLostError(
+            return BlocktimeError(
                 f"a Ray worker was lost ({last}); results so far are cached, run the same command to resume",
                 code="worker_crashed",
             )

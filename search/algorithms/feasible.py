@@ -125,7 +125,6 @@ CELLS = 4096
 TINY = 1e-9
 """Rounding error of sums, in bins; no architecture within the limits may be excluded by it."""
 
-
 MAX_PROPOSED = 100
 """Draws for each requested architecture, after which fewer are returned."""
 

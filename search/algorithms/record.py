@@ -29,13 +29,7 @@ MACS = "macs"
 
 
 class ClassifierParams(Value):
-    """Limits of a classifier's parameters, for networks whose backbone has another task's head instead.
-
-    Attributes:
-        classes: Classes of the classifier.
-        least_params: Fewest parameters.
-        params: Most parameters.
-    """
+    """Limits of a classifier's parameters, for networks whose backbone has another task's head instead."""
 
     classes: int = Field(ge=1)
     least_params: int = Field(ge=1)
@@ -48,7 +42,6 @@ class Constraints(Value):
     Attributes:
         latency_ms: Latency by the first LUT.
         further_latency_ms: Latency by each further LUT, in their order.
-        params: Parameters.
         least_params: Fewest parameters, such as a supernet's scope has.
         macs: Conv+linear MACs.
         memory_bytes: Peak activation memory, see `search.blocks.peak_activation_bytes`.
@@ -105,11 +98,9 @@ class SearchSettings(Value):
 
     Attributes:
         strategy: Name of a registered strategy; a file may name one that is not registered where it is read.
-        seed: Seed of all random choices.
         draws: Architectures within the constraints drawn for the coarse stage; if there are no more, all of them.
         skeletons: K of the coarse stage.
         population: Architectures of the first generation.
-        generations: Generations after the first.
         parents: Best architectures that the next generation descends from.
         crossovers: Children of two parents in a generation.
         mutations: Children of one parent in a generation.
@@ -210,7 +201,6 @@ class Generation(Value):
     """State after a generation; 0 is the initial population.
 
     Attributes:
-        index: Its number.
         new: Architectures evaluated in it.
         best: Best accuracy so far.
         mean: Mean accuracy of the new ones.
@@ -305,12 +295,10 @@ class SearchInputs(Value):
     """Everything that decides a search's result, apart from the code.
 
     Attributes:
-        space: Name of the space.
         space_digest: Digest of the part that is searched, with its classes, resolutions and heads.
         evaluator: Fingerprint of checkpoint, data and split.
         price: Fingerprint of the LUTs.
         constraints: `budget` in files.
-        settings: How to search.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
@@ -347,10 +335,7 @@ class SearchResult(SearchInputs):
     """A finished search; the same inputs give the same result.
 
     Attributes:
-        coarse: What the constraints leave of the space.
-        history: State after each generation.
         evaluated: In order of evaluation.
-        winner: The best architecture.
         provenance: None if `search` was called as a function.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 from luts.format.errors import UsageError
 from luts.format.registry import Registry
 from search.algorithms.bounds import fastest, too_slow
-from search.algorithms.cost import Codes, CompiledSpace, CostArrays, Mask, Prices
+from search.algorithms.cost import Codes, CompiledSpace, Mask, Prices
 from search.algorithms.feasible import ChannelLimits, FeasibleSet
 from search.algorithms.objectives import (
     Evaluator,
@@ -39,10 +39,9 @@ class Candidates:
     Attributes:
         pool: All of them if they are few, else as many as requested, drawn uniformly.
         whole: Whether the pool contains all of them.
-        priced: Architectures priced for the pool: all that may be within the constraints if these are few, else
-            draws.
-        share: Fraction of the space within the constraints; exact if the pool contains all, else estimated.
-        smallest_ms: Smallest latency within the other constraints; its upper bound if they are cautious.
+        priced: As in `CoarseStage`, like the following.
+        share: Fraction of the space within the constraints.
+        smallest_ms: Smallest latency within the other constraints.
     """
 
     def __init__(
@@ -53,12 +52,7 @@ class Candidates:
         draws: int,
         generator: np.random.Generator,
     ):
-        """Compile the space; `draws` is the largest pool, `generator` is used for these and all later draws.
-
-        Raises:
-            InfeasibleError: nothing meets the constraints; the message names the smallest possible latency.
-            UsageError: a LUT lacks blocks of the space, or the constraints do not name a latency for each LUT.
-        """
+        """Compile the space; `draws` is the largest pool, `generator` is used for all draws. Raises as `search`."""
         scope = constraints.as_classifier
         classes = scope.classes if scope else None
         self.compiled = CompiledSpace(space, prices, constraints.confidence, classes)
@@ -83,10 +77,6 @@ class Candidates:
         """Return which are within the constraints; raise UsageError for one outside the space."""
         return self._limits.allow(self.compiled, self.compiled.encode(archs))
 
-    def price(self, archs: Sequence[Arch]) -> CostArrays:
-        """Return the costs of architectures."""
-        return self.compiled.price(self.compiled.encode(archs))
-
     def repair(self, archs: Sequence[Arch]) -> tuple[list[Arch], Mask]:
         """Return similar valid architectures, and which of them are within the constraints."""
         codes, within = self._feasible.repair(self.compiled.encode(archs), self._generator)
@@ -110,7 +100,6 @@ class Study:
 
     Attributes:
         space: The space that is searched, which may be a part of a registered space.
-        settings: How it is searched.
         candidates: The architectures within the constraints, and their costs.
         rng: For a strategy's own choices.
         generator: For its draws of arrays.
@@ -119,7 +108,7 @@ class Study:
     """
 
     def __init__(self, space: Space, prices: Prices, constraints: Constraints, settings: SearchSettings):
-        """Compile the prices and find what the constraints allow; raise as `Candidates`."""
+        """Compile the prices and find what the constraints allow. Raises as `search`."""
         self.space, self.settings = space, settings
         self.rng = random.Random(settings.seed)
         self.generator = np.random.default_rng(settings.seed)
@@ -129,12 +118,11 @@ class Study:
 
     def add(self, archs: Sequence[Arch], accuracies: Sequence[float]) -> dict[Arch, Evaluated]:
         """Record one generation of new architectures."""
-        costs, generation = self.candidates.price(archs), len(self.history)
+        compiled, generation = self.candidates.compiled, len(self.history)
+        priced = compiled.priced(compiled.encode(archs))
         new = {
-            arch: Evaluated(
-                arch=arch.to_json(), accuracy=accuracy, generation=generation, **costs.fields(row)
-            )
-            for row, (arch, accuracy) in enumerate(zip(archs, accuracies, strict=True))
+            arch: Evaluated(**row.model_dump(), accuracy=accuracy, generation=generation)
+            for arch, row, accuracy in zip(archs, priced, accuracies, strict=True)
         }
         self.evaluated |= new
         best = max(row.accuracy for row in self.evaluated.values())

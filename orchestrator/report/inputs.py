@@ -107,19 +107,36 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
             f"no folder {folder}; give the folder of a run, or --lut for a LUT alone", code="unknown_folder"
         )
     search_folder = folder if (folder / "result.json").exists() else folder / "search"
-    places = {
-        "lut.txt": "the LUT (lut.txt)",
-        "validation.json": "a validation of the LUT on new networks (validation.json)",
-        "supernet/checkpoint.json": "the supernet (supernet/)",
-        "search/result.json": "a search (search/result.json)",
-        "search/measured.json": "measurements of the networks found (search/measured.json)",
-    }
-    paths = {name: folder / name for name in places}
-    paths |= {f"search/{name}": search_folder / name for name in ("result.json", "measured.json")}
-    present = [name for name, path in paths.items() if path.exists()]
-    winner_path = search_folder / "winner.json"
-    curves = _curves(folder)
-    if not present and not winner_path.exists():
+    absent: list[str] = []
+
+    def read(path: Path, what: str, load: Callable[[Path], Loaded]) -> Loaded | None:
+        if path.exists():
+            return load(path)
+        absent.append(what)
+        return None
+
+    validation = read(
+        folder / "validation.json",
+        "a validation of the LUT on new networks (validation.json)",
+        Validation.load,
+    )
+    supernet = read(folder / "supernet" / "checkpoint.json", "the supernet (supernet/)", _supernet)
+    search = read(search_folder / "result.json", "a search (search/result.json)", SearchResult.load)
+    measured = read(
+        search_folder / "measured.json",
+        "measurements of the networks found (search/measured.json)",
+        MeasuredBest.load,
+    )
+    lut = _lut_of_run(folder / "lut.txt", store) if (folder / "lut.txt").exists() else None
+    if lut is None and search is not None and search_folder == folder:
+        lut = _lut_of_search(search, store)
+    if lut is None:
+        absent.insert(0, "the LUT (lut.txt)")
+    curves, winner_path = _curves(folder), search_folder / "winner.json"
+    winner = search.winner.architecture() if search else None
+    if winner_path.exists():
+        winner = load_arch(str(winner_path))
+    elif not any((validation, supernet, search, measured, lut)):
         if curves:
             return ReportInputs(curves=curves)
         raise UsageError(
@@ -127,27 +144,7 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
             "validation.json, or folders of several trainings",
             code="nothing_to_report",
         )
-
-    def read(name: str, load: Callable[[Path], Loaded]) -> Loaded | None:
-        return load(paths[name]) if name in present else None
-
-    search = read("search/result.json", SearchResult.load)
-    winner = search.winner.architecture() if search else None
-    lut = read("lut.txt", lambda path: _lut_of_run(path, store))
-    if lut is None and search is not None and search_folder == folder:
-        lut = _lut_of_search(search, store)
-    return ReportInputs(
-        lut=lut,
-        validation=read("validation.json", Validation.load),
-        search=search,
-        winner=load_arch(str(winner_path)) if winner_path.exists() else winner,
-        measured=read("search/measured.json", MeasuredBest.load),
-        supernet=read("supernet/checkpoint.json", _supernet),
-        curves=curves,
-        absent=tuple(
-            words for name, words in places.items() if name not in present and not (name == "lut.txt" and lut)
-        ),
-    )
+    return ReportInputs(lut, validation, search, winner, measured, supernet, tuple(absent), curves)
 
 
 def _curves(folder: Path) -> dict[str, tuple[LogRow, ...]]:

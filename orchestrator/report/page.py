@@ -50,14 +50,16 @@ def render(inputs: ReportInputs) -> str:
     )
 
 
-def write_report(path: Path, html: str) -> None:
-    """Write the page, all or nothing. Raises StorageError."""
+def write_report(path: Path, inputs: ReportInputs) -> Path:
+    """Write the page, all or nothing, and return its path. Raises StorageError."""
+    html = render(inputs)
     try:
         write_atomically(path, html.encode())
     except OSError as error:
         raise storage_error(
             f"report not written to {path}", error, "give another file with --output"
         ) from error
+    return path
 
 
 def _title(inputs: ReportInputs) -> str:

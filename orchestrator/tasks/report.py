@@ -7,7 +7,7 @@ from pathlib import Path
 from luts.format.files import check_writable
 from luts.format.store import LutStore, lut_store
 from orchestrator.report.inputs import ReportInputs, read_named_lut, read_run
-from orchestrator.report.page import render, write_report
+from orchestrator.report.page import write_report
 
 
 def report_lut(lut: str, output: Path | None = None, store: LutStore | None = None) -> Path:
@@ -20,7 +20,7 @@ def report_lut(lut: str, output: Path | None = None, store: LutStore | None = No
     ref = (store or lut_store()).resolve(lut)
     path = output or Path(f"report-{'-'.join(ref.parts)}.html")
     check_writable(path)
-    return _written(ReportInputs(lut=read_named_lut(ref)), path)
+    return write_report(path, ReportInputs(lut=read_named_lut(ref)))
 
 
 def report_run(folder: Path, output: Path | None = None, store: LutStore | None = None) -> Path:
@@ -33,9 +33,4 @@ def report_run(folder: Path, output: Path | None = None, store: LutStore | None 
     path = output or folder / "report.html"
     if folder.is_dir():
         check_writable(path)
-    return _written(read_run(folder, store or lut_store()), path)
-
-
-def _written(inputs: ReportInputs, path: Path) -> Path:
-    write_report(path, render(inputs))
-    return path
+    return write_report(path, read_run(folder, store or lut_store()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from search.algorithms.record import BACKBONE_ACCURACY, INHERITED_ACCURACY, INHE
 from search.spaces import Arch
 from search.spaces.plugins import load_installed
 from search.spaces.registry import without_task
+
+if TYPE_CHECKING:
+    from search.supernet.inherit import InheritedAccuracy
 
 
 class Objective(Protocol):
@@ -159,25 +162,21 @@ class ObjectiveOpener:
 @register_objective(INHERITED_ACCURACY)
 def inherited_accuracy(supernet: Path | None, data: str | None) -> Objective:
     """Open top-1 on the search split of the supernet's images; `data`: where they are now."""
-    from search.supernet.inherit import open_inherited  # imports torch
-
-    return open_inherited(_required(supernet, INHERITED_ACCURACY), data)
+    return _inherited(INHERITED_ACCURACY, supernet, data)
 
 
 @register_objective(INHERITED_LIKELIHOOD)
 def inherited_likelihood(supernet: Path | None, data: str | None) -> Objective:
     """Open the probability of the labels of the same images."""
-    from search.supernet.inherit import InheritedLikelihood, open_inherited
+    from search.supernet.inherit import InheritedLikelihood  # imports torch
 
-    return InheritedLikelihood(open_inherited(_required(supernet, INHERITED_LIKELIHOOD), data))
+    return InheritedLikelihood(_inherited(INHERITED_LIKELIHOOD, supernet, data))
 
 
 @register_objective(BACKBONE_ACCURACY)
 def backbone_accuracy(supernet: Path | None, data: str | None) -> Objective:
     """Open top-1 of the classifier that has the same backbone as a network for detection or segmentation."""
-    from search.supernet.inherit import open_inherited
-
-    inherited = open_inherited(_required(supernet, BACKBONE_ACCURACY), data)
+    inherited = _inherited(BACKBONE_ACCURACY, supernet, data)
     return BackboneAccuracy(inherited, inherited.data.classes)
 
 
@@ -187,23 +186,20 @@ def macs(_supernet: Path | None, _data: str | None) -> Objective:
     return MacsObjective()
 
 
-def _required(supernet: Path | None, objective: str) -> Path:
+def _inherited(objective: str, supernet: Path | None, data: str | None) -> InheritedAccuracy:
     if supernet is None:
         raise UsageError(
             f"objective {objective} evaluates a trained supernet; add --supernet DIR",
             code="supernet_required",
         )
-    return supernet
+    from search.supernet.inherit import open_inherited  # imports torch
+
+    return open_inherited(supernet, data)
 
 
 @dataclass(frozen=True)
 class BackboneAccuracy:
-    """Evaluates a network with another task's head by the classifier of its backbone.
-
-    Attributes:
-        inherited: Evaluates classifiers.
-        classes: Classes of the classifiers.
-    """
+    """Evaluates a network with another task's head by the classifier of its backbone, which has `classes`."""
 
     inherited: Objective
     classes: int
@@ -266,7 +262,6 @@ class SmoothedEvaluator:
     choices ranks networks more as training each alone does, and the mean of both does so most (docs/results.md).
 
     Attributes:
-        evaluator: Evaluates architectures.
         sample: Architectures that the model is fitted to.
         share: Weight of the model in the mean.
     """

@@ -211,14 +211,14 @@ def test_equal_inputs_give_equal_pages(tmp_path) -> None:
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_report(tmp_path, monkeypatch) -> None:
     path = tmp_path / "report.html"
-    write_report(path, "old")
+    path.write_text("old")
 
     def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="No space left on device; free some space") as caught:
-        write_report(path, "new")
+        write_report(path, ReportInputs())
     assert "\n" not in str(caught.value)
     assert [found.name for found in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "old"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ LEGEND_HANDLE_PX, LEGEND_CHARACTER_PX = 38, 6.9
 INK, MUTED, GRID, PAPER = "#1b1c1e", "#6a6d73", "#dcdde0", "#fdfdfc"
 BLUE, ORANGE, GREEN, PINK, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
 """Okabe and Ito's palette without its yellow, which is too light on white: distinct for colour-blind readers."""
+PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
+"""Colours of lines, in order."""
 BROWN, GREY, RUST, PURPLE = "#8c6d31", "#a3a7ad", "#7a3b00", "#5e4fa2"
 DARK = {RED, BLUE, GREEN, BROWN, RUST, PURPLE}
 """Colours on which text is white."""
@@ -287,43 +289,37 @@ MAX_TABLE_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of text cells; columns in `text_columns` (by number) are not numbers.
-
-    `rest` rows were left out.
-    """
-
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: tuple[int, ...] = (0,)
-    rest: int = 0
-
-
-@dataclass(frozen=True)
 class Section:
-    """A section of the report; `wide` and `narrow` are the same figure for two widths of screen."""
+    """A section of the report: a figure for two widths of screen, and a table of the numbers in it.
+
+    Columns in `text_columns` (by number) are not numbers; `rest` rows were left out.
+    """
 
     name: str
     title: str
     caption: str
     wide: Markup
     narrow: Markup
-    table: Table
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: Collection[int]
+    rest: int
 
 
-def make_section(name: str, title: str, caption: str, draw: Callable[[int], Figure], table: Table) -> Section:
-    """Return a section; `draw` makes its figure for a width in pixels."""
+def make_section(
+    name: str,
+    title: str,
+    caption: str,
+    draw: Callable[[int], Figure],
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: Collection[int] = (0,),
+) -> Section:
+    """Return a section with the first `MAX_TABLE_ROWS` rows; `draw` makes its figure for a width in pixels."""
     caption = caption.replace(" %", "\N{NO-BREAK SPACE}%").replace(" ms", "\N{NO-BREAK SPACE}ms")
     wide, narrow = (
         svg(draw(width_px), f"{name}-{suffix}", title, caption)
         for suffix, width_px in (("wide", WIDE_PX), ("narrow", NARROW_PX))
     )
-    return Section(name, title, caption, wide, narrow, table)
-
-
-def make_table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: tuple[int, ...] = (0,)
-) -> Table:
-    """Return a table of the first `MAX_TABLE_ROWS` rows."""
-    shown = tuple(tuple(row) for row in rows[:MAX_TABLE_ROWS])
-    return Table(tuple(headers), shown, text_columns, len(rows) - len(shown))
+    shown = rows[:MAX_TABLE_ROWS]
+    return Section(name, title, caption, wide, narrow, headers, shown, text_columns, len(rows) - len(shown))

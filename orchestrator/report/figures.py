@@ -29,6 +29,7 @@ from orchestrator.report.draw import (
     INK,
     MUTED,
     ORANGE,
+    PALETTE,
     PINK,
     PURPLE,
     RED,
@@ -46,7 +47,6 @@ from orchestrator.suites.suite import SuiteComparison, SuiteRow
 
 WIDTH_PX = 900
 
-_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED)
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 _MARKERS = "os^Dv"
 
@@ -93,8 +93,8 @@ def blocks_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 def _line_look(number: int) -> dict[str, Any]:
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "linestyle": _LINES[number // len(_COLOURS) % len(_LINES)],
+        "color": PALETTE[number % len(PALETTE)],
+        "linestyle": _LINES[number // len(PALETTE) % len(_LINES)],
         "marker": _MARKERS[number % len(_MARKERS)],
     }
 

@@ -32,7 +32,6 @@ from orchestrator.report.draw import (
     kind_colours,
     legend,
     make_section,
-    make_table,
     marker,
 )
 from orchestrator.report.inputs import ReportInputs
@@ -216,7 +215,9 @@ def entries(inputs: ReportInputs) -> Section | None:
         "What each block costs",
         _entries_caption(rows),
         lambda width_px: entries_figure(rows, width_px),
-        make_table(headers, [_entry_cells(row) for row in rows], (0, 1, 7, 8)),
+        headers,
+        [_entry_cells(row) for row in rows],
+        (0, 1, 7, 8),
     )
 
 
@@ -295,7 +296,9 @@ def agreement(inputs: ReportInputs) -> Section | None:
         "Predicted against measured",
         " ".join(sentences),
         lambda width_px: agreement_figure(groups, width_px),
-        make_table(headers, cells, (0, 6)),
+        headers,
+        cells,
+        (0, 6),
     )
 
 
@@ -340,5 +343,7 @@ def quiet(inputs: ReportInputs) -> Section | None:
         "How quiet the device was",
         caption,
         lambda width_px: quiet_figure(rows, kept, floor, width_px),
-        make_table(headers, cells, (5,)),
+        headers,
+        cells,
+        (5,),
     )

@@ -21,16 +21,14 @@ from orchestrator.plan.plan import with_classifier_prices
 from orchestrator.report.draw import (
     BASE,
     BLUE,
-    GREEN,
     GRID,
     INK,
     MOVED,
     MUTED,
     ORANGE,
+    PALETTE,
     PAPER,
-    PINK,
     RED,
-    SKY,
     SMALL_BELOW_PX,
     Section,
     errorbars,
@@ -38,7 +36,6 @@ from orchestrator.report.draw import (
     kind_colours,
     legend,
     make_section,
-    make_table,
     marker,
 )
 from orchestrator.report.inputs import ReportInputs
@@ -322,7 +319,9 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         "Accuracy against latency",
         caption,
         lambda width_px: tradeoff_figure(search, winner, measured, width_px),
-        make_table(headers, rows, (0, 6)),
+        headers,
+        rows,
+        (0, 6),
     )
 
 
@@ -354,7 +353,9 @@ def architecture(inputs: ReportInputs) -> Section | None:
         "The winner",
         caption,
         lambda width_px: architecture_figure(arch, width_px),
-        make_table(headers, rows, (0, 2, 3, 4)),
+        headers,
+        rows,
+        (0, 2, 3, 4),
     )
 
 
@@ -380,7 +381,9 @@ def latency(inputs: ReportInputs) -> Section | None:
         "Where the winner's milliseconds go",
         caption,
         lambda width_px: latency_figure(parts, measured, width_px),
-        make_table(("part", "kind", "ms", "share"), rows, (0, 1)),
+        ("part", "kind", "ms", "share"),
+        rows,
+        (0, 1),
     )
 
 
@@ -408,17 +411,16 @@ def history(inputs: ReportInputs) -> Section | None:
         "How the search went",
         caption,
         lambda width_px: history_figure(search, width_px),
-        make_table(headers, cells, ()),
+        headers,
+        cells,
+        (),
     )
-
-
-COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY)
 
 
 def training_figure(curves: Mapping[str, Sequence[LogRow]], width_px: int) -> Figure:
     """Draw loss and accuracy over steps in two panels, with a line for each training."""
     small = width_px < SMALL_BELOW_PX
-    colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
+    colours = dict(zip(curves, itertools.cycle(PALETTE), strict=False))
     with figure(width_px, 520 if small else 300) as drawn:
         panels = drawn.subplots(2, 1) if small else drawn.subplots(1, 2)
         for name, rows in curves.items():
@@ -468,5 +470,6 @@ def training(inputs: ReportInputs) -> Section | None:
         "How training went",
         caption,
         lambda width_px: training_figure(curves, width_px),
-        make_table(headers, cells),
+        headers,
+        cells,
     )

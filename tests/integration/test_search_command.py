@@ -3,13 +3,12 @@
 import json
 import shutil
 import signal
-import sys
 
 import pytest
 
 from luts.format.store import LutStore
 from search.algorithms import SearchResult
-from tests.support.bench import answer, bench, stopped
+from tests.support.bench import answer, stopped
 from tests.support.winner_world import make_lut
 
 OPTIONS = [
@@ -99,34 +98,3 @@ def test_ctrl_c_is_exit_code_130_and_accuracies_are_cached(home, supernet):
     kept = (own / "accuracies.jsonl").read_bytes()
     assert kept.count(b"\n") >= 2
     assert kept.endswith(b"\n")
-
-
-def test_another_search_does_not_overwrite_a_result(supernet, undisturbed, tmp_path):
-    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
-    other = bench(*command(supernet, undisturbed, "--latency", "90%"))
-    assert (other.returncode, other.stdout) == (2, "")
-    assert "another constraint: latency_ms was" in other.stderr
-    (tmp_path / "file").touch()
-    nowhere = bench(*command(supernet, tmp_path / "file"))
-    assert (nowhere.returncode, "can't be a folder" in nowhere.stderr) == (2, True)
-    assert "searching" not in other.stderr + nowhere.stderr
-    assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
-
-
-def test_errors_are_one_line_with_an_exit_code(home, supernet, tmp_path):
-    alone = bench(*command(supernet, tmp_path, "--feedback"))
-    assert (alone.returncode, "add --device" in alone.stderr) == (2, True)
-    damaged = shutil.copytree(supernet, home / "damaged")
-    (damaged / "accuracies.jsonl").write_text("nonsense\n")
-    refused = bench(*command(damaged, tmp_path))
-    assert (refused.returncode, "is not an accuracy" in refused.stderr) == (6, True)
-    impossible = bench(*command(supernet, tmp_path), "--latency", "0.001ms")
-    assert (impossible.returncode, "smallest latency that can be reached" in impossible.stderr) == (5, True)
-    for done in (alone, refused, impossible):
-        assert "Traceback" not in done.stderr
-
-
-def test_the_cluster_needs_ray(supernet, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    reported = bench(*command(supernet, tmp_path, "--cluster"))
-    assert (reported.returncode, "blocktime[cluster]" in reported.stderr) == (2, True)

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from luts.format.lut import Lut, normalise_samples
+from luts.format.provenance import CodeVersion
 from luts.format.schema import (
     Conformal,
     DeviceInfo,
@@ -25,6 +26,8 @@ from search.algorithms.record import (
     Constraints,
     Evaluated,
     Generation,
+    LutPin,
+    Provenance,
     SearchResult,
     SearchSettings,
 )
@@ -36,6 +39,7 @@ MIDDLE = Arch(SPACE, 64, "fc", 10, ((16,), (24, 1, 3), (32, 2, 2, 2.0, 3), (48, 
 LARGE = Arch(SPACE, 64, "fc", 10, ((16,), (24, 2, 3), (32, 2, 3, 2.0, 3), (48, 1, 3, 2.0, 3)))
 BLOCK_MS, BASE_MS, MS_PER_MIB = 0.5, 0.25, 1.0
 ROUNDS = 20
+LUT_NAME = "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
 AA_RATIO = 1.01
 """The reference's second load is slower by this factor, in every batch."""
 
@@ -167,6 +171,19 @@ def make_search(price: str = "price") -> SearchResult:
     )
 
 
+def make_provenance(lut_sha256: str, lut_name: str = LUT_NAME) -> Provenance:
+    return Provenance(
+        luts=(LutPin(name=lut_name, sha256=lut_sha256),),
+        checkpoint="c" * 64,
+        data="npz:images.npz",
+        data_digest="d" * 64,
+        split="search",
+        split_seed=0,
+        split_fraction=0.1,
+        code=CodeVersion(package="0.1.0", commit="1" * 40, sources="e" * 64),
+    )
+
+
 def compared(arch: Arch, measured_ms: float = 4.0) -> dict[str, Any]:
     return {
         "arch": arch.to_json(),
@@ -181,7 +198,7 @@ def compared(arch: Arch, measured_ms: float = 4.0) -> dict[str, Any]:
 
 def make_validation() -> dict[str, Any]:
     return {
-        "lut": "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1",
+        "lut": LUT_NAME,
         "device": "phone",
         "measured": "measured",
         "comparisons": [compared(SMALL, 4.0), compared(LARGE, 5.0)],

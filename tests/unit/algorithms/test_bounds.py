@@ -16,18 +16,6 @@ from tests.support.search_world import NANO, XXS, Accuracy, make_price
 
 
 @pytest.fixture(scope="module")
-def nano():
-    return CompiledSpace(NANO, [make_price(), make_price(salt="other")])
-
-
-@pytest.fixture(scope="module")
-def everything(nano):
-    """Codes, totals and memory of all 2,176 architectures."""
-    codes = nano.encode(list(NANO))
-    return codes, *nano.totals(codes)
-
-
-@pytest.fixture(scope="module")
 def xxs():
     return CompiledSpace(XXS, make_price(XXS))
 

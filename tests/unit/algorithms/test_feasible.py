@@ -14,17 +14,6 @@ from search.spaces.registry import without_task
 from tests.support.search_world import NANO, XXS, make_model, make_price
 
 
-@pytest.fixture(scope="module")
-def nano():
-    return CompiledSpace(NANO, [make_price(), make_price(salt="other")])
-
-
-@pytest.fixture(scope="module")
-def everything(nano):
-    codes = nano.encode(list(NANO))
-    return codes, *nano.totals(codes)
-
-
 def _limits(everything, shares, memory_share=1.0):
     _, totals, memory = everything
     largest = tuple(float(np.quantile(totals[channel], share)) for channel, share in shares.items())

@@ -22,7 +22,7 @@ from search.algorithms.evaluation import ProcessPool
 from search.spaces.plugins import load_plugin
 from tests.support.errors import raises
 from tests.support.own_code import own_code_forgotten
-from tests.support.search_world import NANO, Accuracy, make_model, make_price
+from tests.support.search_world import NANO, Accuracy, make_model
 
 OWN = """
 from search import Strategy, register_objective, register_strategy
@@ -58,11 +58,6 @@ class Stages:
 
 FEW = SearchSettings(generations=3, population=8, crossovers=4, mutations=4)
 LIMIT = Constraints(latency_ms=8.5)
-
-
-@pytest.fixture(scope="module")
-def price():
-    return make_price()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import json
 import pytest
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.provenance import CodeVersion
 from luts.format.store import LutStore
 from orchestrator.cli.main import exit_code
 from orchestrator.measure.validate import Validation
@@ -15,35 +14,27 @@ from orchestrator.report.lut_sections import predicted_and_measured, quiet
 from orchestrator.report.page import render
 from orchestrator.report.search_sections import latency_parts, new_accuracies
 from orchestrator.winner.winner import MeasuredBest
-from search.algorithms.record import LutPin, Provenance
 from tests.support.errors import raises
 from tests.support.report_world import (
     AA_RATIO,
     BASE_MS,
     BLOCK_MS,
     LARGE,
+    LUT_NAME,
     MS_PER_MIB,
     SMALL,
     compared,
     make_lut,
     make_measured,
+    make_provenance,
     make_search,
     make_validation,
-    write_run,
 )
 
 
-def refusal(folder, store) -> BlocktimeError:
-    with pytest.raises(BlocktimeError) as caught:
-        read_run(folder / "run", store)
-    assert "\n" not in str(caught.value)
-    return caught.value
-
-
-def test_complete_run(tmp_path) -> None:
-    inputs = read_run(tmp_path / "run", write_run(tmp_path))
+def test_complete_run(inputs) -> None:
     assert inputs.absent == ()
-    assert inputs.lut.name == "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
+    assert inputs.lut.name == LUT_NAME
     assert inputs.winner == LARGE
     assert inputs.winner_measured.measured_ms == 4.2
     assert inputs.supernet.recipe.name == "tiny-recipe"
@@ -51,12 +42,11 @@ def test_complete_run(tmp_path) -> None:
     assert inputs.contradictions == ()
 
 
-def test_missing_parts_are_named(tmp_path) -> None:
-    store = write_run(tmp_path)
+def test_missing_parts_are_named(run, store) -> None:
     for name in ("lut.txt", "validation.json", "search/measured.json", "supernet/checkpoint.json"):
-        (tmp_path / "run" / name).unlink()
-    (tmp_path / "run" / "search" / "winner.json").unlink()
-    inputs = read_run(tmp_path / "run", store)
+        (run / name).unlink()
+    (run / "search" / "winner.json").unlink()
+    inputs = read_run(run, store)
     assert (inputs.lut, inputs.validation, inputs.measured, inputs.supernet) == (None, None, None, None)
     assert [words.rpartition("(")[2] for words in inputs.absent] == [
         "lut.txt)",
@@ -67,16 +57,13 @@ def test_missing_parts_are_named(tmp_path) -> None:
     assert inputs.winner == LARGE, "the search itself names its winner"
 
 
-LUT_NAME = "phone/autovit-nano/executorch-xnnpack-fp32-t2/v1"
-
-
-def test_search_folder_is_reported_with_its_lut(tmp_path) -> None:
+def test_search_folder_is_reported_with_its_lut(tmp_path, run, store) -> None:
     """As `bench search -o` leaves it: no lut.txt, the LUT is named in the result."""
-    store = write_run(tmp_path)
-    found = (tmp_path / "run" / "search").rename(tmp_path / "found")
+    found = (run / "search").rename(tmp_path / "found")
     digest = hashlib.sha256((tmp_path / "luts" / LUT_NAME / "lut.json").read_bytes()).hexdigest()
     for sha256, name in ((digest, LUT_NAME), ("00" * 32, None)):
-        make_search(digest).model_copy(update={"provenance": provenance(sha256)}).save(found / "result.json")
+        result = make_search(digest).model_copy(update={"provenance": make_provenance(sha256)})
+        result.save(found / "result.json")
         inputs = read_run(found, store)
         assert (inputs.lut.name if inputs.lut else None) == name
         assert any("lut.txt" in words for words in inputs.absent) == (name is None)
@@ -84,24 +71,11 @@ def test_search_folder_is_reported_with_its_lut(tmp_path) -> None:
         assert "autovit-nano" in render(inputs)
 
 
-def provenance(lut_sha256: str) -> Provenance:
-    return Provenance(
-        luts=(LutPin(name=LUT_NAME, sha256=lut_sha256),),
-        checkpoint="ef" * 32,
-        data="npz:images.npz",
-        data_digest="cd" * 32,
-        split="search",
-        split_seed=0,
-        split_fraction=0.1,
-        code=CodeVersion(package="0.1.0", commit="0" * 40, sources="ab" * 32),
-    )
-
-
 def test_missing_and_empty_folder(tmp_path) -> None:
-    (tmp_path / "run").mkdir()
-    assert refusal(tmp_path, None).code == "nothing_to_report"
+    with raises("nothing_to_report"):
+        read_run(tmp_path, LutStore([]))
     with raises("unknown_folder"):
-        read_run(tmp_path / "nowhere", None)
+        read_run(tmp_path / "nowhere", LutStore([]))
 
 
 MEASURED = "search/measured.json"
@@ -128,41 +102,39 @@ the file's own format."""
 
 
 @pytest.mark.parametrize(("name", "text", "code"), DAMAGES)
-def test_damaged_file_is_refused_in_one_line(tmp_path, name, text, code) -> None:
-    store = write_run(tmp_path)
-    path = tmp_path / "run" / name
+def test_damaged_file_is_refused_in_one_line(run, store, name, text, code) -> None:
+    path = run / name
     path.write_text(path.read_text()[:-20] if text is None else text)
-    error = refusal(tmp_path, store)
+    with pytest.raises(BlocktimeError) as caught:
+        read_run(run, store)
+    error = caught.value
+    assert "\n" not in str(error)
     assert error.code == code if code else isinstance(error, InvalidArtifactError) and exit_code(error) == 6
 
 
-def test_simulated_part(tmp_path) -> None:
-    store = write_run(tmp_path)
-    path = tmp_path / "run" / "validation.json"
-    path.write_text(json.dumps(make_validation() | {"measured": "simulated"}))
-    assert read_run(tmp_path / "run", store).simulated
+def test_simulated_part(run, store) -> None:
+    validation = make_validation() | {"measured": "simulated"}
+    (run / "validation.json").write_text(json.dumps(validation))
+    assert read_run(run, store).simulated
 
 
-def test_winner_without_a_measurement(tmp_path) -> None:
-    store = write_run(tmp_path)
-    (tmp_path / "run" / "search" / "measured.json").write_text(json.dumps(make_measured(SMALL)))
-    inputs = read_run(tmp_path / "run", store)
+def test_winner_without_a_measurement(run, store) -> None:
+    (run / MEASURED).write_text(json.dumps(make_measured(SMALL)))
+    inputs = read_run(run, store)
     assert inputs.winner_measured is None
     assert inputs.measured.models[0].arch == SMALL.to_json()
 
 
-def test_parts_of_different_luts(tmp_path) -> None:
-    store = write_run(tmp_path)
-    run = tmp_path / "run"
+def test_parts_of_different_luts(run, store) -> None:
     make_search("0" * 64).save(run / "search" / "result.json")
     (run / "validation.json").write_text(json.dumps(make_validation() | {"lut": "another"}))
-    (run / "search" / "measured.json").write_text(
-        json.dumps(make_measured(LARGE) | {"variant": "coreml-fp16-all"})
-    )
-    first, second, third = read_run(run, store).contradictions
+    (run / MEASURED).write_text(json.dumps(make_measured(LARGE) | {"variant": "coreml-fp16-all"}))
+    inputs = read_run(run, store)
+    first, second, third = inputs.contradictions
     assert "another LUT" in first
     assert "another" in second
     assert "coreml-fp16-all" in third
+    assert first in render(inputs)
 
 
 def test_files_that_commands_write(tmp_path) -> None:
@@ -189,16 +161,16 @@ def test_quartiles_of_a_generation() -> None:
     assert new_accuracies(make_search()) == [(0.53125, 0.5625, 0.59375), (0.875, 0.875, 0.875)]
 
 
-def test_differences_of_rejected_batches_are_listed_too(tmp_path) -> None:
-    section = quiet(read_run(tmp_path / "run", write_run(tmp_path)))
-    assert [(row[0], row[2], row[5]) for row in section.table.rows] == [
+def test_differences_of_rejected_batches_are_listed_too(inputs) -> None:
+    section = quiet(inputs)
+    assert [(row[0], row[2], row[5]) for row in section.rows] == [
         (str(batch), f"{100 * (AA_RATIO - 1):+.3f} %", verdict)
         for batch, verdict in enumerate(("kept", "rejected", "kept"))
     ]
 
 
-def test_networks_are_compared_by_their_origin(tmp_path) -> None:
-    groups = predicted_and_measured(read_run(tmp_path / "run", write_run(tmp_path)))
+def test_networks_are_compared_by_their_origin(inputs) -> None:
+    groups = predicted_and_measured(inputs)
     assert {origin: [row.error for row in rows] for origin, rows in groups.items()} == {
         "held out of the LUT": [pytest.approx(0.25)],
         "new random networks": [pytest.approx(0.0), pytest.approx(-0.2)],
@@ -206,7 +178,6 @@ def test_networks_are_compared_by_their_origin(tmp_path) -> None:
     }
 
 
-def test_lut_path_relative_to_the_run(tmp_path) -> None:
-    store = write_run(tmp_path)
-    (tmp_path / "run" / "lut.txt").write_text("../luts/phone/autovit-nano/executorch-xnnpack-fp32-t2/v1")
-    assert read_run(tmp_path / "run", store).lut is not None
+def test_lut_path_relative_to_the_run(run, store) -> None:
+    (run / "lut.txt").write_text(f"../luts/{LUT_NAME}")
+    assert read_run(run, store).lut is not None

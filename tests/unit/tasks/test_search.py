@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,7 @@ def test_options_become_constraints_and_settings():
         (command(on="cuda"), "objective_not_movable"),
         (SearchCommand(targets=TargetOptions(lut="nothing", latency="1ms")), "unknown_lut"),
         (SearchCommand(targets=TargetOptions(lut="host", latency="1us")), "infeasible"),
+        (command(output=Path(__file__)), "not_a_folder"),
     ],
 )
 def test_wrong_options_are_refused(home, options, code):

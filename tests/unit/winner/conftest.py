@@ -2,10 +2,9 @@
 
 import pytest
 
-from luts.format.provenance import CodeVersion
 from search.algorithms import Constraints, SearchResult, SearchSettings
-from search.algorithms.record import CoarseStage, Generation, LutPin, Provenance
-from tests.support.report_world import evaluated
+from search.algorithms.record import CoarseStage, Generation
+from tests.support.report_world import evaluated, make_provenance
 from tests.support.winner_world import SPACE, fresh_archs
 
 
@@ -27,14 +26,5 @@ def result():
         history=(Generation(index=0, new=3, best=0.9, mean=0.7),),
         evaluated=found,
         winner=found[1],
-        provenance=Provenance(
-            luts=(LutPin(name="phone/autovit-nano/x/v3", sha256="b" * 64),),
-            checkpoint="c" * 64,
-            data="npz:images.npz",
-            data_digest="d" * 64,
-            split="search",
-            split_seed=0,
-            split_fraction=0.1,
-            code=CodeVersion(package="0.1.0", commit="1" * 40, sources="e" * 64),
-        ),
+        provenance=make_provenance("b" * 64, "phone/autovit-nano/x/v3"),
     )

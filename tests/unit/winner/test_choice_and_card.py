@@ -11,7 +11,8 @@ from search.algorithms import Constraints, SearchResult, SearchSettings
 from search.algorithms.record import LutPin
 from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import CheckpointInfo
-from tests.support.winner_world import SPACE, make_lut
+from tests.support.report_world import make_checkpoint
+from tests.support.winner_world import make_lut
 
 FILES = {"winner.safetensors": "f" * 64}
 
@@ -123,24 +124,10 @@ def test_a_winner_is_exported_for_two_runtimes(name):
 @pytest.fixture
 def card(result):
     """Return the card of a search, by default that of `result`, and its measurements."""
-    info = CheckpointInfo(
-        space=SPACE.name,
-        space_digest=SPACE.digest,
-        classes=tuple(f"c{number}" for number in range(15)),
-        recipe=Recipe(name="tiny", epochs=2, batch_size=4, learning_rate=0.01, seed=5),
-        step=3,
-        steps_per_epoch=10,
-        loss=1.5,
-        source="npz:images.npz",
-        data_digest="d" * 64,
-        split_seed=0,
-        split_fraction=0.1,
-        image_side=32,
-        teacher="timm:resnet18",
-        weights_sha256="c" * 64,
-        tensors=f"supernet-{'0' * 16}.safetensors",
-        tensors_sha256="1" * 64,
-    )
+    recipe = Recipe(name="tiny", epochs=2, batch_size=4, learning_rate=0.01, seed=5)
+    classes = tuple(f"c{number}" for number in range(15))
+    changes = {"classes": classes, "recipe": recipe, "teacher": "timm:resnet18", "weights_sha256": "c" * 64}
+    info = CheckpointInfo(**make_checkpoint() | changes | {"data_digest": "d" * 64, "step": 3})
 
     def text(search=result, measured=None):
         return model_card(FoundNetwork(search, measured, {}, None), make_lut(), info, FILES)

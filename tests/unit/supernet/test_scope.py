@@ -132,9 +132,8 @@ def search(monkeypatch, folder, tmp_path):
     """A search with nothing exported; its result."""
     monkeypatch.setenv("BLOCKTIME_LUTS", str(tmp_path / "luts"))
     monkeypatch.setattr("orchestrator.tasks.search.export_all", lambda *_: {})
-    monkeypatch.setattr(
-        "orchestrator.tasks.search._open_pool", lambda opener, own, *_: contextlib.nullcontext(InProcess(own))
-    )
+    pool = contextlib.nullcontext(InProcess(Size(None, None)))
+    monkeypatch.setattr("orchestrator.tasks.search.ProcessPool", lambda *_: pool)
     LutStore([tmp_path / "luts"]).write(make_lut())
 
     def run(supernet=folder, limits=None, **options):
@@ -167,11 +166,11 @@ def test_a_search_stays_within_the_scope(search, folder):
 def test_cpu_objective_gets_a_worker_per_core_next_to_a_gpu(search, monkeypatch):
     asked = []
 
-    def executor(_opener, _own, workers, *_):
+    def pool(_opener, _fingerprint, workers):
         asked.append(workers)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("orchestrator.tasks.search._open_pool", executor)
+    monkeypatch.setattr("orchestrator.tasks.search.ProcessPool", pool)
     monkeypatch.setattr("orchestrator.tasks.search.usable_cores", lambda: 7)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr(

@@ -128,7 +128,6 @@ if TYPE_CHECKING:
         export_networks,
     )
     from orchestrator.tasks.fleet import FleetCommand, FleetProfile, profile_fleet
-    from orchestrator.tasks.luts import pull_lut, push_lut, shared_luts
     from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
     from orchestrator.tasks.plan import PlannedProfile, PlanOptions, ProfileCommand, plan_profile
@@ -144,6 +143,7 @@ if TYPE_CHECKING:
         TargetOptions,
     )
     from orchestrator.tasks.sensitivity import Sensitivity, measure_sensitivity
+    from orchestrator.tasks.shared_luts import pull_lut, push_lut, shared_luts
     from orchestrator.tasks.suite import MeasuredSuite, SuiteCommand, run_suite
     from orchestrator.tasks.sustained import SustainedCommand, SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target

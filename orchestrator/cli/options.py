@@ -14,7 +14,7 @@ import typer
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from luts.format.table import Result
-from orchestrator.cli.output import TABLES, JsonOption, ask, deliver, output_files, output_option, say
+from orchestrator.cli.output import TABLES, JsonOption, ask, deliver, output_files, output_option, say, show
 from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.options import PANELS, SEARCH, OptionField, StoreOptions, option_fields
 from orchestrator.tasks.progress import Progress
@@ -45,7 +45,7 @@ def open_store(options: StoreOptions, *, create: bool = False) -> LutStore:
 def add_command(
     app: typer.Typer,
     name: str,
-    task: Callable[[Any, Progress], Result | str],
+    task: Callable[[Any, Progress], Result | Sequence[Result] | str],
     *examples: str,
     rows: str = "",
     pictures: Sequence[str] = (),
@@ -58,7 +58,7 @@ def add_command(
     Args:
         app: Gets the command.
         name: Name of the command.
-        task: Takes its options and a progress. A task that returns text has no `--json`.
+        task: Takes its options and a progress; returns a result, several, or text, which has no `--json`.
         examples: Calls, for the end of the help.
         rows: List of the result's JSON document that a .csv file gets.
         pictures: Suffixes of pictures that the result draws.
@@ -72,6 +72,8 @@ def add_command(
             result = task(options, progress)
         if isinstance(result, str):
             print(result)
+        elif isinstance(result, Sequence):
+            show(result, as_json)
         else:
             deliver(result, files, as_json, rows)
 

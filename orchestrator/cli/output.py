@@ -111,9 +111,14 @@ def deliver(result: Result, files: Sequence[Path], as_json: bool, rows: str = ""
         result.check()
 
 
-def show(result: Result, as_json: bool) -> None:
-    """Print a task's result: its report for people, or its JSON document."""
-    if as_json:
+def show(result: Result | Sequence[Result], as_json: bool) -> None:
+    """Print a task's result, or several: the report for people, or the JSON document."""
+    if isinstance(result, Sequence):
+        if as_json:
+            emit_json([one.to_dict() for one in result])
+        else:
+            print_report(item for one in result for item in one.report())
+    elif as_json:
         emit_json(result.to_dict())
     else:
         print_report(result.report())

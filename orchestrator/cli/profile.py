@@ -1,34 +1,38 @@
-"""`bench profile`: measure a space on a device and write its LUT."""
+"""Commands that make and check LUTs: `bench profile`, `fleet`, `bundle`, `import` and `validate`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.lut_table import emit_entries, provenance
-from orchestrator.cli.options import example, with_options
-from orchestrator.cli.output import JsonOption, emit_facts, emit_json, say, show
+from orchestrator.cli.options import add_command, example, with_options
+from orchestrator.cli.output import JsonOption, emit_json, print_report, show
 from orchestrator.cli.progress import shown_progress
-from orchestrator.measure.session import Measurement
-from orchestrator.plan.plan import Policy
-from orchestrator.simulate.compare import GroundTruthComparison
+from orchestrator.tasks.bundle import ImportCommand, bundle, import_journals
+from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.options import OUTPUT
 from orchestrator.tasks.plan import ProfileCommand, plan_profile
-from orchestrator.tasks.profile import Profile, profile
+from orchestrator.tasks.profile import profile
+from orchestrator.tasks.validate import validate
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    text = example(
+    """Add the commands."""
+    examples = example(
         "bench profile --device pixel8 --space autovit-xxs",
         "bench profile --device simulated --space autovit-nano --plan-only",
     )
-    app.command("profile", epilog=text)(with_options(profile_command))
+    app.command("profile", help=ProfileCommand.__doc__, epilog=examples)(with_options(_profile))
+    add_command(app, "fleet", profile_fleet, "bench fleet --devices pixel8=3,iphone13=1 --space autovit-xxs")
+    add_command(app, "bundle", bundle, "bench bundle --device-kind android --space autovit-xxs -o xxs.bundle")
+    app.command(
+        "import", help=ImportCommand.__doc__, epilog=example("bench import xxs.bundle.journal.jsonl")
+    )(with_options(_import))
+    add_command(app, "validate", validate, "bench validate --lut pixel8/autovit-nano --device pixel8")
 
 
-def profile_command(
+def _profile(
     options: ProfileCommand,
     plan_only: Annotated[
         bool,
@@ -36,59 +40,15 @@ def profile_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure every block of a space on a device and write a new version of its LUT.
-
-    Rerun the same command to resume an interrupted run.
-    """
-    if plan_only:
-        planned = plan_profile(options)
-        show(planned, as_json)
-        if not as_json:
-            emit_facts("", planned.facts(), False)
-        return
     with shown_progress() as progress:
-        profiled = profile(options, progress)
-    show_profile(profiled, as_json)
+        result = plan_profile(options, progress) if plan_only else profile(options, progress)
+    show(result, as_json)
 
 
-def say_how(profiled: Profile) -> None:
-    """Print how measuring went."""
-    if measurement := profiled.measurement:
-        say(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
-        say(why_it_ended(measurement, profiled.policy))
-    if profiled.truth:
-        say(_truth(profiled.truth, profiled.folder / "truth.json"))
-
-
-def show_profile(profiled: Profile, as_json: bool) -> None:
-    """Print how measuring went, and the LUT."""
-    say_how(profiled)
-    path, lut = str(profiled.path), profiled.lut
-    entries = sorted(lut.entries, key=lambda e: (-e.ms, e.key))
+def _import(options: ImportCommand, as_json: JsonOption = False) -> None:
+    with shown_progress() as progress:
+        imported = import_journals(options, progress)
     if as_json:
-        rows = [entry.model_dump() for entry in entries]
-        emit_json({"path": path, "meta": lut.meta.model_dump(), "entries": rows})
-        return
-    emit_facts(path, dict(provenance(lut)), False)
-    emit_entries(entries)
-
-
-def _truth(truth: GroundTruthComparison, path: Path) -> str:
-    heldout = "" if truth.heldout_mape is None else f", held-out MAPE {100 * truth.heldout_mape:.2f} %"
-    return (
-        f"SIMULATED, truth known ({path}): {100 * truth.covered:.0f} % of {truth.entries} entries' intervals "
-        f"hold it, entries off by {100 * truth.entry_error:.1f} %{heldout}"
-    )
-
-
-def why_it_ended(measurement: Measurement, policy: Policy) -> str:
-    """Return why no further pass was made."""
-    width = measurement.prediction_half_width
-    within = "" if width is None else f", held-out networks are predicted within {100 * width:.2f} %"
-    reason = {
-        "narrow": f"every model's interval is within {100 * policy.half_width:g} %",
-        "predictions": f"predictions are within {100 * policy.heldout_half_width:g} %",
-        "budget": "the time limit is reached",
-        "passes": f"all {policy.max_passes} passes are done",
-    }[measurement.ending]
-    return f"ended because {reason}{within}"
+        emit_json({"luts": [one.to_dict() for one in imported]})
+    for one in () if as_json else imported:
+        print_report(one.report())

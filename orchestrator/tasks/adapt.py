@@ -21,12 +21,9 @@ HELDOUT_EACH = 3
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptCommand(RunOptions):
-    """Options of `bench lut adapt`; space, resolutions and classes are those of the LUT.
+    """Adapt another device's LUT: measure a few networks, and learn the rest from the LUT.
 
-    Attributes:
-        lut: The LUT that is adapted.
-        target: Device and variant.
-        networks: Number of networks to fit, the reference included; a third as many more are held out.
+    Same as bench profile --from LUT with a plan of a few networks of the LUT's space, resolutions and classes.
     """
 
     lut: str = argument(REQUIRED, "LUT to adapt: folder, or parts of device/space/variant.", metavar="LUT")

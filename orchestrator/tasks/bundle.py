@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import check_folder, check_writable, storage_error
 from luts.format.lut import Lut
 from luts.format.store import LutStore
+from luts.format.table import Facts
 from orchestrator.bundle.archive import (
     PLAN,
     BundledPlan,
@@ -28,13 +29,12 @@ from orchestrator.devices.common.registry import phone_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
-from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.replay import Replay, make_script
 from orchestrator.measure.session import Measurement, default_threads
 from orchestrator.plan.plan import Policy
-from orchestrator.tasks.exported_plan import export_plan
+from orchestrator.tasks.exported_plan import ExportedPlan, export_plan, exporter_version
+from orchestrator.tasks.luts import provenance
 from orchestrator.tasks.options import (
-    NETWORKS,
     OUTPUT,
     REQUIRED,
     TARGET,
@@ -46,8 +46,8 @@ from orchestrator.tasks.options import (
     pace_option,
 )
 from orchestrator.tasks.parsing import parse_name
-from orchestrator.tasks.plan import DEFAULT_SPACE, PlanOptions, choose_plan
-from orchestrator.tasks.profiled_lut import exporter_version, lut_of, run_label, subject_of
+from orchestrator.tasks.plan import SpaceOptions, choose_plan
+from orchestrator.tasks.profile import run_label, why_it_ended
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import VariantOptions
 from orchestrator.wire.client import ModelFile
@@ -56,61 +56,32 @@ from search.spaces import get_space
 KINDS: tuple[DeviceKind, ...] = ("android", "iphone", "linux")
 
 
-@dataclass(frozen=True)
-class Bundled:
-    """A bundle that was written: `digest` tells it from all others, `batches` are run at most."""
-
-    path: Path
-    digest: str
-    device_kind: str
-    variant: str
-    models: int
-    batches: int
-    size_bytes: int
-
-
-def variant_for(
-    kind: str,
-    runtime: str | None = None,
-    backend: str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    cores: str = "",
-) -> Variant:
-    """Return how models run on a kind of device; None means the same defaults as `bench profile`.
+def variant_for(kind: str, how: VariantOptions) -> Variant:
+    """Return how models run on a kind of device; what is None has the same defaults as `bench profile`.
 
     Raises:
         UsageError: an unknown kind, or a variant that it does not have.
     """
     if kind not in KINDS:
         raise UsageError(f"--device-kind {kind!r}: expected {', '.join(KINDS)}", code="unknown_device_kind")
-    runtime = runtime or ("coreml" if kind == "iphone" else "executorch")
+    runtime = how.runtime or ("coreml" if kind == "iphone" else "executorch")
     if runtime == "coreml" and kind != "iphone":
         raise UsageError(
             f"--runtime coreml: Core ML is Apple's; leave --runtime out for {kind}", code="coreml_elsewhere"
         )
-    if runtime == "coreml" and threads is not None:
+    if runtime == "coreml" and how.threads is not None:
         raise UsageError(
             "--threads is for --runtime executorch; Core ML chooses its own", code="coreml_threads"
         )
-    target = backend or ("all" if runtime == "coreml" else "xnnpack")
-    return Variant(runtime, target, precision or "", threads or 0, cores)
+    backend = how.backend or ("all" if runtime == "coreml" else "xnnpack")
+    return Variant(runtime, backend, how.precision or "", how.threads or 0, how.cores)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleCommand(ExportOptions, StoreOptions):
-    """Options of `bench bundle`.
+class BundleCommand(SpaceOptions, ExportOptions, StoreOptions):
+    """Write a profile as one file that a device runs without a computer.
 
-    Attributes:
-        kind: Kind of device that the bundle is for, of `KINDS`.
-        output: File of the bundle.
-        space: Name of the space.
-        variant: How models run.
-        plan: What is measured.
-        budget_s: Seconds that the plan is sized for, and after which the device starts no new pass.
-        pace_us: Microseconds between the starts of calls; 0 for back to back.
-        fixed_variant: The variant itself, for programs.
-        policy: The policy of the measurement, for programs; by default the usual one of an agent alone.
+    The device leaves a journal, which bench import turns into a LUT.
     """
 
     kind: str = option(
@@ -121,23 +92,18 @@ class BundleCommand(ExportOptions, StoreOptions):
         panel=TARGET,
     )
     output: Path = option(REQUIRED, "File of the bundle.", flag="--output -o", metavar="FILE", panel=OUTPUT)
-    space: str = option(DEFAULT_SPACE, "Search space to profile.", metavar="SPACE", panel=NETWORKS)
     variant: VariantOptions = field(default_factory=VariantOptions)
-    plan: PlanOptions = field(default_factory=PlanOptions)
     budget_s: float = budget("15m")
     pace_us: int = pace_option()
     fixed_variant: Variant | None = None
+    """The variant itself, for programs."""
     policy: Policy | None = None
+    """The policy of the measurement, for programs; by default the usual one of an agent alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportCommand(StoreOptions):
-    """Options of `bench import`.
-
-    Attributes:
-        journals: Files that agents left, of one or of several bundles.
-        name: Device name to record in the LUT, for one journal; the device's own by default.
-    """
+    """Make a LUT of the journal that a device left when it ran a bundle, with the checks of a live run."""
 
     journals: tuple[Path, ...] = argument(
         REQUIRED, "Files that devices left, FILE.journal.jsonl.", metavar="JOURNAL"
@@ -152,26 +118,21 @@ class ImportCommand(StoreOptions):
     )
 
 
-def bundle(options: BundleCommand, progress: Progress = silent) -> Bundled:
-    """Write a profile of a space as a bundle.
+def bundle(options: BundleCommand, progress: Progress = silent) -> Facts:
+    """Write a profile of a space as a bundle, and return facts about it; `batches at most` are run.
 
     Raises:
         UsageError: an unknown space, variant or plan.
         BlocktimeError: too few models can be exported, or the file can't be written.
     """
-    how, output, kind = options.variant, options.output, options.kind
-    variant = options.fixed_variant or variant_for(
-        kind, how.runtime, how.backend, how.precision, how.threads, how.cores
-    )
+    output, kind = options.output, options.kind
+    variant = options.fixed_variant or variant_for(kind, options.variant)
     check_writable(output)
     policy = options.policy or agent_policy(Policy.of(variant.is_simulated, pace_us=options.pace_us))
-    plan, expectation = choose_plan(
-        options.space, options.plan, policy, options.budget_s, options.open_store(progress)
-    )
+    plan, expectation = choose_plan(options, policy, options.budget_s, options.open_store(progress))
     progress(Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {options.space}"))
     exported = export_plan(plan, variant, expectation, options.workers, progress)
-    subject: ModelSet = subject_of(exported.plan, exported.files)
-    script = make_script(subject, variant, policy, options.budget_s)
+    script = make_script(exported.model_set, variant, policy, options.budget_s)
     planned = BundledPlan(
         plan=exported.plan,
         variant=variant.name,
@@ -183,8 +144,15 @@ def bundle(options: BundleCommand, progress: Progress = silent) -> Bundled:
     )
     models = {file.sha256: file for file in exported.files.values()}
     digest = write_bundle(output, cast(DeviceKind, kind), planned.to_bytes(), script, models)
-    size_bytes = output.stat().st_size
-    return Bundled(output, digest, kind, variant.name, len(models), len(script.batches), size_bytes)
+    facts = {
+        "digest": digest,
+        "device kind": kind,
+        "variant": variant.name,
+        "models": len(models),
+        "batches at most": len(script.batches),
+        "MiB": round(output.stat().st_size / 2**20, 1),
+    }
+    return Facts(str(output), facts)
 
 
 AGENT_JOURNAL = "bundle.jsonl"
@@ -193,14 +161,19 @@ AGENT_JOURNAL = "bundle.jsonl"
 
 @dataclass(frozen=True)
 class Imported:
-    """A LUT of a bundle's journal, and the policy that its agent kept to."""
+    """A LUT of a bundle's journal."""
 
     path: Path
     lut: Lut
-    run: Path
     measurement: Measurement
-    journal: Path
-    policy: Policy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return path and provenance."""
+        return {"path": str(self.path), "meta": self.lut.meta.model_dump()}
+
+    def report(self) -> Iterator[Facts]:
+        """Yield the provenance."""
+        yield Facts(str(self.path), provenance(self.lut))
 
 
 @dataclass(frozen=True)
@@ -209,6 +182,7 @@ class _Pending:
 
     journal: Path
     planned: BundledPlan
+    models: ExportedPlan
     replay: Replay
     device: str
     run: Run
@@ -237,7 +211,7 @@ def import_journals(options: ImportCommand, progress: Progress = silent) -> list
         if one.run.result is not None:
             raise _twice(journal, one.device, f"imported as {one.run.result}")
         waiting.append(one)
-    return [_import(one, store) for one in waiting]
+    return [_import(one, store, progress) for one in waiting]
 
 
 def _twice(journal: Path, device: str, where: str) -> InvalidArtifactError:
@@ -252,9 +226,8 @@ def _read(journal: Path, name: str | None) -> _Pending:
     planned = _plan(journal, records)
     asked = Variant.parse(planned.variant)
     files = {model: ModelFile(journal, sha256) for model, sha256 in planned.artifacts.items()}
-    plan = planned.plan
-    subject = ModelSet(files, plan.reference.model_id, plan.digest, plan.seed)
-    replay = Replay(name or "the device", journal, records, subject, asked, planned.policy)
+    models = ExportedPlan(planned.plan, files, planned.unexported)
+    replay = Replay(name or "the device", journal, records, models.model_set, asked, planned.policy)
     if not isinstance(records[-1], BundleEnd):
         done = sum(isinstance(record, BatchEnd) and not record.again for record in records)
         raise MeasurementRejectedError(
@@ -266,9 +239,9 @@ def _read(journal: Path, name: str | None) -> _Pending:
     variant = asked if asked.threads or asked.cores else default_threads(hello, asked)
     phone = phone_of(hello.device.model)
     device = name or (phone.name if phone else device_label(hello.device.model))
-    replay = Replay(device, journal, records, subject, variant, planned.policy)
-    label = f"{run_label(device, plan, variant, planned.policy.pace_us)}-bundle-{digest[:8]}"
-    return _Pending(journal, planned, replay, device, Run(runs_root() / label))
+    replay = Replay(device, journal, records, models.model_set, variant, planned.policy)
+    label = f"{run_label(device, planned.plan, variant, planned.policy.pace_us)}-bundle-{digest[:8]}"
+    return _Pending(journal, planned, models, replay, device, Run(runs_root() / label))
 
 
 def _plan(journal: Path, records: Sequence[BundleRecord]) -> BundledPlan:
@@ -294,8 +267,8 @@ def _plan(journal: Path, records: Sequence[BundleRecord]) -> BundledPlan:
     return planned
 
 
-def _import(one: _Pending, store: LutStore) -> Imported:
-    plan, run = one.planned.plan, one.run
+def _import(one: _Pending, store: LutStore, progress: Progress) -> Imported:
+    run = one.run
     try:
         run.journal.unlink(missing_ok=True)
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -304,12 +277,16 @@ def _import(one: _Pending, store: LutStore) -> Imported:
         raise storage_error(
             f"cannot write {run.folder}", error, "set BLOCKTIME_RUNS to another folder"
         ) from error
-    measurement = one.replay.measure(run.journal, datetime.now(UTC).isoformat(timespec="seconds"))
-    files = {model: ModelFile(one.journal, sha256) for model, sha256 in one.planned.artifacts.items()}
-    lut = lut_of(plan, files, measurement, one.device, one.planned.unexported, one.planned.exporter)
-    path = store.write(lut)
+    measured = one.replay.measure(run.journal, datetime.now(UTC).isoformat(timespec="seconds"))
+    path = store.write(one.models.lut(measured, one.device, one.planned.exporter))
     run.finish(str(path))
-    return Imported(path, store.load(path), run.folder, measurement, one.journal, one.planned.policy)
+    for line in (
+        f"{one.journal}: {measured.batches_kept} batches kept, {measured.batches_rejected} do not count",
+        why_it_ended(measured, one.planned.policy),
+        *(f"left out {model}: {reason}" for model, reason in measured.failures.items()),
+    ):
+        progress(Note(line))
+    return Imported(path, store.load(path), measured)
 
 
 def _digest(text: str) -> str:

@@ -1,24 +1,31 @@
-"""A plan's models as files, with replacements for those that can't be exported, and a plan that grows."""
+"""From a plan to a LUT: its models as files, more of them while it is measured, and the LUT of the measurement."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from luts.build import build_lut, fit_so_far, prediction_half_width
 from luts.estimate.design import ExpectedCosts
-from luts.estimate.latencies import LatencyEstimates
+from luts.estimate.latencies import LatencyEstimates, SegmentId
+from luts.estimate.sources import SourceEntries
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from orchestrator.export.artifacts.spec import Variant
-from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError
+from luts.format.lut import Lut
+from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSegments, Versions
+from orchestrator.export.artifacts.spec import Variant, toolchain
+from orchestrator.journal.conditions import Usage, migrated_operations
+from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError, PlacedType
+from orchestrator.measure.engine import ModelSet
+from orchestrator.measure.session import Measurement
 from orchestrator.plan.build import remove_failed, replacement_models
-from orchestrator.plan.plan import MIN_MODELS, Plan, PlanModel, model_id
+from orchestrator.plan.plan import MIN_MODELS, Plan, PlanModel, features_of_plan, model_id
 from orchestrator.plan.sizing import NETWORKS_PER_STEP, next_networks
 from orchestrator.tasks.models import exportable_files
-from orchestrator.tasks.profiled_lut import prediction_width_of, sources_that_fit
 from orchestrator.tasks.progress import Note, Progress
-from orchestrator.tasks.sources import Sources
+from orchestrator.tasks.sources import NO_SOURCES, Sources
 from orchestrator.wire.client import ModelFile
+from search.blocks import boundary_bytes, parse_keys
 from search.spaces.registry import arch_from_json
 
 REPLACEMENT_ROUNDS = 2
@@ -27,11 +34,135 @@ REPLACEMENT_ROUNDS = 2
 
 @dataclass(frozen=True)
 class ExportedPlan:
-    """A plan with its models' files by id, and why others could not be exported, by id."""
+    """A plan with its models' files by id, why others could not be exported, and the LUTs to learn from."""
 
     plan: Plan
     files: Mapping[str, ModelFile]
-    unexported: Mapping[str, str]
+    unexported: Mapping[str, str] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
+
+    @property
+    def model_set(self) -> ModelSet:
+        """All models, as they are measured."""
+        return ModelSet(self.files, self.plan.reference.model_id, self.plan.digest, self.plan.seed)
+
+    def prediction_half_width(self, estimation: LatencyEstimates) -> float | None:
+        """Return how narrow predictions of held-out models are, for stopping early; without placements."""
+        features = features_of_plan(self.plan)
+        return prediction_half_width(self._specs, estimation, features, self.sources.priors())
+
+    def fitting_sources(self, estimation: LatencyEstimates) -> tuple[SourceEntries, ...]:
+        """Return the sources that the samples so far do not contradict."""
+        features, priors = features_of_plan(self.plan), self.sources.priors()
+        return fit_so_far(self._specs, estimation, features, priors)[1].sources
+
+    @property
+    def _specs(self) -> list[ModelSpec]:
+        return [_model_spec(model, self.files[model.model_id], {}, {}) for model in self.plan.models]
+
+    def lut(self, measurement: Measurement, device_name: str, exporter: str = "") -> Lut:
+        """Make the LUT of a measurement, with the models that were not exported or failed on the device.
+
+        Keys of the space that no model holds are in it too, resting on the physical prior alone and saying so.
+
+        Args:
+            measurement: Of `model_set`.
+            device_name: Name of the device in the LUT.
+            exporter: What made the files; by default this installation.
+        """
+        hello, header, seen = measurement.hello, measurement.header, measurement.conditions
+        features = features_of_plan(self.plan)
+        inputs = LutInputs(
+            device=DeviceInfo(
+                name=device_name,
+                model=hello.device.model,
+                soc=hello.device.soc or "",
+                os=hello.device.os,
+                os_build=hello.device.os_build or "",
+                cores=hello.device.cores,
+                memory_bytes=hello.device.memory_bytes,
+            ),
+            versions=Versions(
+                runtime=header.identity.runtime,
+                exporter=exporter or exporter_version(Variant.parse(header.identity.variant)),
+                agent=header.identity.agent,
+            ),
+            space=self.plan.space,
+            space_hash=self.plan.space_digest,
+            variant=header.identity.variant,
+            policy={**measurement.policy, "seed": self.plan.seed},
+            reference_id=header.reference_id,
+            created=header.created,
+            measured="simulated" if header.simulated else "measured",
+            failures={
+                name: reason[:MAX_REASON]
+                for name, reason in {**self.unexported, **measurement.failures}.items()
+            },
+            caveats=tuple(sorted(seen.caveats)),
+            qos=tuple(sorted(seen.qos)),
+            keep_warm=seen.warmth,
+            fixed_performance=header.identity.fixed_performance,
+            sustained_performance=seen.sustained,
+            cores=tuple(sorted(seen.cores)),
+            input_buffers=tuple(sorted(seen.input_buffers)),
+            units=_units(measurement.estimation),
+            reference_usage=_usage_fields(measurement.usages.get(header.reference_id)),
+            sources=self.sources.stored_for(features),
+        )
+        models = [
+            _model_spec(model, self.files[model.model_id], measurement.failures, measurement.placements)
+            for model in self.plan.models
+            if model.model_id not in measurement.failures
+        ]
+        valid = measurement.estimation.without(measurement.failures)
+        return build_lut(inputs, models, valid, features)
+
+
+def exporter_version(variant: Variant) -> str:
+    """Return name and version of the tools that made the model files."""
+    if variant.is_simulated:
+        return "none, simulated models are lists of blocks"
+    versions = toolchain()
+    return f"torch {versions['torch']}, executorch {versions['executorch']}, coremltools {versions['coremltools']}"
+
+
+def _units(estimation: LatencyEstimates) -> tuple[UnitSegments, ...]:
+    places: dict[str, list[SegmentId]] = {}
+    for segment in estimation.segments:
+        place = segment.batch, segment.segment
+        if place in estimation.unit_of:
+            places.setdefault(estimation.unit_of[place], []).append(place)
+    return tuple(UnitSegments(unit=unit, sessions=tuple(places[unit])) for unit in sorted(places))
+
+
+def _usage_fields(usage: Usage | None) -> dict[str, float]:
+    columns = usage.columns() if usage else {}
+    return {name: value for name, value in columns.items() if value is not None}
+
+
+def _model_spec(
+    model: PlanModel,
+    file: ModelFile,
+    failures: Mapping[str, str],
+    placed: Mapping[str, Sequence[PlacedType]],
+) -> ModelSpec:
+    """Describe a planned model for the estimation; a removal whose base failed counts as a design model."""
+    alone = model.base_id in failures
+    known = model.role == "removal" and not alone and model.base_id in placed and model.model_id in placed
+    return ModelSpec(
+        model_id=model.model_id,
+        arch=model.arch,
+        blocks=model.blocks,
+        boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
+        artifact_sha256=file.sha256,
+        split="heldout" if model.role == "heldout" else "fit",
+        role="design" if alone else model.role,
+        base_id="" if alone else model.base_id,
+        removed_key="" if alone else model.removed_key,
+        migrated_operations=migrated_operations(placed[model.base_id], placed[model.model_id])
+        if known
+        else None,
+    )
 
 
 def export_plan(
@@ -40,6 +171,7 @@ def export_plan(
     expectation: ExpectedCosts,
     workers: int | None,
     progress: Progress,
+    sources: Sources = NO_SOURCES,
 ) -> ExportedPlan:
     """Export a plan's models, and replacements for those that can't be exported.
 
@@ -74,7 +206,7 @@ def export_plan(
             f"{len(left.models)} of {planned} models can be exported, too few for a LUT; first: {name}: {reason}",
             code="too_few_models",
         )
-    return ExportedPlan(left, files, unexported)
+    return ExportedPlan(left, files, unexported, sources)
 
 
 MAX_CHOICES = 4
@@ -87,7 +219,6 @@ class GrowingPlan:
     Args:
         begun: The seed design, exported.
         room: How many networks may be chosen.
-        sources: LUTs that the user named.
         variant: How networks are exported.
         expectation: Expected costs, with the sources.
         workers: Exporting processes.
@@ -98,21 +229,20 @@ class GrowingPlan:
         self,
         begun: ExportedPlan,
         room: int,
-        sources: Sources,
         variant: Variant,
         expectation: ExpectedCosts,
         workers: int | None,
         progress: Progress,
     ) -> None:
         """Begin with the seed design."""
-        self.plan, self.files, self.unexported = begun.plan, dict(begun.files), dict(begun.unexported)
+        self.exported = begun
         self._left, self._step = room, max(NETWORKS_PER_STEP, math.ceil(room / MAX_CHOICES))
-        self._sources, self._variant, self._expectation = sources, variant, expectation
+        self._variant, self._expectation = variant, expectation
         self._workers, self._progress = workers, progress
 
     def width(self, estimation: LatencyEstimates) -> float | None:
         """Return the half-width of predictions of held-out networks."""
-        return prediction_width_of(self.plan, self.files, self._sources)(estimation)
+        return self.exported.prediction_half_width(estimation)
 
     def choose(
         self, pass_index: int, estimation: LatencyEstimates, half_width: float | None
@@ -120,11 +250,11 @@ class GrowingPlan:
         """Choose the most informative further networks; None if no more are wanted or available."""
         if not self._left:
             return None
-        fitting = sources_that_fit(self.plan, self.files, self._sources, estimation)
-        failed = {model.model_id for model in self.plan.models} - estimation.ratios.ratios.keys()
+        plan, fitting = self.exported.plan, self.exported.fitting_sources(estimation)
+        failed = {model.model_id for model in plan.models} - estimation.ratios.ratios.keys()
         expectation = replace(self._expectation, sources=fitting)
-        networks = next_networks(self.plan, expectation, failed, min(self._step, self._left))
-        made = self._exported(networks)
+        networks = next_networks(plan, expectation, failed, min(self._step, self._left))
+        made = self._export(networks)
         networks = [network for network in networks if network.model_id in made]
         if not networks:
             self._left = 0
@@ -146,7 +276,7 @@ class GrowingPlan:
             InvalidArtifactError: a network that can't be chosen.
         """
         networks = [self._network(chosen) for chosen in choice.models]
-        files = self._exported(networks)
+        files = self._export(networks)
         for chosen in choice.models:
             file = files.get(chosen.model)
             if file is None or file.sha256 != chosen.artifact:
@@ -155,23 +285,25 @@ class GrowingPlan:
                     "mixed with new ones: start over with bench profile --fresh",
                     code="export_changed",
                 )
-        self.plan = replace(self.plan, models=(*self.plan.models, *networks))
-        self.files |= files
+        plan, known = self.exported.plan, self.exported.files
+        plan = replace(plan, models=(*plan.models, *networks))
+        self.exported = replace(self.exported, plan=plan, files={**known, **files})
         self._left = max(self._left - len(networks), 0)
         return files
 
     def _network(self, chosen: ChosenModel) -> PlanModel:
         arch = arch_from_json(chosen.arch)
-        blocks = arch.keys()
-        if arch.space != self.plan.space or model_id(blocks) != chosen.model or chosen.model in self.files:
+        blocks, space = arch.keys(), self.exported.plan.space
+        if arch.space != space or model_id(blocks) != chosen.model or chosen.model in self.exported.files:
             raise InvalidArtifactError(
                 f"the journal's network {chosen.model} can't be chosen in this profile; start over with --fresh",
                 code="bad_choice",
             )
         return PlanModel(chosen.model, chosen.arch, blocks, "design")
 
-    def _exported(self, networks: list[PlanModel]) -> dict[str, ModelFile]:
+    def _export(self, networks: Sequence[PlanModel]) -> dict[str, ModelFile]:
         specs = {network.model_id: self._variant.export_spec(network.blocks) for network in networks}
         files, _, reasons = exportable_files(self._variant, specs, self._workers, self._progress)
-        self.unexported |= reasons
+        unexported = {**self.exported.unexported, **reasons}
+        self.exported = replace(self.exported, unexported=unexported)
         return files

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any
 
 from luts.format.errors import BlocktimeError, shorten
-from luts.format.files import check_folder
 from luts.format.processes import open_cluster
 from luts.format.store import LutStore
+from luts.format.table import Facts
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.fleet.executor import FleetExecutor, FleetLimits, LeaseEndedError
 from orchestrator.fleet.remote import remote_openers
-from orchestrator.fleet.units import DeviceClass, UnfitUnitError, Unit, parse_classes
+from orchestrator.fleet.units import DeviceClass, UnfitUnitError, parse_classes
 from orchestrator.journal.log import MeasurementLog, read_log
 from orchestrator.journal.records import BatchRecord, EndRecord, MeasurementRejectedError, Record
-from orchestrator.journal.runs import Run, find_run, runs_root
+from orchestrator.journal.runs import runs_root
 from orchestrator.measure.engine import EngineOptions, ModelSet
 from orchestrator.measure.session import check_runtime, make_header, make_identity, measure_with
-from orchestrator.tasks.exported_plan import ExportedPlan, export_plan
-from orchestrator.tasks.options import ADVANCED, NETWORKS, REQUIRED, TARGET, option
+from orchestrator.tasks.exported_plan import ExportedPlan
+from orchestrator.tasks.luts import provenance
+from orchestrator.tasks.options import ADVANCED, REQUIRED, TARGET, option
 from orchestrator.tasks.parsing import parse_budget
-from orchestrator.tasks.plan import DEFAULT_SPACE, PlanOptions, ProfilingOptions, choose_plan, policy_of
-from orchestrator.tasks.profile import Profile, compare_with_truth
-from orchestrator.tasks.profiled_lut import lut_of, prediction_width_of, run_label, subject_of
+from orchestrator.tasks.plan import SpaceProfilingOptions
+from orchestrator.tasks.profile import Profile, ProfilingRun, open_lut_folder
 from orchestrator.tasks.progress import Event, Note, Progress, Step, silent, steps
 from orchestrator.tasks.target import Target, greet, lut_name
 from orchestrator.wire.errors import DeviceError
@@ -51,14 +52,11 @@ def parse_devices(text: str, _flag: str = "--devices") -> tuple[DeviceClass, ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class FleetCommand(ProfilingOptions):
-    """Options of `bench fleet`.
+class FleetCommand(SpaceProfilingOptions):
+    """Profile a space on many phones at once: one LUT for each class of them.
 
-    Attributes:
-        devices: Classes of devices, and how many units of each.
-        target: Variant, and how devices are driven.
-        lease_s: Longest time of a unit on one batch, in seconds; then another unit takes over.
-        limits: All limits of the fleet, for programs; by default those of `lease_s`.
+    Hosts join with `ray start --address=... --resources='{"pixel8": 2}'`; without RAY_ADDRESS all units are on this
+    machine. Rerun the same command to resume an interrupted run.
     """
 
     devices: tuple[DeviceClass, ...] = option(
@@ -70,8 +68,6 @@ class FleetCommand(ProfilingOptions):
         panel=TARGET,
     )
     target: FleetTarget = field(default_factory=FleetTarget)
-    space: str = option(DEFAULT_SPACE, "Search space to profile.", metavar="SPACE", panel=NETWORKS)
-    plan: PlanOptions = field(default_factory=PlanOptions)
     lease_s: float = option(
         900.0,
         "Longest time for a batch; then another unit takes over.",
@@ -82,6 +78,7 @@ class FleetCommand(ProfilingOptions):
         panel=ADVANCED,
     )
     limits: FleetLimits | None = None
+    """All limits of the fleet, for programs; by default those of `lease_s`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,17 @@ class FleetProfile:
     name: str
     profile: Profile
     batches: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return class, path, batches and provenance."""
+        lut, path = self.profile.lut, self.profile.path
+        return {"class": self.name, "path": str(path), "batches": self.batches, "meta": lut.meta.model_dump()}
+
+    def report(self) -> Iterator[Facts]:
+        """Yield class, batches and provenance."""
+        batches = ", ".join(f"{serial} {count}" for serial, count in sorted(self.batches.items()))
+        facts = {"class": self.name, "batches": batches, **provenance(self.profile.lut)}
+        yield Facts(str(self.profile.path), facts)
 
 
 def profile_fleet(options: FleetCommand, progress: Progress = silent) -> list[FleetProfile]:
@@ -104,11 +112,10 @@ def profile_fleet(options: FleetCommand, progress: Progress = silent) -> list[Fl
         DeviceError: a class has no unit, or none for long. Other classes are finished first.
         MeasurementRejectedError: all units of a class are too noisy, or differ from those that the run began with.
     """
-    store = options.open_store(progress, create=True)
-    check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
+    store = open_lut_folder(options, progress)
     runs_root()
     classes, limits = options.devices, options.limits or FleetLimits(lease_s=options.lease_s)
-    targets = [_target(device_class, options.target) for device_class in classes]
+    targets = [replace(options.target, device=each.device, agent=each.agent) for each in classes]
     for one in targets:
         _ = one.variant  # raises before anything starts
     progress = _one_at_a_time(progress)
@@ -132,10 +139,6 @@ def profile_fleet(options: FleetCommand, progress: Progress = silent) -> list[Fl
     if errors:
         raise errors[0]
     return [part.result for part in parts if part.result is not None]
-
-
-def _target(device_class: DeviceClass, common: Target) -> Target:
-    return replace(common, device=device_class.device, agent=device_class.agent)
 
 
 def _together(parts: Sequence[ClassProfiling]) -> None:
@@ -187,9 +190,6 @@ class ClassProfiling:
         """Begin with a class whose units are not open yet."""
         self._class, self._target, self._crew = device_class, target, crew
         self._options, self._store, self._progress = options, store, progress
-        self._policy = policy_of(target.variant, options.narrow, options.self_test, options.pace_us)
-        self._units: Sequence[Unit] = ()
-        self._exported: ExportedPlan | None = None
         self.result: FleetProfile | None = None
         self.error: BlocktimeError | None = None
 
@@ -200,38 +200,22 @@ class ClassProfiling:
         self._progress(
             Note(f"{self._class.name}: {len(self._units)} of {self._class.units} units: {serials}")
         )
+        name = lut_name(self._units[0].device, None)
+        self._run = ProfilingRun(self._options, self._target, name, self._store, self._progress)
 
     def prepare(self) -> None:
         """Export the models; a run that is already finished is the result."""
-        options, store = self._options, self._store
-        plan, expectation = choose_plan(options.space, options.plan, self._policy, options.budget_s, store)
-        device_name = lut_name(self._units[0].device, None)
-        self._device_name = device_name
-
-        def find(variant: Variant) -> Run:
-            label = run_label(f"fleet-{device_name}", plan, variant, options.pace_us)
-            return find_run(runs_root(), label, fresh=options.fresh, reuse=options.reuse)
-
-        run = find(self._target.variant) if self._target.is_settled else None
-        if run is None or run.result is None:
-            self._progress(
-                Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {options.space}")
-            )
-            self._exported = export_plan(
-                plan, self._target.variant, expectation, options.workers, self._progress
-            )
-        self._variant = self._variant_on_a_unit()
-        self._run = run or find(self._variant)
-        if self._run.result is not None:
-            path = Path(str(self._run.result))
-            profile = Profile(path, store.load(path), self._run.folder, self._policy)
-            self.result = FleetProfile(self._class.name, profile, kept_by_unit(read_log(self._run.journal)))
+        run = self._run
+        run.prepare(self._variant_on_a_unit, prefix="fleet-")
+        if run.exported is None:
+            batches = kept_by_unit(read_log(run.run.journal))
+            self.result = FleetProfile(self._class.name, run.finished(), batches)
 
     def measure(self) -> None:
         """Measure, and set `result` or `error`; neither if the fleet was closed meanwhile."""
         try:
-            if self.result is None and self._exported is not None:
-                self.result = self._measured(self._exported)
+            if self.result is None and self._run.exported is not None:
+                self.result = self._measured(self._run.exported)
         except LeaseEndedError:
             pass
         except BlocktimeError as error:
@@ -247,42 +231,30 @@ class ClassProfiling:
         self._crew.close()
 
     def _measured(self, exported: ExportedPlan) -> FleetProfile:
-        subject = subject_of(exported.plan, exported.files)
-        self._progress(Note(f"run {self._run.folder}"))
-        hello, log = self._begun(subject)
+        run, models = self._run, exported.model_set
+        self._progress(Note(f"run {run.run.folder}"))
+        hello, log = self._begun(models)
         with log:
-            self._crew.prepare(log, self._variant, lambda *unit: self._check(log, subject, *unit))
-            measurement = measure_with(
-                self._crew,
-                log,
-                hello,
-                subject,
-                self._policy,
-                EngineOptions(
-                    budget_s=self._options.budget_s,
-                    progress=steps(self._progress),
-                    prediction_half_width=prediction_width_of(exported.plan, exported.files),
-                ),
+            self._crew.prepare(log, run.variant, lambda *unit: self._check(log, models, *unit))
+            options = EngineOptions(
+                budget_s=self._options.budget_s,
+                progress=steps(self._progress),
+                prediction_half_width=exported.prediction_half_width,
             )
+            measurement = measure_with(self._crew, log, hello, models, run.policy, options)
             batches = kept_by_unit(log.records)
-        lut = lut_of(exported.plan, exported.files, measurement, self._device_name, exported.unexported)
-        path = self._store.write(lut)
-        self._run.finish(str(path))
-        truth = compare_with_truth(self._target.device, self._variant.threads, lut, self._run)
-        profile = Profile(path, self._store.load(path), self._run.folder, self._policy, measurement, truth)
-        return FleetProfile(self._class.name, profile, batches)
+        return FleetProfile(self._class.name, run.write(exported, measurement), batches)
 
-    def _begun(self, subject: ModelSet) -> tuple[HelloReply, MeasurementLog]:
+    def _begun(self, models: ModelSet) -> tuple[HelloReply, MeasurementLog]:
         """Return the journal, and the hello of the first unit that may continue it."""
+        run = self._run
         why: BlocktimeError | None = None
         for unit in self._crew.open():
             try:
                 hello = greet(unit.device)
-                check_runtime(self._class.name, hello, self._variant)
-                header = make_header(
-                    hello, self._variant, subject, self._policy, unit.device.fixed_performance
-                )
-                return hello, MeasurementLog(self._run.journal, header)
+                check_runtime(self._class.name, hello, run.variant)
+                header = make_header(hello, run.variant, models, run.policy, unit.device.fixed_performance)
+                return hello, MeasurementLog(run.run.journal, header)
             except (DeviceError, MeasurementRejectedError) as error:
                 why = error
         raise why or DeviceError(
@@ -290,12 +262,11 @@ class ClassProfiling:
         )
 
     def _check(
-        self, log: MeasurementLog, subject: ModelSet, serial: str, hello: HelloReply, fixed: bool
+        self, log: MeasurementLog, models: ModelSet, serial: str, hello: HelloReply, fixed: bool
     ) -> None:
         """Raise UnfitUnitError unless the unit has the journal's device model, system and runtime."""
-        began = log.header.identity
-        now = make_identity(hello, self._variant, subject, self._policy, fixed)
-        if changed := began.differences(now):
+        now = make_identity(hello, self._run.variant, models, self._run.policy, fixed)
+        if changed := log.header.identity.differences(now):
             raise UnfitUnitError(
                 f"{serial} differs from the units measured so far: {'; '.join(changed)}; it is left out",
                 code="unit_differs",
@@ -303,10 +274,8 @@ class ClassProfiling:
 
     def _variant_on_a_unit(self) -> Variant:
         for unit in self._units[:-1]:
-            try:
+            with contextlib.suppress(DeviceError):
                 return self._target.variant_on(unit.device)
-            except DeviceError:
-                continue
         return self._target.variant_on(self._units[-1].device)
 
 

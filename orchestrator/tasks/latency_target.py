@@ -16,7 +16,7 @@ from orchestrator.measure.validate import LatencyComparison, compare_latencies
 from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.parsing import parse_latency, parse_percent
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.proxy import Proxy, proxy_for
+from orchestrator.tasks.predict import Proxy, proxy_for
 from search.algorithms import LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Arch, Space

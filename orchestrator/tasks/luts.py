@@ -1,25 +1,25 @@
-"""List, compare and share LUTs, and import published tables."""
+"""LUTs of this machine: listed, shown, pinned, estimated again and verified."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from luts.diff import EntryDiff, KindDiff, LutDiff, diff_luts
-from luts.format.errors import InvalidArtifactError, UsageError, shorten
-from luts.format.schema import LutMeta
-from luts.format.store import LutRef, LutStore, is_worse, lut_store, read_lut, read_meta
-from luts.format.table import Column, Table
-from luts.published import list_published, read_published, read_table, write_published
-from luts.share import repository as shared
-from luts.share.location import location
-from luts.share.repository import Pulled, Repository, SharedLut, trust
-from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
+from luts.format.errors import InvalidArtifactError, UsageError, shorten, unknown
+from luts.format.lut import Lut
+from luts.format.schema import Entry, UnitVariation
+from luts.format.store import LutRef, LutStore, is_worse, read_lut, read_meta
+from luts.format.table import Column, Facts, Table
+from luts.published import list_published, read_published
+from luts.share.repository import note_verified, sign_lut, trust
+from luts.verify import check_sources, rebuild, verify_lut
+from orchestrator.journal.conditions import describe_conditions
+from orchestrator.tasks.options import REQUIRED, LutOptions, StoreOptions, option
 from orchestrator.tasks.parsing import parse_name
-from orchestrator.tasks.progress import Progress, silent
+from orchestrator.tasks.progress import Note, Progress, silent
 
 
 class SortBy(StrEnum):
@@ -29,25 +29,32 @@ class SortBy(StrEnum):
     latency = "latency"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(StoreOptions):
+    """List all LUTs and published tables.
+
+    The column «by name» marks the version that a name without a version means: the pinned one, else the
+    newest.
+    """
+
+    sort: SortBy = option(
+        SortBy.name, "Order of the LUTs; `latency` compares devices by the reference network of a space."
+    )
+
+
 @dataclass(frozen=True)
 class LutRow:
     """One version of a LUT, or a published table.
 
     Attributes:
-        lut: Its name.
-        path: Its folder or file.
         current: `newest` or `pinned` if the name without a version means it; else None.
-        kind: `measured`, `simulated`, `published` or `broken`.
-        broken: Why it can't be read; None otherwise.
+        kind: `measured`, `simulated`, `published` or `broken`; then `broken` says why it can't be read.
         model: Device as it calls itself.
-        space: Search space.
         reference_id: The network that `reference_ms` is of.
-        reference_ms: Its latency.
         times_fastest: `reference_ms` over that of the fastest current LUT with this space and reference.
         noise_floor: Between two loads of the reference, relative.
         mape: Mean absolute error of predictions of held-out networks, relative; None where none was held out.
         worse_than: The version before, if this one predicts clearly worse; else None.
-        created: Date.
         trust: See `bench lut verify`.
     """
 
@@ -70,11 +77,10 @@ class LutRow:
 
 @dataclass(frozen=True)
 class LutList:
-    """All LUTs; `problems` are pins that can't be read."""
+    """All LUTs of this machine."""
 
     rows: tuple[LutRow, ...]
     sort: SortBy
-    problems: tuple[str, ...] = ()
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return the rows."""
@@ -103,14 +109,12 @@ class LutList:
             yield "SIMULATED rows were not measured on any device"
 
 
-def list_luts(store: LutStore, sort: SortBy = SortBy.name) -> LutList:
-    """List all LUTs of a store and its published tables.
+def list_luts(options: ListOptions, progress: Progress = silent) -> LutList:
+    """List all LUTs of this machine and its published tables; damaged ones give a note.
 
-    Args:
-        store: Folders of LUTs.
-        sort: `latency` keeps the current version of each name and orders them by space, reference and its
-            latency, so that devices can be compared.
+    Sorted by latency, it is the current versions by space, reference and its latency, to compare devices.
     """
+    store = options.open_store(progress)
     refs, problems, current = store.list(), list[str](), set[LutRef]()
     for name in sorted({ref.name for ref in refs}):
         try:
@@ -118,10 +122,13 @@ def list_luts(store: LutStore, sort: SortBy = SortBy.name) -> LutList:
         except InvalidArtifactError as error:
             problems.append(f"{name}: {error}")
     rows = [_row(store, ref, ref in current) for ref in refs]
-    if sort is SortBy.latency:
-        return LutList(_compared(rows), sort, tuple(problems))
-    rows += [_published_row(name, path) for name, path in list_published(store.roots).items()]
-    return LutList(tuple(rows), sort, tuple(problems))
+    if options.sort is SortBy.latency:
+        rows = _compared(rows)
+    else:
+        rows += [_published_row(name, path) for name, path in list_published(store.roots).items()]
+    for problem in [f"{row.lut} is broken: {row.broken}" for row in rows if row.broken] + problems:
+        progress(Note(f"warning: {problem}"))
+    return LutList(tuple(rows), options.sort)
 
 
 def _row(store: LutStore, ref: LutRef, current: bool) -> LutRow:
@@ -158,7 +165,7 @@ def _published_row(name: str, path: Path) -> LutRow:
     return replace(row, model=table.title, space=table.space, kind=table.label, created=table.imported)
 
 
-def _compared(rows: list[LutRow]) -> tuple[LutRow, ...]:
+def _compared(rows: list[LutRow]) -> list[LutRow]:
     """Return the current versions by space, reference and latency, each relative to the fastest."""
     ordered = sorted(
         (row for row in rows if row.current and row.reference_ms is not None),
@@ -170,262 +177,243 @@ def _compared(rows: list[LutRow]) -> tuple[LutRow, ...]:
         reference_ms = row.reference_ms or 0.0
         least = fastest.setdefault((row.space, row.reference_id), reference_ms)
         compared.append(replace(row, times_fastest=reference_ms / least))
-    return tuple(compared)
-
-
-class DiffView(StrEnum):
-    """Rows of a comparison of LUTs, and their order."""
-
-    block = "block"
-    kind = "kind"
-    rank = "rank"
+    return compared
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiffCommand(StoreOptions):
-    """Options of `bench lut diff`.
+class ShowOptions(LutOptions):
+    """Show a LUT's provenance and its entries, costliest first."""
 
-    Attributes:
-        lut: Two or more LUTs; ratios are to the first.
-        by: Rows of the table.
-    """
-
-    lut: tuple[str, ...] = argument(REQUIRED, "Two or more LUTs; ratios are to the first.", metavar="LUT")
-    by: DiffView = option(
-        DiffView.block, "Rows: blocks, kinds of blocks, or blocks ordered by difference in rank."
-    )
+    kind: str | None = option(None, "Only blocks of this kind, e.g. mvit.layer.")
 
 
 @dataclass(frozen=True)
-class LutComparison:
-    """Two or more LUTs side by side.
+class LutView:
+    """What people read of a LUT: its provenance, and its entries or some of them, costliest first."""
 
-    Attributes:
-        diff: Their differences.
-        refs: The LUTs' names.
-        metas: What their files say about them.
-        by: Rows of the table.
-    """
+    name: str
+    lut: Lut
+    kind: str | None = None
 
-    diff: LutDiff
-    refs: tuple[LutRef, ...]
-    metas: tuple[LutMeta, ...]
-    by: DiffView
+    COLUMNS: ClassVar = (
+        Column("key", "block", key=True),
+        Column("ms", "ms", 4),
+        Column("ci_low", "95 % low", 4),
+        Column("ci_high", "high", 4),
+        Column("removal_ms", "removal ms", 4, spare=1),
+        Column("loads", "loads", spare=3),
+        Column("rounds", "rounds", spare=5),
+        Column("method", "method", spare=4),
+    )
+    OPTIONAL: ClassVar = (
+        Column("identified", "identified", spare=2),
+        Column("measured_share", "measured here", 2, spare=2),
+        Column("migrated_operations", "ops migrated by removal", spare=2),
+    )
+    """Shown if any entry has a value."""
 
     @property
-    def names(self) -> list[str]:
-        """Short names; simulated LUTs are marked."""
-        names = zip(short_names(self.refs), self.metas, strict=True)
-        return [name + " (simulated)" * (meta.measured == "simulated") for name, meta in names]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Rows of the table, a cell for each LUT and figure."""
-        if self.by is DiffView.kind:
-            return [_diff_row(row, self.names) for row in self.diff.kinds]
-        entries = list(self.diff.entries)
-        if self.by is DiffView.rank:
-            entries.sort(key=lambda entry: (min(entry.ranks) - max(entry.ranks), entry.ranks))
-        return [_diff_row(row, self.names) for row in entries]
+    def entries(self) -> list[Entry]:
+        """The entries, costliest first."""
+        entries = [entry for entry in self.lut.entries if self.kind in (None, entry.kind)]
+        return sorted(entries, key=lambda entry: (-entry.ms, entry.key))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the LUTs and all their differences, which do not depend on `by`."""
-        return {"luts": [str(ref) for ref in self.refs], "names": self.names, **asdict(self.diff)}
+        """Return name, provenance and entries."""
+        rows = [entry.model_dump() for entry in self.entries]
+        return {"lut": self.name, "meta": self.lut.meta.model_dump(), "entries": rows}
 
-    def report(self) -> Iterator[Table | str]:
-        """Yield the table, and what is known of each LUT."""
-        names = self.names
-        yield Table("", self._columns(names), self.rows)
-        yield (
-            f"{len(self.diff.entries)} common entries, intervals overlap for "
-            f"{100 * (self.diff.overlap_share or 0):.1f} %"
-        )
-        for place, (ref, name) in enumerate(zip(self.refs, names, strict=True)):
-            line = f"{name}: {ref}"
-            if place:
-                ratio, tau = self.diff.reference_ratios[place], self.diff.rank_correlations[place]
-                line += f"; reference latency over that of {names[0]}: " + (
-                    "another model" if ratio is None else f"{ratio:.3f}"
-                )
-                line += "; ranks: " + ("all equal" if tau is None else f"Kendall tau {tau:.3f}")
-            if self.diff.missing[place]:
-                line += f"; not in all others: {shorten(self.diff.missing[place])}"
-            yield line
-        pairs = list(zip(names, self.metas, strict=True))
-        fixed = [name for name, meta in pairs if meta.fixed_performance]
-        if fixed and len(fixed) < len(pairs):
+    def report(self) -> Iterator[Table | Facts | str]:
+        """Yield the provenance, the entries, and what to know about them."""
+        yield Facts(self.name, provenance(self.lut))
+        yield ""
+        yield from self.entries_report()
+
+    def entries_report(self) -> Iterator[Table | str]:
+        """Yield the entries, and notes on those that are sums or whose removal moved other operations."""
+        rows = [entry.model_dump() for entry in self.entries]
+        optional = [column for column in self.OPTIONAL if any(row[column.name] is not None for row in rows)]
+        yield Table("", [*self.COLUMNS, *optional], rows)
+        if sums := sum(entry.identified == "sum" for entry in self.entries):
             yield (
-                "measured in fixed performance mode, which slows a phone down, unlike the others: "
-                + ", ".join(fixed)
+                f"{sums} entries are known only as a sum with others: how it is divided rests on the prior; "
+                "predictions of the space's networks do not depend on it"
             )
-        if simulated := [name for name, meta in pairs if meta.measured == "simulated"]:
-            yield f"SIMULATED: not measured on any device: {', '.join(simulated)}"
-
-    def _columns(self, names: Sequence[str]) -> list[Column]:
-        first, *others = names
-        ms = [Column(f"ms {name}", f"{name} ms", 4) for name in names]
-        ratios = [Column(f"ratio {name}", f"{name} / {first}", 3) for name in others]
-        if self.by is DiffView.kind:
-            return [Column("kind", "kind"), Column("blocks", "blocks"), *ms, *ratios]
-        if self.by is DiffView.rank:
-            return [Column("key", "block"), *(Column(f"rank {name}", f"{name} rank") for name in names), *ms]
-        return [Column("key", "block"), *ms, *ratios, Column("overlap", "intervals overlap")]
+        if migrated := sum(bool(entry.migrated_operations) for entry in self.entries):
+            yield (
+                f"{migrated} removals moved operations of other blocks to another compute unit: their removal ms "
+                "is not the block's cost, and the fit leaves them out"
+            )
 
 
-def compare_luts(options: DiffCommand, progress: Progress = silent) -> LutComparison:
-    """Compare two or more LUTs by block and by kind.
-
-    Raises:
-        UsageError: fewer than two LUTs, one that is unknown or given twice, or no block is in all of them.
-        InvalidArtifactError: one of them is damaged.
-    """
+def show_lut(options: ShowOptions, progress: Progress = silent) -> LutView:
+    """Read a LUT; raise UsageError if it has no block of the kind."""
     store = options.open_store(progress)
-    refs = tuple(store.resolve(name) for name in options.lut)
-    tables = [store.load(ref) for ref in refs]
-    diff = diff_luts(*tables)
-    if not diff.entries:
-        spaces = ", ".join(f"{ref} of {table.meta.space}" for ref, table in zip(refs, tables, strict=True))
-        raise UsageError(
-            f"no block is in all of them ({spaces}); compare LUTs of one space and resolution",
-            code="no_common_block",
-        )
-    short_names(refs)
-    return LutComparison(diff, refs, tuple(table.meta for table in tables), options.by)
+    ref = store.resolve(options.lut)
+    lut = store.load(ref)
+    kinds = sorted({entry.kind for entry in lut.entries})
+    if options.kind is not None and options.kind not in kinds:
+        raise UsageError(f"{ref}: " + unknown("kind", options.kind, kinds), code="unknown_kind")
+    return LutView(str(ref), lut, options.kind)
 
 
-def short_names(refs: Sequence[LutRef]) -> list[str]:
-    """Return the parts in which the LUTs' names differ, variants without the words that all begin with.
-
-    Raises:
-        UsageError: a LUT is given twice.
-    """
-    if len({ref.path.resolve() for ref in refs}) < len(refs):
-        raise UsageError("a LUT is given twice: " + shorten([str(ref) for ref in refs]), code="duplicate_lut")
-    devices, spaces, variants, versions = zip(*(ref.parts for ref in refs), strict=True)
-    parts = devices, spaces, _without_common(variants), versions
-    differing = [part for part in parts if len(set(part)) > 1]
-    if not differing:
-        return [str(ref.path) for ref in refs]
-    return ["/".join(name) for name in zip(*differing, strict=True)]
-
-
-def _without_common(names: Sequence[str]) -> list[str]:
-    words = [name.split("-") for name in names]
-    while min(map(len, words)) > 1 and len({name[0] for name in words}) == 1:
-        words = [name[1:] for name in words]
-    return ["-".join(name) for name in words]
-
-
-def _diff_row(row: EntryDiff | KindDiff, names: Sequence[str]) -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for name, value in asdict(row).items():
-        if isinstance(value, tuple):
-            cells |= {f"{_FIGURES[name]} {lut}": cell for lut, cell in zip(names, value, strict=True)}
-        else:
-            cells[name] = value
-    return cells
-
-
-_FIGURES = {"ms": "ms", "ratios": "ratio", "ranks": "rank"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportOptions(StoreOptions):
-    """Options of `bench lut import-published`.
-
-    Attributes:
-        table: The published file.
-        name: Short name of the device.
-        source: Paper or repository that published the numbers.
-        licence: Their licence.
-        title: Device as named by its source; its short name by default.
-        space: Space of the table's block keys.
-        variant: Runtime and processor of the measurements.
-    """
-
-    table: Path = argument(REQUIRED, "The published file: a JSON object of milliseconds by block.")
-    name: str = option(
-        REQUIRED, "Short name of the device, such as pixel6.", parse=parse_name, metavar="NAME"
+def provenance(lut: Lut) -> dict[str, str]:
+    """Return the origin and the accuracy of a LUT as named facts for people."""
+    meta = lut.meta
+    reference = f"{meta.reference_ms:.3f} ms ({meta.reference_ci_low:.3f} to {meta.reference_ci_high:.3f})"
+    measured = [entry for entry in lut.entries if entry.method != "prior"]
+    error = meta.heldout_error
+    heldout = (
+        f"MAPE {100 * error.mape:.2f} %, {100 * error.within_5:.0f} % within 5 %, of {error.models} models"
+        if error
+        else "no model was held out"
     )
-    source: str = option(REQUIRED, "Paper or repository that published the numbers.")
-    licence: str = option(REQUIRED, "Licence of the numbers.")
-    title: str = option("", "Device as named by its source.", shown="its short name")
-    space: str = option("nn-meter-hybrid", "Space of the table's block keys.")
-    variant: str = option("tflite-cpu", "Runtime and processor of the measurements.")
-
-
-def import_published(options: ImportOptions, progress: Progress = silent) -> dict[str, Any]:
-    """Import a published table of block latencies, and return facts about it.
-
-    Raises:
-        UsageError: an unknown space, or another table has this name.
-        InvalidArtifactError: the file is missing or malformed.
-        StorageError: it can't be written.
-    """
-    variant = parse_name(options.variant, "--variant", "tflite-cpu")
-    lut = read_table(
-        options.table, options.name, options.source, options.licence, options.space, variant, options.title
-    )
-    path = write_published(lut, options.open_store(progress, create=True).roots[0])
+    fitted = sum(model.fitted for model in lut.models)
+    heldout_models = sum(model.split == "heldout" for model in lut.models)
+    left_out = len(lut.models) - fitted - heldout_models
     return {
-        "published": str(lut),
-        "device": lut.title,
-        "numbers": f"{lut.label} by others, without intervals",
-        "blocks": len(lut.blocks),
-        "source": lut.source,
-        "licence": lut.licence,
-        "file_sha256": lut.file_sha256,
-        "path": str(path),
+        "device": f"{meta.device.model}, {meta.device.soc}, {meta.device.os} {meta.device.os_build}",
+        "numbers": meta.measured,
+        "runtime": meta.versions.runtime,
+        "exporter": meta.versions.exporter,
+        "agent": meta.versions.agent,
+        **describe_conditions(meta),
+        "created": meta.created,
+        "models": f"{fitted} fitted, {heldout_models} held out"
+        + (f", {left_out} removals left out because other operations moved" if left_out else "")
+        + f", {lut.samples.num_rows:,} samples",
+        **_failures(meta.failures),
+        "entries": f"{len(lut.entries)}, {len(measured)} of them measured"
+        + (", the others from the prior only" if len(measured) < len(lut.entries) else ""),
+        "reference": f"{meta.reference_id}, {reference}",
+        "noise floor": f"{100 * meta.noise_floor:.2f} % between two loads of the reference",
+        **_unit_variation(meta.unit_spread),
+        "held out": heldout,
+        **_learned_from(lut),
     }
 
 
-Warn = Callable[[str], None]
+def _unit_variation(variation: UnitVariation | None) -> dict[str, str]:
+    """Return how much units of a device class differ, where several shared the measurement."""
+    if variation is None:
+        return {}
+    figures = (
+        (variation.reference, "in the reference's ms"),
+        (variation.ratio, "in a network's ratio to it"),
+    )
+    known = [f"{100 * sd:.2f} % {what}" for sd, what in figures if sd is not None]
+    return {"units": f"{variation.units}" + (f", which differ by {', '.join(known)} (sd)" if known else "")}
 
 
-def push_lut(lut: str, url: str, store: LutStore | None = None, warn: Warn = print) -> tuple[SharedLut, bool]:
-    """Verify a LUT and upload it; return its entry in the repository, and whether it is new there.
+def _learned_from(lut: Lut) -> dict[str, str]:
+    meta = lut.meta
+    if not meta.sources:
+        return {}
+    used = [source for source in meta.sources if source.name not in meta.dropped_sources]
+    names = [f"{source.name} ({source.digest[:12]}, {source.measured})" for source in used]
+    lines = {"learned from": ", ".join(names) or "no other LUT: the measurements support none"}
+    shares = [entry.measured_share for entry in lut.entries if entry.measured_share is not None]
+    if shares:
+        lines["measured here"] = (
+            f"{100 * sum(shares) / len(shares):.0f} % of the uncertainty that other LUTs leave, mean over entries"
+        )
+    if meta.dropped_sources:
+        lines["dropped"] = "; ".join(
+            f"{name} contradicts the measurements, which are e^{gain:.1f} times likelier without it"
+            if gain > 0
+            else f"{name} has no clear support: the measurements are only e^{-gain:.1f} times likelier with it"
+            for name, gain in meta.dropped_sources.items()
+        )
+    if (width := meta.conformal.posterior_half_width_95) is not None and meta.conformal.half_width_95 is None:
+        lines["predictions"] = (
+            f"within {100 * width:.1f} % (95 %), from the posterior, calibrated by leave-one-out predictions: "
+            "fewer than 19 networks are held out"
+        )
+    return lines
 
-    Args:
-        lut: Its name or folder.
-        url: A folder, `s3://bucket/folder` or `hf://datasets/user/name`.
-        store: LUTs of this machine.
-        warn: Called with one line about each entry of the repository that can't be read.
 
-    Raises:
-        UsageError: an unknown LUT, or the repository is read-only.
-        InvalidArtifactError: it does not verify.
-        StorageError: the repository can't be reached or written.
+def _failures(failures: Mapping[str, str]) -> dict[str, str]:
+    if not failures:
+        return {}
+    name, reason = next(iter(failures.items()))
+    reason = reason.splitlines()[0] if reason else ""
+    return {"left out": f"{shorten(list(failures), 3)}; {name}: {reason}"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinOptions(LutOptions):
+    """Make a LUT's name without a version mean this version instead of the newest."""
+
+    off: bool = option(False, "Remove the pin; the name means its newest version again.")
+
+
+def pin_lut(options: PinOptions, progress: Progress = silent) -> str:
+    """Pin a version, or remove the pin; return what the name means now."""
+    store, lut = options.open_store(progress), options.lut
+    if options.off:
+        exact = {ref.name for ref in store.list()} & {lut, lut.rpartition("/")[0]}
+        name = exact.pop() if exact else store.resolve(lut).name
+        store.unpin(name)
+        return f"{name} means {store.current(name)}; nothing is pinned"
+    ref = store.resolve(lut)
+    store.pin(ref)
+    return f"{ref} is pinned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildOptions(LutOptions):
+    """Write a new version of a LUT, estimated again from its samples by this version of bench."""
+
+    name: str = option("", "New name for its device.", parse=parse_name, metavar="NAME")
+
+
+def rebuild_lut(options: RebuildOptions, progress: Progress = silent) -> str:
+    """Estimate a LUT again from its samples; return the new version's folder."""
+    store = options.open_store(progress)
+    return str(store.write(rebuild(store.load(options.lut), options.name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyOptions:
+    """The public key of a signature."""
+
+    key: Path | None = option(None, "Public Ed25519 key (PEM); a LUT that it did not sign is refused.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(LutOptions, KeyOptions):
+    """Check all files of a LUT and recompute its entries from the samples.
+
+    With --key, check its signature.
     """
-    ref = (store or lut_store()).resolve(lut)
-    return shared.push(Repository(location(url), warn), ref.path)
 
 
-def pull_lut(
-    url: str,
-    lut: str,
-    store: LutStore | None = None,
-    public_key: Path | None = None,
-    verify: bool = True,
-    warn: Warn = print,
-) -> Pulled:
-    """Download a LUT, verified, as the next version of its name.
-
-    Args:
-        url: As in `push_lut`, or `https://`.
-        lut: `device/space/variant`, parts of it that fit one name, or the first digits of its digest.
-        store: LUTs of this machine; it is written to the first folder.
-        public_key: The key that must have signed it.
-        verify: Whether its entries are recomputed; otherwise it is marked `unverified`.
-        warn: Called with one line about each entry of the repository that can't be read.
-
-    Raises:
-        UsageError: no LUT, or several, have such a name.
-        InvalidArtifactError: it is damaged, does not verify, or is not signed by the key; nothing is written.
-        StorageError: the repository can't be reached.
-    """
-    return shared.pull(Repository(location(url), warn), lut, store or lut_store(), public_key, verify)
+def verify(options: VerifyOptions, progress: Progress = silent) -> Facts:
+    """Verify a LUT and, by a key, its signature; raise InvalidArtifactError where it does not hold."""
+    store = options.open_store(progress)
+    ref = store.resolve(options.lut)
+    verified = verify_lut(ref.path)
+    sources = check_sources(verified, store)
+    facts = {
+        "lut": str(ref),
+        "verdict": "valid: digests match, all entries follow from the samples",
+        "trust": note_verified(ref.path, options.key),
+        "entries": len(verified.entries),
+        "models": len(verified.models),
+        "samples": verified.samples.num_rows,
+    }
+    if sources:
+        facts["sources"] = "; ".join(map(str, sources))
+    return Facts("", facts)
 
 
-def shared_luts(url: str, warn: Warn = print) -> list[SharedLut]:
-    """List all LUTs of a repository as its index describes them. Raises StorageError."""
-    return Repository(location(url), warn).luts()
+@dataclass(frozen=True, kw_only=True)
+class SignOptions(LutOptions):
+    """Sign a LUT: a detached Ed25519 signature of its lut.json, which has the digests of its other files."""
+
+    key: Path = option(REQUIRED, "Private Ed25519 key (PEM) of openssl genpkey.")
+
+
+def sign(options: SignOptions, progress: Progress = silent) -> str:
+    """Write the signature next to the LUT's files; return its path."""
+    return str(sign_lut(options.open_store(progress).resolve(options.lut), options.key))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, get_args
 from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, expected_from_lut
 from luts.format.errors import InvalidArtifactError, UsageError, shorten
 from luts.format.store import LutStore
-from luts.format.table import Column, Table
+from luts.format.table import Column, Facts, Table
 from orchestrator.agent.device import usable_cores
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import kind_of
@@ -39,11 +39,9 @@ from orchestrator.tasks.options import (
 )
 from orchestrator.tasks.parsing import parse_heads, parse_name, parse_percent, parse_resolutions
 from orchestrator.tasks.progress import Progress, silent
-from orchestrator.tasks.sources import Sources, find_sources
+from orchestrator.tasks.sources import NO_SOURCES, Sources, find_sources
 from orchestrator.tasks.target import Target
 from search.spaces import get_space
-
-DEFAULT_SPACE = "autovit-xxs"
 
 PARTNERS_SHOWN = 3
 """Blocks named in a table that an entry is only known in a sum with."""
@@ -53,17 +51,8 @@ PARTNERS_SHOWN = 3
 class PlanOptions:
     """What a plan covers and how large it is; what is None is left to space and budget.
 
-    Attributes:
-        resolutions: Input sizes; the space's default.
-        classes: Classes of the classifier; the space's default.
-        heads: Class counts whose classifiers are measured too, with a few networks for each further one; other
-            networks have `classes`, by default the space's if that is among them, else the most.
-        models: Whole models in all; as many as fit the budget.
-        design: Design models, instead of `models`; one for three block keys.
-        heldout: Held-out models, instead of `models`; a fifth of all, at least 10.
-        removals: Whose blocks are removed or swapped, instead of `models`: `all`, `reference` or `none`.
-        like: LUT of a similar device, for the latencies that the plan expects.
-        seed: Random seed of plan and schedule.
+    With `heads`, other networks have `classes`, by default the space's if that is among them, else the most.
+    `design`, `heldout` and `removals` are instead of `models`.
     """
 
     resolutions: tuple[int, ...] | None = option(
@@ -117,16 +106,7 @@ def parse_narrow(text: str, flag: str = "--narrow") -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfilingOptions(ExportOptions, StoreOptions):
-    """When profiling ends, and what happens to earlier runs.
-
-    Attributes:
-        budget_s: Seconds after which no new pass starts.
-        narrow: Half-width of predictions at which measuring ends, a fraction; 0.015 by default.
-        self_test: Whether a short self-test for interference between models runs first.
-        pace_us: Microseconds between the starts of calls; 0 for back to back.
-        fresh: Whether an unfinished run starts over instead of resuming.
-        reuse: Whether the LUT of an identical finished run is returned.
-    """
+    """When profiling ends, and what happens to earlier runs."""
 
     budget_s: float = budget("15m")
     narrow: float | None = option(
@@ -144,15 +124,15 @@ class ProfilingOptions(ExportOptions, StoreOptions):
     )
     reuse: bool = option(False, "Reuse the LUT of an identical finished run.", flag="--reuse", panel=ADVANCED)
 
+    def policy(self, variant: Variant) -> Policy:
+        """Return how models of the variant are measured."""
+        policy = Policy.of(variant.is_simulated, self.self_test, self.pace_us)
+        return policy if self.narrow is None else replace(policy, heldout_half_width=self.narrow)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ProfilingOptions):
-    """Names for the output of a single-device profile.
-
-    Attributes:
-        name: Device name to record in the LUT; the device's own by default.
-        run_folder: Folder of the run's journal; by default found by what is measured.
-    """
+    """Names for the output of a single-device profile."""
 
     name: str | None = option(
         None,
@@ -168,20 +148,26 @@ class RunOptions(ProfilingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileCommand(RunOptions):
-    """Options of `bench profile`.
+class SpaceOptions:
+    """The space whose blocks are measured, and by which networks."""
 
-    Attributes:
-        space: Name of the space.
-        target: Device and variant.
-        plan: What is measured.
-        sources: Other LUTs to learn from, separated by commas; `none` for none; by default the best at hand, which
-            the plan does not rely on.
+    space: str = option("autovit-xxs", "Search space to profile.", metavar="SPACE", panel=NETWORKS)
+    plan: PlanOptions = field(default_factory=PlanOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceProfilingOptions(SpaceOptions, ProfilingOptions):
+    """What is measured, and for how long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileCommand(SpaceProfilingOptions, RunOptions):
+    """Measure every block of a space on a device and write a new version of its LUT.
+
+    Rerun the same command to resume an interrupted run.
     """
 
     target: Target
-    space: str = option(DEFAULT_SPACE, "Search space to profile.", metavar="SPACE", panel=NETWORKS)
-    plan: PlanOptions = field(default_factory=PlanOptions)
     sources: str | None = option(
         None,
         "LUT[,LUT...] of other devices to learn from; none: from scratch.",
@@ -236,12 +222,13 @@ class PlannedProfile:
             "blocks": [asdict(entry) for entry in forecast.entries],
         }
 
-    def report(self) -> Iterator[Table | str]:
-        """Yield the expected error of every entry."""
+    def report(self) -> Iterator[Table | Facts]:
+        """Yield the expected error of every entry, and the plan's size and times."""
         rows = [asdict(entry) for entry in self.forecast.entries]
         for row in rows:
             row["partners"] = shorten(row["partners"], PARTNERS_SHOWN)
         yield Table("", self.COLUMNS, rows)
+        yield Facts("", self.facts())
 
     def facts(self) -> dict[str, Any]:
         """Return the plan's size and times, as named values."""
@@ -290,22 +277,33 @@ def plan_profile(options: ProfileCommand, progress: Progress = silent) -> Planne
     Times follow the newest LUT of the same device and variant, of any space, if there is one.
 
     Raises:
-        UsageError: an unknown space, variant, plan or agent.
+        UsageError: an unknown space, variant, plan or agent, or an option that only a measurement has.
         DeviceError: an unknown device.
     """
-    target, store, space = options.target, options.open_store(progress, create=True), options.space
+    for flag, given in (
+        ("--fresh", options.fresh),
+        ("--reuse", options.reuse),
+        ("--name", options.name),
+        ("--run", options.run_folder),
+    ):
+        if given:
+            raise UsageError(
+                f"{flag} is about the measurement, which --plan-only does not make; leave one of them out",
+                code="nothing_measured",
+            )
+    target, store = options.target, options.open_store(progress, create=True)
     variant = target.variant
     kind_of(target.device, target.access)
-    policy = policy_of(variant, options.narrow, pace_us=options.pace_us)
+    policy = options.policy(variant)
     sources = find_sources(
         store,
         options.sources,
-        space=space,
+        space=options.space,
         device=target.device,
         variant=variant.name,
         simulated=variant.is_simulated,
     )
-    plan, expectation = choose_plan(space, options.plan, policy, options.budget_s, store, sources)
+    plan, expectation = choose_plan(options, policy, options.budget_s, store, sources)
     mine = [ref for ref in store.list() if (ref.device, ref.variant) == (target.device, variant.name)]
     if expectation is TYPICAL_DEVICE and mine:
         expectation = _expectation(store, str(mine[-1].path))
@@ -338,33 +336,22 @@ def _first_loads_s(device: str, variant: Variant) -> list[float]:
     return times
 
 
-def policy_of(variant: Variant, narrow: float | None, self_test: bool = True, pace_us: int = 0) -> Policy:
-    """Return the policy of a profile that ends once predictions are within the fraction `narrow`."""
-    policy = Policy.of(variant.is_simulated, self_test, pace_us)
-    return policy if narrow is None else replace(policy, heldout_half_width=narrow)
-
-
 def choose_plan(
-    space: str,
-    choice: PlanOptions,
-    policy: Policy,
-    budget_s: float,
-    store: LutStore,
-    sources: Sources | None = None,
+    options: SpaceOptions, policy: Policy, budget_s: float, store: LutStore, sources: Sources = NO_SOURCES
 ) -> tuple[Plan, ExpectedCosts]:
     """Return the plan of the given sizes, model count or time limit, with the costs it expects.
 
     Raises:
         UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.
     """
-    searched = get_space(space)
+    searched, choice = get_space(options.space), options.plan
     classes = choice.classes
     if classes is None and choice.heads and searched.default_classes not in choice.heads:
         classes = max(choice.heads)
     if classes:
         searched = searched.with_classes(classes)
     expectation = _expectation(store, choice.like) if choice.like else TYPICAL_DEVICE
-    if sources and sources.named:
+    if sources.named:
         expectation = replace(expectation, sources=sources.priors())
     resolutions, seed = choice.resolutions, choice.seed
     sized = (choice.design, choice.heldout, choice.removals) != (None, None, None)

@@ -1,19 +1,49 @@
-"""Predict the latency of whole networks by a LUT, or explain why it can't be predicted."""
+"""Latency of whole networks by a LUT, on its own device or, with wider intervals, on another (a proxy)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from luts.format.errors import UsageError
+import numpy as np
+
+from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.latency import Prediction
 from luts.format.lut import Lut
-from luts.format.table import Column
+from luts.format.schema import DeviceInfo
+from luts.format.store import LutRef, LutStore
+from luts.format.table import Column, Table
+from orchestrator.agent.device import describe_host
+from orchestrator.agent.programs import AGENTS
+from orchestrator.devices.common.registry import known_phone
+from orchestrator.devices.discover import resolve
+from orchestrator.devices.host import scenario_of, simulated_program
 from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
+from orchestrator.tasks.options import REQUIRED, LutOptions, option
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch
 from search.spaces.scope import covered_space
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(LutOptions):
+    """Predict the latency of whole networks."""
+
+    arch: tuple[str, ...] = option(
+        REQUIRED,
+        "Architecture by name, or its JSON file (-: stdin); repeatable.",
+        flag="--arch --model",
+    )
+    resolution: int | None = option(
+        None, "Side of the input image in pixels.", minimum=1, shown="the network's own"
+    )
+    device: str | None = option(
+        None, "Predict for this device; intervals are wider if the LUT is of another device."
+    )
+
 
 PREDICTION_COLUMNS = (
     Column("arch", "architecture"),
@@ -24,6 +54,18 @@ PREDICTION_COLUMNS = (
     Column("basis", "interval from", spare=1),
     Column("weak", "weakly known blocks"),
 )
+
+
+def predict_latencies(options: PredictOptions, progress: Progress = silent) -> Table:
+    """Return the latencies of networks on a LUT's device or on another; errors as `predict` and `proxy_for`."""
+    store = options.open_store(progress)
+    ref = store.resolve(options.lut)
+    lut = store.load(ref)
+    predicted = predict(lut, options.arch, options.resolution, progress)
+    if options.device is not None and (proxy := proxy_for(ref, lut, options.device, store)) is not None:
+        progress(Note(f"warning: {proxy.warning(ref)}"))
+        predicted = {name: proxy.widen(prediction) for name, prediction in predicted.items()}
+    return Table("", PREDICTION_COLUMNS, [prediction_row(*named) for named in predicted.items()])
 
 
 def prediction_row(name: str, prediction: Prediction) -> dict[str, Any]:
@@ -96,3 +138,126 @@ def _refuse(lut: Lut, name: str, network: Network) -> None:
             f"{covered.resolutions[0]}",
             code="wrong_resolution",
         )
+
+
+HOSTS = ("host", *(f"host-{agent}" for agent in AGENTS))
+"""Device names of LUTs that this machine's agents measured."""
+
+MEMORY_TOLERANCE = 0.02
+"""Relative: another kernel reports slightly more or less of the same memory."""
+
+
+@dataclass(frozen=True)
+class DeviceSpread:
+    """Standard deviation of log latency between a LUT's device and others, estimated from `devices`."""
+
+    log_sd: float
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A LUT used for another device than its own; `spread` is None if no second device with a LUT is known."""
+
+    device: str
+    spread: DeviceSpread | None
+
+    @property
+    def log_sd(self) -> float:
+        """Standard deviation of log latency between devices; 0 if unknown."""
+        return self.spread.log_sd if self.spread else 0.0
+
+    def widen(self, prediction: Prediction) -> Prediction:
+        """Return the prediction with an interval for this device; without a level if the spread is unknown."""
+        if self.spread is None:
+            return replace(prediction, level=None)
+        return prediction.for_other_device(self.spread.log_sd)
+
+    def warning(self, ref: LutRef) -> str:
+        """Return what a user of the LUT's predictions for this device must know, in one line."""
+        reliability = (
+            "no second device has a LUT of this space, so the difference between devices is unknown, and intervals "
+            f"and limits are those of {ref.device}"
+            if self.spread is None
+            else f"predictions may be off by a factor of {math.exp(1.96 * self.spread.log_sd):.2f}, "
+            f"the difference between {', '.join(self.spread.devices)}; intervals and limits include it"
+        )
+        return (
+            f"{ref} was measured on {ref.device}, not on {self.device}: {reliability}; "
+            f"run bench lut adapt {ref} --device {self.device} to adapt it"
+        )
+
+
+def proxy_for(ref: LutRef, lut: Lut, device: str, store: LutStore) -> Proxy | None:
+    """Return how a LUT is used for a device as a proxy; None if it is the device's own.
+
+    A LUT is a device's own if it has the device's name or product type; for this machine, which every other machine
+    calls `host` too, if model, processor and memory are the same.
+
+    Args:
+        ref: The LUT's reference.
+        lut: The LUT.
+        device: `host`, a phone's name or serial, `simulated[:SCENARIO]`, or the device name of a LUT.
+        store: LUTs of known devices.
+
+    Raises:
+        DeviceError: unknown device, or no phone with this serial.
+        UsageError: unknown scenario.
+    """
+    scenario, name = scenario_of(device), device
+    if scenario is not None:
+        name = simulated_program(scenario).device_name
+    elif not (
+        name in HOSTS or known_phone(name) or name in {ref.device, *(each.device for each in store.list())}
+    ):
+        name = resolve(name).name
+    phone = known_phone(name)
+    if name in HOSTS:
+        own = _same_machine(lut.meta.device)
+    else:
+        own = name == ref.device or (phone is not None and lut.meta.device.model in phone.product_types)
+    return None if own else Proxy(device, device_spread(store, ref))
+
+
+def device_spread(store: LutStore, ref: LutRef) -> DeviceSpread | None:
+    """Return the spread of log latency over pairs of known devices; None with fewer than two.
+
+    Latencies are sums of a LUT's blocks, one version per device, over the blocks that all have in common: of the
+    LUT's own variant if two devices have it, else of its runtime. Simulated devices count only among each other.
+
+    Args:
+        store: LUTs of known devices.
+        ref: The LUT whose space and variant count.
+    """
+    family = [name for name in sorted({each.name for each in store.list()}) if _comparable(name, ref)]
+    sums: dict[tuple[str, str], dict[str, float]] = {}
+    for name in family:
+        try:
+            known = store.current(name)
+            sums[known.device, known.variant] = {entry.key: entry.ms for entry in store.load(known).entries}
+        except InvalidArtifactError:
+            continue
+    own = {device: ms for (device, variant), ms in sums.items() if variant == ref.variant}
+    return _spread(own) or _spread({device: ms for (device, _), ms in reversed(sums.items())} | own)
+
+
+def _comparable(name: str, ref: LutRef) -> bool:
+    """Return whether a LUT is of the same space and runtime; simulated devices have a runtime of their own."""
+    _, space, variant = name.split("/")
+    return space == ref.space and variant.split("-")[0] == ref.variant.split("-")[0]
+
+
+def _spread(sums: Mapping[str, Mapping[str, float]]) -> DeviceSpread | None:
+    common = set.intersection(*(set(entries) for entries in sums.values())) if sums else set()
+    if len(sums) < 2 or not common:
+        return None
+    logs = np.log([sum(entries[key] for key in common) for entries in sums.values()])
+    differences = [one - other for i, one in enumerate(logs) for other in logs[:i]]
+    return DeviceSpread(float(np.sqrt(np.mean(np.square(differences)))), tuple(sums))
+
+
+def _same_machine(device: DeviceInfo) -> bool:
+    here = describe_host()
+    return (here.model, here.soc or "") == (device.model, device.soc) and math.isclose(
+        here.memory_bytes, device.memory_bytes, rel_tol=MEMORY_TOLERANCE
+    )

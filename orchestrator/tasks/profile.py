@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from luts.format.errors import UsageError
 from luts.format.files import check_folder
 from luts.format.lut import Lut
 from luts.format.store import LutStore
+from luts.format.table import Facts, Table
 from orchestrator.devices.host import scenario_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import Measurement, measure
-from orchestrator.plan.plan import Policy
+from orchestrator.plan.plan import Plan, Policy, features_of_plan
 from orchestrator.plan.sizing import seed_design
 from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_with_truth, write_truth
 from orchestrator.simulate.device import GroundTruth
-from orchestrator.tasks.exported_plan import GrowingPlan, export_plan
-from orchestrator.tasks.plan import ProfileCommand, choose_plan, policy_of
-from orchestrator.tasks.profiled_lut import lut_of, run_label, space_keys, subject_of
+from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan, export_plan
+from orchestrator.tasks.luts import LutView, provenance
+from orchestrator.tasks.plan import ProfileCommand, SpaceProfilingOptions, choose_plan
 from orchestrator.tasks.progress import Note, Progress, silent, steps
-from orchestrator.tasks.sources import Sources, covering, find_sources
-from orchestrator.tasks.target import lut_name
+from orchestrator.tasks.sources import NO_SOURCES, Sources, covering, find_sources
+from orchestrator.tasks.target import Target, lut_name
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,6 @@ class Profile:
         path: The LUT's folder.
         lut: The LUT as it was written.
         folder: Folder of the run.
-        policy: Policy of the measurement.
         measurement: The measurement; None if an identical run was finished before.
         truth: How close the LUT came to a simulated device's truth (`truth.json` in the run's folder).
     """
@@ -42,9 +44,18 @@ class Profile:
     path: Path
     lut: Lut
     folder: Path
-    policy: Policy
     measurement: Measurement | None = None
     truth: GroundTruthComparison | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return path, provenance and entries."""
+        view = LutView(str(self.path), self.lut).to_dict()
+        return {"path": view["lut"], "meta": view["meta"], "entries": view["entries"]}
+
+    def report(self) -> Iterator[Table | Facts | str]:
+        """Yield provenance and entries."""
+        yield Facts(str(self.path), provenance(self.lut))
+        yield from LutView(str(self.path), self.lut).entries_report()
 
 
 def profile(options: ProfileCommand, progress: Progress = silent) -> Profile:
@@ -58,81 +69,160 @@ def profile(options: ProfileCommand, progress: Progress = silent) -> Profile:
         DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the journal belongs to another measurement, or the device is too noisy.
     """
-    target, store, space = options.target, options.open_store(progress, create=True), options.space
-    pace_us, run_folder, workers = options.pace_us, options.run_folder, options.workers
-    policy = policy_of(target.variant, options.narrow, options.self_test, pace_us)
-    check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
-    if run_folder is not None:
-        check_folder(run_folder, "give another folder with --run")
+    target, store, folder = options.target, open_lut_folder(options, progress), options.run_folder
+    if folder is not None:
+        check_folder(folder, "give another folder with --run")
     with target.found() as device:
-        device_name = lut_name(device, options.name)
+        run = ProfilingRun(options, target, lut_name(device, options.name), store, progress)
         sources = find_sources(
             store,
             options.sources,
-            space=space,
-            device=device_name,
+            space=options.space,
+            device=run.device_name,
             variant=target.variant.name,
             simulated=target.variant.is_simulated,
         )
-        plan, expectation = choose_plan(space, options.plan, policy, options.budget_s, store, sources)
-        sources = covering(sources, space_keys(plan))
-        at_first, room = seed_design(plan) if sources.named else (plan, 0)
-
-        def find(variant: Variant) -> Run:
-            label = run_label(device_name, plan, variant, pace_us)
-            return (
-                Run(run_folder)
-                if run_folder
-                else find_run(runs_root(), label, fresh=options.fresh, reuse=options.reuse)
-            )
-
-        run = find(target.variant) if target.is_settled else None
-        exported = None
-        if run is None or run.result is None:
-            most = "at most " if room else ""
-            progress(
-                Note(f"{most}{len(plan.models)} models for {len(plan.covered_keys())} blocks of {space}")
-            )
-            exported = export_plan(at_first, target.variant, expectation, workers, progress)
-        variant = target.variant_on(device)
-        run = run or find(variant)
-        if exported is None or run.result is not None:
-            return _finished(run, options.reuse, store, policy)
-        progress(Note(f"run {run.folder}"))
-        if sources.names:
-            progress(Note(_learning(sources)))
-        networks = GrowingPlan(exported, room, sources, variant, expectation, workers, progress)
+        run.prepare(lambda: target.variant_on(device), sources, folder=folder)
+        exported = run.exported
+        if exported is None:
+            return run.finished()
+        progress(Note(f"run {run.run.folder}"))
+        if exported.sources.names:
+            progress(Note(_learning(exported.sources)))
+        growing = GrowingPlan(exported, run.room, run.variant, run.expectation, options.workers, progress)
         measurement = measure(
             device,
-            variant,
-            subject_of(exported.plan, exported.files),
-            run.journal,
-            policy,
+            run.variant,
+            exported.model_set,
+            run.run.journal,
+            run.policy,
             EngineOptions(
                 budget_s=options.budget_s,
                 progress=steps(progress),
-                prediction_half_width=networks.width,
-                planner=networks if room else None,
+                prediction_half_width=growing.width,
+                planner=growing if run.room else None,
             ),
             usage_of=[exported.plan.reference.model_id],
         )
-    lut = lut_of(
-        networks.plan, networks.files, measurement, device_name, networks.unexported, sources=sources
-    )
-    path = store.write(lut)
-    run.finish(str(path))
-    truth = compare_with_truth(target.device, variant.threads, lut, run)
-    return Profile(path, store.load(path), run.folder, policy, measurement, truth)
+    return run.write(growing.exported, measurement)
 
 
-def _finished(run: Run, reuse: bool, store: LutStore, policy: Policy) -> Profile:
-    """Return the profile of a finished run; raise UsageError unless it may be reused."""
-    if not reuse:
-        raise UsageError(
-            f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder with --run",
-            code="finished_run",
+def open_lut_folder(options: SpaceProfilingOptions, progress: Progress) -> LutStore:
+    """Return the LUTs, whose first folder can be written to."""
+    store = options.open_store(progress, create=True)
+    check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
+    return store
+
+
+class ProfilingRun:
+    """A profile on its way to a LUT, on one device or on a fleet: planned and exported, then written.
+
+    Attributes:
+        exported: The models to measure; None if the run is finished already.
+        room: How many more networks may be chosen while they are measured.
+        expectation: Costs that the plan expects.
+        variant: How models run.
+        run: Folder of the journal.
+    """
+
+    def __init__(
+        self,
+        options: SpaceProfilingOptions,
+        target: Target,
+        device_name: str,
+        store: LutStore,
+        progress: Progress,
+    ) -> None:
+        """Begin for a device; `device_name` is its name in the LUT."""
+        self._options, self._target, self.device_name = options, target, device_name
+        self._store, self._progress = store, progress
+        self.policy = options.policy(target.variant)
+
+    def prepare(
+        self,
+        variant_on_device: Callable[[], Variant],
+        sources: Sources = NO_SOURCES,
+        *,
+        folder: Path | None = None,
+        prefix: str = "",
+    ) -> None:
+        """Choose the plan and export its models, unless it was measured before.
+
+        Args:
+            variant_on_device: Asks the device for its variant; called late, as it wakes up a phone.
+            sources: LUTs to learn from.
+            folder: The run's folder; by default it is found by what is measured.
+            prefix: Beginning of the run's name.
+        """
+        options, target = self._options, self._target
+
+        def find(variant: Variant) -> Run:
+            if folder is not None:
+                return Run(folder)
+            label = prefix + run_label(self.device_name, plan, variant, options.pace_us)
+            return find_run(runs_root(), label, fresh=options.fresh, reuse=options.reuse)
+
+        plan, self.expectation = choose_plan(options, self.policy, options.budget_s, self._store, sources)
+        sources = covering(sources, sorted(features_of_plan(plan)))
+        at_first, self.room = seed_design(plan) if sources.named else (plan, 0)
+        run = find(target.variant) if target.is_settled else None
+        exported = None
+        if run is None or run.result is None:
+            most = "at most " if self.room else ""
+            blocks = len(plan.covered_keys())
+            self._progress(Note(f"{most}{len(plan.models)} models for {blocks} blocks of {options.space}"))
+            exported = export_plan(
+                at_first, target.variant, self.expectation, options.workers, self._progress, sources
+            )
+        self.variant = variant_on_device()
+        self.run = run or find(self.variant)
+        self.exported = exported if self.run.result is None else None
+
+    def finished(self) -> Profile:
+        """Return the profile of a run that was finished before; raise UsageError unless it may be reused."""
+        run = self.run
+        if not self._options.reuse:
+            raise UsageError(
+                f"{run.folder} is finished ({run.result}); add --reuse, or choose another folder with --run",
+                code="finished_run",
+            )
+        return Profile(Path(str(run.result)), self._store.load(str(run.result)), run.folder)
+
+    def write(self, exported: ExportedPlan, measurement: Measurement) -> Profile:
+        """Write the LUT, and say how measuring went."""
+        lut = exported.lut(measurement, self.device_name)
+        path = self._store.write(lut)
+        self.run.finish(str(path))
+        self._progress(
+            Note(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")
         )
-    return Profile(Path(str(run.result)), store.load(str(run.result)), run.folder, policy)
+        self._progress(Note(why_it_ended(measurement, self.policy)))
+        truth = self._compare_with_truth(lut)
+        return Profile(path, self._store.load(path), self.run.folder, measurement, truth)
+
+    def _compare_with_truth(self, lut: Lut) -> GroundTruthComparison | None:
+        """Compare a simulated device's LUT with its truth, which no real device can tell; None for a real one."""
+        scenario = scenario_of(self._target.device)
+        if scenario is None:
+            return None
+        truth = compare_lut_with_truth(lut, GroundTruth(scenario.costs, self.variant.threads))
+        models = {model.model_id: model.blocks for model in lut.models}
+        file = self.run.folder / "truth.json"
+        write_truth(file, scenario, self.variant.threads, models, truth)
+        heldout = "" if truth.heldout_mape is None else f", held-out MAPE {100 * truth.heldout_mape:.2f} %"
+        self._progress(
+            Note(
+                f"SIMULATED, truth known ({file}): {100 * truth.covered:.0f} % of {truth.entries} entries' "
+                f"intervals hold it, entries off by {100 * truth.entry_error:.1f} %{heldout}"
+            )
+        )
+        return truth
+
+
+def run_label(device_name: str, plan: Plan, variant: Variant, pace_us: int) -> str:
+    """Return the name of a profile's runs, those at one pace."""
+    paced = f"-every{pace_us}us" if pace_us else ""
+    return f"{device_name}-{plan.space}-{variant.name}-{plan.digest[:8]}{paced}"
 
 
 def _learning(sources: Sources) -> str:
@@ -140,12 +230,14 @@ def _learning(sources: Sources) -> str:
     return text if sources.named else f"{text}, the best LUT at hand; --from none makes one from scratch"
 
 
-def compare_with_truth(device: str, threads: int, lut: Lut, run: Run) -> GroundTruthComparison | None:
-    """Compare a simulated device's LUT with its truth, which no real device can tell; None for a real one."""
-    scenario = scenario_of(device)
-    if scenario is None:
-        return None
-    comparison = compare_lut_with_truth(lut, GroundTruth(scenario.costs, threads))
-    models = {model.model_id: model.blocks for model in lut.models}
-    write_truth(run.folder / "truth.json", scenario, threads, models, comparison)
-    return comparison
+def why_it_ended(measurement: Measurement, policy: Policy) -> str:
+    """Return why no further pass was made."""
+    width = measurement.prediction_half_width
+    within = "" if width is None else f", held-out networks are predicted within {100 * width:.2f} %"
+    reason = {
+        "narrow": f"every model's interval is within {100 * policy.half_width:g} %",
+        "predictions": f"predictions are within {100 * policy.heldout_half_width:g} %",
+        "budget": "the time limit is reached",
+        "passes": f"all {policy.max_passes} passes are done",
+    }[measurement.ending]
+    return f"ended because {reason}{within}"

@@ -53,6 +53,9 @@ class Sources:
         return (*learned, *(SourceEntries(str(table), table.entry_ms) for table in self.tables))
 
 
+NO_SOURCES = Sources()
+
+
 def find_sources(
     store: LutStore, named: str | None, *, space: str, device: str, variant: str, simulated: bool
 ) -> Sources:

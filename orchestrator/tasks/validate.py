@@ -27,8 +27,8 @@ from orchestrator.tasks.options import (
     budget,
     option,
 )
+from orchestrator.tasks.predict import proxy_for
 from orchestrator.tasks.progress import Note, Progress, silent
-from orchestrator.tasks.proxy import proxy_for
 from orchestrator.tasks.target import DeviceOptions
 from search.spaces import Arch, Space
 from search.spaces.scope import covered_space

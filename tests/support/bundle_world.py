@@ -92,10 +92,10 @@ class BundlePlayer:
         self.write("end", batch=number, ended="done", again=False, worked_s=1.0, logs={})
 
 
-def run(made, folder: Path, scenario: Scenario = DEVICE) -> Path:
+def run(bundle: Path, folder: Path, scenario: Scenario = DEVICE) -> Path:
     """Run a bundle on a simulated device and return the journal."""
     journal = folder / f"{scenario.name}.jsonl"
     agent = simulated_agent(scenario, "token", ModelStore(folder / f"store-{scenario.name}"))
     with serving(agent) as port:
-        BundlePlayer(made.path, journal).run(port, agent.token)
+        BundlePlayer(bundle, journal).run(port, agent.token)
     return journal

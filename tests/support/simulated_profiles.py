@@ -18,7 +18,7 @@ from orchestrator.measure.session import Measurement, measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Plan, Policy
 from orchestrator.simulate.device import Scenario, write_model
-from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.tasks.exported_plan import ExportedPlan
 from search.spaces import get_space
 
 PLAN = make_plan(get_space("autovit-nano"), design=24, heldout=12, removals="reference")
@@ -61,11 +61,11 @@ def profile(
         measurement = measure(
             device,
             variant,
-            subject_of(plan, files),
+            ExportedPlan(plan, files).model_set,
             run.journal,
             policy,
             EngineOptions(budget_s=0, progress=lambda *_: disturb(device)),
         )
         starts = device.agent_starts
-    lut = lut_of(plan, files, measurement, device.name)
+    lut = ExportedPlan(plan, files).lut(measurement, device.name)
     return Profiled(lut, measurement, read_log(run.journal), starts)

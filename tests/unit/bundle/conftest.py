@@ -1,7 +1,6 @@
-"""A bundle that is made and run once, and copies of it to spoil."""
+"""A bundle that is made and run once, and copies of its journal to spoil."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
-    """A bundle, and the journal of a whole run of it."""
+    """Facts about a bundle, and the journal of a whole run of it."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BLOCKTIME_CACHE", str(folder / "cache"))
@@ -34,14 +33,12 @@ def once(tmp_path_factory):
                 policy=POLICY,
             )
         )
-    return made, run(made, folder)
+    return made, run(folder / "nano.bundle", folder)
 
 
 @pytest.fixture
-def made(once, tmp_path):
-    path = tmp_path / "nano.bundle"
-    shutil.copyfile(once[0].path, path)
-    return replace(once[0], path=path)
+def made(once):
+    return once[0]
 
 
 @pytest.fixture

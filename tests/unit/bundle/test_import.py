@@ -1,6 +1,7 @@
 """The journal of a bundle becomes the LUT that a live run would make; an edited journal is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,8 @@ from orchestrator.bundle.archive import agent_policy
 from orchestrator.bundle.journal import read_journal
 from orchestrator.cli.main import exit_code
 from orchestrator.plan.plan import Policy
-from orchestrator.tasks.bundle import ImportCommand, import_journals
+from orchestrator.tasks.bundle import ImportCommand, import_journals, variant_for
+from orchestrator.tasks.target import VariantOptions
 from tests.support.bench import bench
 from tests.support.bundle_world import OTHER, run
 from tests.support.errors import raises
@@ -26,14 +28,17 @@ def test_imported_lut_verifies(made, finished, store):
     lut = imported.lut
     assert lut.meta.measured == "simulated"
     assert lut.meta.device.name == imported.path.parts[-4]
-    assert imported.measurement.batches_kept + imported.measurement.batches_rejected == made.batches
+    assert (
+        imported.measurement.batches_kept + imported.measurement.batches_rejected
+        == made.values["batches at most"]
+    )
     assert lut.meta.policy["max_passes"] == 2
     assert lut.meta.heldout_error.mape < 0.03
     verify_lut(imported.path)
 
 
 def test_two_devices_make_two_luts(made, finished, tmp_path, store):
-    first, second = finished, run(made, tmp_path, OTHER)
+    first, second = finished, run(Path(made.title), tmp_path, OTHER)
     with raises("already_imported"):
         import_journals(ImportCommand(journals=(first, first), store=store))
     assert not (tmp_path / "luts").exists()
@@ -46,6 +51,24 @@ def test_two_devices_make_two_luts(made, finished, tmp_path, store):
         import_journals(ImportCommand(journals=(first,), store=store))
     assert exit_code(refused.value) == 6
     assert len(import_journals(ImportCommand(journals=(first,), name="second-unit", store=store))) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "variant"),
+    [
+        ("android", VariantOptions(), "executorch-xnnpack-fp32-t0"),
+        ("iphone", VariantOptions(), "coreml-fp16-all"),
+        ("windows", VariantOptions(), "unknown_device_kind"),
+        ("android", VariantOptions(runtime="coreml"), "coreml_elsewhere"),
+        ("iphone", VariantOptions(threads=2), "coreml_threads"),
+    ],
+)
+def test_variants_of_kinds_of_devices(kind, how, variant):
+    if "-" in variant:
+        assert variant_for(kind, how).name == variant
+    else:
+        with raises(variant):
+            variant_for(kind, how)
 
 
 def without(lines, kind):

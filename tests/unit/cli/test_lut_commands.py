@@ -8,7 +8,7 @@ import pytest
 
 from luts.format.schema import HeldoutError
 from luts.format.store import LutRef, LutStore
-from orchestrator.tasks.luts import short_names
+from orchestrator.tasks.lut_diff import short_names
 from tests.support.bench import answer, bench
 from tests.support.report_world import make_lut
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from luts.format.store import LutStore
-from orchestrator.cli.lut_table import provenance
+from orchestrator.tasks.luts import provenance
 from orchestrator.tasks.sources import find_sources
 from tests.unit.tasks.test_sources import FAST, WORLD, made, slower
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from luts.format.store import LutStore
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand, plan_profile
 from orchestrator.tasks.target import Target
+from tests.support.errors import raises
 
 
 def test_compiling_has_minutes_where_earlier_runs_saw_some(tmp_path: Path) -> None:
@@ -26,3 +29,12 @@ def test_compiling_has_minutes_where_earlier_runs_saw_some(tmp_path: Path) -> No
     )
     known = replace(plain, compiled=12, compile_s=480.0, first_loads=3).facts()["first loads"]
     assert known.endswith("about 8.0 minutes in addition to measuring, by 3 first loads of earlier runs")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"fresh": True}, {"reuse": True}, {"name": "phone"}, {"run_folder": Path("run")}],
+)
+def test_an_option_of_the_measurement_is_refused(option, tmp_path: Path) -> None:
+    with raises("nothing_measured"):
+        plan_profile(ProfileCommand(target=Target("simulated"), store=LutStore([tmp_path]), **option))

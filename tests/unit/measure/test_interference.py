@@ -24,7 +24,7 @@ from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import Noise, Scenario, write_model
-from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.tasks.exported_plan import ExportedPlan
 from search.spaces import get_space
 from tests.support.errors import raises
 from tests.support.served_agent import ServedDevice
@@ -42,7 +42,7 @@ def profiled(folder: Path, noise: Noise, policy: Policy = POLICY) -> Measurement
         return measure(
             device,
             Variant("simulated", "", threads=1),
-            subject_of(PLAN, files),
+            ExportedPlan(PLAN, files).model_set,
             folder / "journal.jsonl",
             policy,
             EngineOptions(budget_s=0, progress=lambda *_: None),
@@ -69,7 +69,7 @@ def test_more_settle_runs(tmp_path: Path, cold_runs: int, settle_runs: int) -> N
     assert settle_runs_and_models(tmp_path) == ({settle_runs}, 5)
     assert measured.policy["settle_runs"] == settle_runs
     files = {model.model_id: write_model(model.blocks, tmp_path / "models") for model in PLAN.models}
-    meta = lut_of(PLAN, files, measured, "company").meta
+    meta = ExportedPlan(PLAN, files).lut(measured, "company").meta
     assert meta.policy["settle_runs"] == settle_runs
     assert "+20." in str(meta.policy["company"]) or "+19." in str(meta.policy["company"])
 

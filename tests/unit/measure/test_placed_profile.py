@@ -17,7 +17,7 @@ from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy
-from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.tasks.exported_plan import ExportedPlan
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import PlacedOperation, Placement
 from search.spaces import get_space
@@ -89,12 +89,12 @@ def profile(tmp_path, placed_of, states=None):
     device.placed = {made[model.model_id].sha256: placed_of(model) for model in PLAN.models}
     device.states = states
     run = Run(tmp_path / "run")
-    subject = subject_of(PLAN, made)
+    subject = ExportedPlan(PLAN, made).model_set
     variant = Variant("executorch", "xnnpack", "fp32", 1)
     measurement = measure(
         device, variant, subject, run.journal, POLICY, EngineOptions(budget_s=0, progress=lambda *_: None)
     )
-    return lut_of(PLAN, made, measurement, "fake"), run
+    return ExportedPlan(PLAN, made).lut(measurement, "fake"), run
 
 
 def stays(model):

@@ -24,7 +24,7 @@ from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Plan, Policy
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import SCENARIOS, write_model
-from orchestrator.tasks.profiled_lut import lut_of, subject_of
+from orchestrator.tasks.exported_plan import ExportedPlan
 from tests.support.errors import raises
 from tests.support.served_agent import ServedDevice
 
@@ -63,7 +63,7 @@ def resume(device, journal, files):
         return measure(
             device,
             variant,
-            subject_of(PLAN, files),
+            ExportedPlan(PLAN, files).model_set,
             journal,
             Policy.of(simulated=True),
             EngineOptions(budget_s=0, progress=lambda *_: None),
@@ -112,7 +112,7 @@ def test_old_journal_resumes(tmp_path, journal, files):
     assert len(visits) == len(set(visits)) > EXPECTED["samples"]
     assert set(measurement.estimates.ratios) == {model.model_id for model in PLAN.models}
     assert {ratio.loads for name, ratio in measurement.estimates.ratios.items()} >= {3}
-    lut = lut_of(PLAN, files, measurement, "simulated-uneven")
+    lut = ExportedPlan(PLAN, files).lut(measurement, "simulated-uneven")
     assert lut.samples.num_rows == len(visits)
     assert verify_lut(LutStore([tmp_path / "luts"]).write(lut)) == lut
 

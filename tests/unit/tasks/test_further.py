@@ -19,7 +19,6 @@ from orchestrator.plan.sizing import SEED_NETWORKS, next_networks, seed_design
 from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
-from orchestrator.tasks.sources import Sources
 from orchestrator.tasks.target import Target
 from search.spaces import get_space
 from tests.support.errors import raises
@@ -122,9 +121,8 @@ def test_a_journal_can_not_bring_in_a_held_out_or_a_foreign_network() -> None:
     at_first, room = seed_design(PLAN)
     files = {model.model_id: None for model in at_first.models}
     growing = GrowingPlan(
-        ExportedPlan(at_first, files, {}),
+        ExportedPlan(at_first, files),
         room,
-        Sources(),
         Variant("simulated", "", threads=1),
         TYPICAL_DEVICE,
         1,

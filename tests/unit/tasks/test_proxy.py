@@ -17,8 +17,8 @@ from orchestrator.agent.device import describe_host
 from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
+from orchestrator.tasks.predict import DeviceSpread, Proxy, device_spread, proxy_for
 from orchestrator.tasks.profile import profile
-from orchestrator.tasks.proxy import DeviceSpread, Proxy, device_spread, proxy_for
 from orchestrator.tasks.search import find_network
 from orchestrator.tasks.search_options import OptionalDevice, SearchCommand, SettingOptions, TargetOptions
 from orchestrator.tasks.target import Target

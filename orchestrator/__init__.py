@@ -110,9 +110,8 @@ if TYPE_CHECKING:
     from orchestrator.measure.validate import Validation
     from orchestrator.tasks.blocks import BlocksCommand, MixerComparison, compare_mixers
     from orchestrator.tasks.breakdown import Breakdown, BreakdownCommand, break_down
-    from orchestrator.tasks.bug_report import BugReport, write_bug_report
     from orchestrator.tasks.compare import Comparison, compare_networks
-    from orchestrator.tasks.doctor import Need, doctor
+    from orchestrator.tasks.doctor import BugReport, Need, doctor, write_bug_report
     from orchestrator.tasks.evaluate import Evaluation, evaluate
     from orchestrator.tasks.evaluation_options import (
         CompareOptions,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tasks import bug_report
+from orchestrator.tasks.doctor import MAX_FILE_BYTES
 from tests.support.bench import bench
 from tests.support.fake_android import FakeAndroid
 from tests.support.phone_apps import ThreadApp
@@ -45,7 +45,7 @@ def test_it_holds_what_is_needed_and_no_secret(pixel, home, tmp_path):
     assert files["run/journal.jsonl"].startswith('{"n": 0, "at": "~/runs/pixel8-')
     assert files["run/journal.jsonl"].endswith('-1"}\n')
     for name, text in files.items():
-        assert len(text.encode()) <= bug_report.MAX_FILE_BYTES, name
+        assert len(text.encode()) <= MAX_FILE_BYTES, name
         for secret in (TOKEN, pixel.serial, "mister-secret", "somebody"):
             assert secret not in text, name
 

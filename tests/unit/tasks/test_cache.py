@@ -7,7 +7,7 @@ import time
 import pytest
 
 from orchestrator.export.artifacts.artifact import ArtifactCache
-from orchestrator.tasks.cache import cache_parts, trim_cache
+from orchestrator.tasks.doctor import CacheOptions, cache
 from tests.support.bench import bench
 from tests.support.errors import raises
 from tests.unit.export.test_artifact_cache import SPEC, write
@@ -39,9 +39,18 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
+def sizes() -> dict[str, tuple[int, int]]:
+    return {row["kind"]: (row["entries"], row["payload_bytes"]) for row in cache(CacheOptions()).rows}
+
+
+def trim(left: int) -> list[str]:
+    notes: list[str] = []
+    cache(CacheOptions(keep=left), lambda event: notes.append(str(event)))
+    return notes
+
+
 def test_parts_are_counted_where_they_lie(root) -> None:
-    parts = {part.kind: (part.entries, part.payload_bytes) for part in cache_parts()}
-    assert parts == {
+    assert sizes() == {
         "exported models": (1, 100),
         "lowered parts": (1, 3),
         "unfinished": (0, 0),
@@ -51,28 +60,27 @@ def test_parts_are_counted_where_they_lie(root) -> None:
 
 @pytest.mark.parametrize(("left", "removed"), [(123, 0), (122, 100), (23, 100), (22, 120), (0, 123)])
 def test_least_recently_used_entries_go_first(root, left, removed) -> None:
-    trimmed = trim_cache(left)
-    assert (trimmed.payload_bytes, trimmed.kept_in_use) == (removed, 0)
-    assert sum(part.payload_bytes for part in cache_parts()) == 123 - removed
+    assert len(trim(left)) == 1
+    assert sum(payload_bytes for _, payload_bytes in sizes().values()) == 123 - removed
 
 
 def test_what_is_in_use_stays(root) -> None:
     (root / "cache/fragments/def.json").touch()
-    trimmed = trim_cache(0)
-    assert (trimmed.entries, trimmed.payload_bytes, trimmed.kept_in_use) == (2, 120, 1)
+    assert trim(0) == ["2 removed, 0.0 MB", "1 more were used within the last hour and stay"]
+    assert sizes()["lowered parts"] == (1, 3)
     assert (root / "cache/fragments/def.json").exists()
 
 
 def test_reading_a_model_is_a_use(root) -> None:
-    cache = ArtifactCache()
-    stored = cache.put(SPEC, write)
+    artifacts = ArtifactCache()
+    stored = artifacts.put(SPEC, write)
     os.utime(stored.path.parent, (0, 0))
-    assert cache.get(SPEC) is not None
-    trim_cache(0)
-    assert cache.get(SPEC) is not None
+    assert artifacts.get(SPEC) is not None
+    trim(0)
+    assert artifacts.get(SPEC) is not None
     os.utime(stored.path.parent, (0, 0))
-    trim_cache(0)
-    assert cache.get(SPEC) is None
+    trim(0)
+    assert artifacts.get(SPEC) is None
 
 
 def test_what_can_not_be_removed_is_reported(root, monkeypatch) -> None:
@@ -81,7 +89,7 @@ def test_what_can_not_be_removed_is_reported(root, monkeypatch) -> None:
 
     monkeypatch.setattr("pathlib.Path.rename", refused)
     with raises("cannot_remove"):
-        trim_cache(0)
+        trim(0)
 
 
 def test_the_command_shows_and_trims(root) -> None:

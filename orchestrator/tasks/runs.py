@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import Percentiles, percentiles
 from luts.format.errors import InvalidArtifactError, UsageError, shorten
+from luts.format.table import Column, Facts, Table, filled
 from orchestrator.journal.log import JournalSamples, read_log, read_records
 from orchestrator.journal.records import FailureRecord, Header, parse_record
 from orchestrator.journal.runs import Run, runs_root
+from orchestrator.tasks.measured import PERCENTILE_COLUMNS
+from orchestrator.tasks.options import argument
+from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.sustained import SustainedRun, is_sustained, read_sustained
 
 _OTHERS = ("measure", "breakdown", "study", "alone", "sustained")
 """Prefixes of the names of runs that are not profiles."""
@@ -24,18 +30,12 @@ class PastRun:
     """One run, without its samples.
 
     Attributes:
-        name: Name of its folder.
-        folder: Its folder.
         what: Command that made it, judging by its name.
         device: Device as it calls itself.
-        os: Its operating system.
-        variant: Variant of the models.
         began: Date and time.
-        simulated: Whether the device was simulated.
         result: What it resulted in; None while it is unfinished.
         models: Number of models to measure.
-        kept: Number of batches that count.
-        rejected: Number of batches that were repeated.
+        kept: Number of batches that count; `rejected` ones were repeated.
         failures: Number of models that the device could not run.
     """
 
@@ -52,6 +52,14 @@ class PastRun:
     kept: int
     rejected: int
     failures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a flat row, for JSON and tables."""
+        return asdict(self) | {
+            "folder": str(self.folder),
+            "numbers": "simulated" if self.simulated else "measured",
+            "state": "open" if self.result is None else "done",
+        }
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,92 @@ class PastLatency:
         fields = asdict(self)
         fields.pop("percentiles")
         return fields | (self.percentiles or percentiles([])).columns()
+
+
+@dataclass(frozen=True)
+class RunList:
+    """Past runs, newest first."""
+
+    runs: tuple[PastRun, ...]
+
+    COLUMNS: ClassVar = (
+        Column("name", "run"),
+        Column("what", "of", spare=2),
+        Column("device", "device", spare=3),
+        Column("variant", "variant", spare=3),
+        Column("numbers", "numbers"),
+        Column("models", "models", spare=1),
+        Column("kept", "batches", spare=2),
+        Column("began", "began", spare=1),
+        Column("state", "state"),
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rows."""
+        return {"runs": [run.to_dict() for run in self.runs]}
+
+    def report(self) -> Iterator[Table]:
+        """Yield the table, with times as `2026-03-01 09:30`, in UTC."""
+        if self.runs:
+            rows = [run.to_dict() | {"began": run.began[:16].replace("T", " ")} for run in self.runs]
+            yield Table("", self.COLUMNS, rows)
+
+
+@dataclass(frozen=True)
+class RunLatencies:
+    """A run and the latencies of its models."""
+
+    run: PastRun
+    models: tuple[PastLatency, ...]
+
+    COLUMNS: ClassVar = (
+        Column("model", "model"),
+        Column("ms", "ms", 3),
+        Column("ci_low", "95 % low", 3),
+        Column("ci_high", "high", 3),
+        *PERCENTILE_COLUMNS,
+        Column("loads", "loads"),
+        Column("rounds", "rounds"),
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return run and models."""
+        return {"run": self.run.to_dict(), "models": [model.to_dict() for model in self.models]}
+
+    def report(self) -> Iterator[Table | Facts | str]:
+        """Yield facts about the run, the latencies, and why others could not be measured."""
+        facts = {name: value for name, value in self.run.to_dict().items() if value is not None}
+        simulated = ", SIMULATED: not measured on any device" if self.run.simulated else ""
+        yield Facts(facts.pop("name") + simulated, facts)
+        rows = [model.to_dict() for model in self.models]
+        yield Table("", filled(self.COLUMNS, rows, PERCENTILE_COLUMNS), rows)
+        yield from (f"{m.model} can't be measured: {m.failure}" for m in self.models if m.failure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsOptions:
+    """List past measurements, newest first, or show the latencies of one.
+
+    Runs are in $BLOCKTIME_RUNS (default: blocktime/runs in the XDG data folder).
+    """
+
+    run: str | None = argument(None, "Name of a run, a part of it that fits no other, or its folder.")
+
+
+def read_runs(options: RunsOptions, progress: Progress = silent) -> RunList | RunLatencies | SustainedRun:
+    """Return all runs, or the latencies of one; runs that can't be read give a note."""
+    if options.run is None:
+        runs, broken = past_runs()
+        for name, reason in broken.items():
+            progress(Note(f"warning: run {name} can't be read: {reason}"))
+        if not runs:
+            progress(Note(f"no runs in {runs_root()}"))
+        return RunList(tuple(runs))
+    run = find_past_run(options.run)
+    if is_sustained(run):
+        return read_sustained(run)
+    past, models = run_latencies(run)
+    return RunLatencies(past, tuple(models))
 
 
 def past_runs(root: Path | None = None) -> tuple[list[PastRun], dict[str, str]]:

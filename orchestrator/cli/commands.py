@@ -37,7 +37,7 @@ COMMANDS = {
     "runs": CommandInfo(MEASURE, "runs", "past measurements, and the latencies of one"),
     "report": CommandInfo(MEASURE, "report", "self-contained HTML report of a run or a LUT"),
     "space": CommandInfo(SEARCH, "space", "list and show search spaces"),
-    "arch": CommandInfo(SEARCH, "arch", "list, show and sample architectures"),
+    "arch": CommandInfo(SEARCH, "space", "list, show and sample architectures"),
     "train": CommandInfo(SEARCH, "train", "train a supernet, or one network of it"),
     "train detection": CommandInfo(SEARCH, "train", "train a detector on a trained backbone"),
     "train segmentation": CommandInfo(SEARCH, "train", "train a segmentation network on a trained backbone"),

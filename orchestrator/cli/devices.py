@@ -10,9 +10,9 @@ from pathlib import Path
 
 import typer
 
-from luts.format.table import Column
+from luts.format.table import Column, Table
 from orchestrator.cli.options import with_options
-from orchestrator.cli.output import JsonOption, emit_rows, say
+from orchestrator.cli.output import JsonOption, say, show
 from orchestrator.devices.discover import list_attached
 from orchestrator.tasks.options import option
 
@@ -23,37 +23,25 @@ def register(app: typer.Typer) -> None:
     app.command("agent")(with_options(agent_command))
 
 
+COLUMNS = (
+    Column("device", "--device"),
+    Column("title", "what"),
+    Column("type", "product type"),
+    Column("serial", "serial"),
+    Column("next_step", "state"),
+)
+
+
 def devices_command(as_json: JsonOption = False) -> None:
     """List attached devices, and what to do if one is missing."""
     listing = list_attached()
-    rows = [
-        {
-            "device": device.name or "-",
-            "title": device.title,
-            "type": device.product_type,
-            "serial": device.serial,
-            "next_step": device.next_step or "ready",
-        }
+    cells = [
+        (device.name or "-", device.title, device.product_type, device.serial, device.next_step or "ready")
         for device in listing.attached
     ]
-    rows += [
-        {
-            "device": "-",
-            "title": gap.kind,
-            "type": "",
-            "serial": "",
-            "next_step": f"{gap.reason}: {gap.next_step}",
-        }
-        for gap in listing.unavailable
-    ]
-    columns = [
-        Column("device", "--device"),
-        Column("title", "what"),
-        Column("type", "product type"),
-        Column("serial", "serial"),
-        Column("next_step", "state"),
-    ]
-    emit_rows("", columns, rows, as_json)
+    cells += [("-", gap.kind, "", "", f"{gap.reason}: {gap.next_step}") for gap in listing.unavailable]
+    names = [column.name for column in COLUMNS]
+    show(Table("", COLUMNS, [dict(zip(names, row, strict=True)) for row in cells]), as_json)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def open_store(options: StoreOptions, *, create: bool = False) -> LutStore:
 def add_command(
     app: typer.Typer,
     name: str,
-    task: Callable[[Any, Progress], Result | Sequence[Result] | str],
+    task: Callable[[Any, Progress], Result | list[Any] | str],
     *examples: str,
     rows: str = "",
     pictures: Sequence[str] = (),
@@ -72,7 +72,7 @@ def add_command(
             result = task(options, progress)
         if isinstance(result, str):
             print(result)
-        elif isinstance(result, Sequence):
+        elif isinstance(result, list):
             show(result, as_json)
         else:
             deliver(result, files, as_json, rows)

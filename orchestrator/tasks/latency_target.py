@@ -15,8 +15,8 @@ from orchestrator.measure.session import Measurement
 from orchestrator.measure.validate import LatencyComparison, compare_latencies
 from orchestrator.plan.plan import classifier_note, with_classifier_prices
 from orchestrator.tasks.parsing import parse_latency, parse_percent
-from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.predict import Proxy, proxy_for
+from orchestrator.tasks.progress import Note, Progress, silent
 from search.algorithms import LutPrice
 from search.algorithms.record import LutPin
 from search.spaces import Arch, Space

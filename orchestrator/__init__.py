@@ -54,11 +54,14 @@ __all__ = [
     "Profile",
     "ProfileCommand",
     "Progress",
+    "PullOptions",
+    "PushOptions",
     "QatOptions",
     "SearchCommand",
     "Sensitivity",
     "SensitivityOptions",
     "SettingOptions",
+    "SharedOptions",
     "Step",
     "SuiteCommand",
     "SustainedCommand",
@@ -142,7 +145,14 @@ if TYPE_CHECKING:
         TargetOptions,
     )
     from orchestrator.tasks.sensitivity import Sensitivity, measure_sensitivity
-    from orchestrator.tasks.shared_luts import pull_lut, push_lut, shared_luts
+    from orchestrator.tasks.shared_luts import (
+        PullOptions,
+        PushOptions,
+        SharedOptions,
+        pull_lut,
+        push_lut,
+        shared_luts,
+    )
     from orchestrator.tasks.suite import MeasuredSuite, SuiteCommand, run_suite
     from orchestrator.tasks.sustained import SustainedCommand, SustainedRun, measure_sustained, read_sustained
     from orchestrator.tasks.target import Target

@@ -19,7 +19,7 @@ from orchestrator.tasks.lut_diff import DiffCommand, compare_luts
 from orchestrator.tasks.luts import ShowOptions, list_luts, pin_lut, rebuild_lut, show_lut, sign, verify
 from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.predict import predict_latencies
-from orchestrator.tasks.shared_luts import SearchOptions, import_published, pull, push, search_luts
+from orchestrator.tasks.shared_luts import SharedOptions, import_published, pull_lut, push_lut, shared_luts
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)
 
@@ -79,16 +79,16 @@ add_command(app, "verify", verify)
 add_command(app, "predict", predict_latencies)
 add_command(app, "adapt", adapt, "bench lut adapt pixel8/autovit-xxs --device iphone13 -n 5")
 add_command(app, "import-published", import_published)
-add_command(app, "push", push)
-add_command(app, "pull", pull)
+add_command(app, "push", push_lut)
+add_command(app, "pull", pull_lut)
 
 
-@app.command("search", help=SearchOptions.__doc__)
+@app.command("search", help=SharedOptions.__doc__)
 @with_options
-def _search(options: SearchOptions, as_json: JsonOption = False) -> None:
+def _search(options: SharedOptions, as_json: JsonOption = False) -> None:
     url, words = options.url, options.words
     with shown_progress() as progress:
-        found = search_luts(options, progress)
+        found = shared_luts(options, progress)
     if not found.rows and words and not as_json:
         raise UsageError(
             f"{url}: no LUT has {' '.join(words)}; bench lut search {url} lists all", code="unknown_lut"

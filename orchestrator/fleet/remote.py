@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,8 @@ from luts.format.errors import BlocktimeError
 from luts.format.processes import Cluster
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
 from orchestrator.fleet.units import DeviceClass, LocalUnit, OpenUnit, Unit, open_local
-from orchestrator.wire.client import AgentClient, RunResult, file_digest
+from orchestrator.wire.client import AgentClient, file_digest
 from orchestrator.wire.errors import AgentLostError, DeviceError
-from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Placement
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,8 @@ class UnitActor:
         self._client = self._opened.device.connect()
         return self._opened.device.agent_starts
 
-    def _bring_to_front(self) -> None:
-        self._opened.device.bring_to_front()
-
-    def _read_log(self) -> str:
-        return self._opened.device.read_log()
+    def _device(self, method: str) -> Any:
+        return getattr(self._opened.device, method)()
 
     def _disconnect(self) -> None:
         if self._client is not None:
@@ -235,11 +231,11 @@ class RemoteDevice:
 
     def bring_to_front(self) -> None:
         """Bring the agent's app to the front."""
-        self._ask("bring_to_front")
+        self._ask("device", "bring_to_front")
 
     def read_log(self) -> str:
         """Return the end of the agent's log."""
-        return str(self._ask("read_log"))
+        return str(self._ask("device", "read_log"))
 
     def __enter__(self) -> Self:
         """Return the device."""
@@ -250,54 +246,25 @@ class RemoteDevice:
 
 
 class RemoteClient:
-    """The part of AgentClient that measuring uses, on the actor's host; timing loops stay on the device."""
+    """The actor's client; timing loops stay on the device.
+
+    Methods that are not here are those of AgentClient, called by the actor. Callbacks are not passed on: an actor
+    sends nothing before its answer.
+    """
 
     def __init__(self, ask: Ask):
         """Call the actor by `ask`."""
         self._ask = ask
-        self._hello: HelloReply | None = None
 
-    def hello(self) -> HelloReply:
-        """Return what the agent says about itself."""
-        if self._hello is None:
-            self._hello = self._ask("call", "hello")
-        return self._hello
-
-    def state(self) -> DeviceState:
-        """Return the device's state."""
-        return cast(DeviceState, self._ask("call", "state"))
+    def __getattr__(self, method: str) -> Ask:
+        """Return a function that calls the method of the actor's client."""
+        return lambda *arguments: self._ask("call", method, *(a for a in arguments if not callable(a)))
 
     def ensure(self, path: Path, sha256: str | None = None) -> None:
         """Send the model to the agent; it is copied to the unit's host only if that lacks it."""
         digest = sha256 or file_digest(path)
         if not self._ask("has", str(path), digest):
             self._ask("take", digest, path.read_bytes())
-
-    def load(
-        self,
-        sha256: str,
-        runtime: str,
-        options: Mapping[str, bool | int | str] | None = None,
-        waited: Callable[[float], None] = lambda _: None,  # noqa: ARG002
-    ) -> LoadReply:
-        """Load a model; `waited` is not called: an actor sends nothing before its answer."""
-        return cast(LoadReply, self._ask("call", "load", sha256, runtime, options))
-
-    def placement(
-        self,
-        handle: int,
-        waited: Callable[[float], None] = lambda _: None,  # noqa: ARG002
-    ) -> Placement | None:
-        """Return the compute units of a model's operations."""
-        return cast("Placement | None", self._ask("call", "placement", handle))
-
-    def unload(self, handle: int) -> None:
-        """Free a model."""
-        self._ask("call", "unload", handle)
-
-    def run(self, *schedule: Any) -> RunResult:
-        """Run a schedule; arguments as for `AgentClient.run`."""
-        return cast(RunResult, self._ask("call", "run", *schedule))
 
     def close(self) -> None:
         """Disconnect the actor's client."""

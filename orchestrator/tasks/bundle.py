@@ -26,7 +26,7 @@ from orchestrator.bundle.archive import (
 )
 from orchestrator.bundle.journal import BatchEnd, BundleEnd, BundleHeader, BundleRecord, read_journal
 from orchestrator.devices.common.registry import phone_of
-from orchestrator.export.artifacts.spec import Variant
+from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
 from orchestrator.measure.replay import Replay, make_script
@@ -64,17 +64,15 @@ def variant_for(kind: str, how: VariantOptions) -> Variant:
     """
     if kind not in KINDS:
         raise UsageError(f"--device-kind {kind!r}: expected {', '.join(KINDS)}", code="unknown_device_kind")
-    runtime = how.runtime or ("coreml" if kind == "iphone" else "executorch")
-    if runtime == "coreml" and kind != "iphone":
+    if how.runtime == "coreml" and kind != "iphone":
         raise UsageError(
             f"--runtime coreml: Core ML is Apple's; leave --runtime out for {kind}", code="coreml_elsewhere"
         )
-    if runtime == "coreml" and how.threads is not None:
+    if how.runtime in HOST_RUNTIMES:
         raise UsageError(
-            "--threads is for --runtime executorch; Core ML chooses its own", code="coreml_threads"
+            f"--runtime {how.runtime}: no agent of a bundle has it; leave --runtime out", code="host_runtime"
         )
-    backend = how.backend or ("all" if runtime == "coreml" else "xnnpack")
-    return Variant(runtime, backend, how.precision or "", how.threads or 0, how.cores)
+    return how.variant_for(kind)
 
 
 @dataclass(frozen=True, kw_only=True)

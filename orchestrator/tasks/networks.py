@@ -36,14 +36,7 @@ or the JSON file of an architecture is a network too."""
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Networks of a command.
-
-    Attributes:
-        networks: Networks by name or file, or as objects.
-        task: `detection` or `segmentation`: networks with that head; None for classification.
-        classes: Categories of the task's head, without the background; COCO's 80 or VOC's 20 by default.
-        resolution: Side of the input image in pixels; the networks' own by default.
-    """
+    """Networks of a command, by name or file or as objects."""
 
     networks: Networks = argument(
         (),
@@ -105,10 +98,7 @@ def as_named(arch: Arch) -> Network:
 def for_task(networks: Networks, task: str | None, classes: int | None) -> Networks:
     """Return networks with the head of a task, which their names then say; without a task, the same networks.
 
-    Args:
-        networks: Names, `timm:NAME`, or JSON files of architectures.
-        task: `detection` or `segmentation`.
-        classes: Categories, the background not among them; as many as COCO or VOC has.
+    `classes` do not include the background; by default they are as many as COCO or VOC has.
 
     Raises:
         UsageError: a task that there is not, a network of no space, or maps that are too small for the head.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from luts.format.store import LutStore, lut_store
 from luts.format.table import Column, Facts, Table
 from luts.published import read_table, write_published
 from luts.share import repository as shared
 from luts.share.location import location
-from luts.share.repository import Pulled, Repository, SharedLut
+from luts.share.repository import Repository
 from orchestrator.tasks.luts import KeyOptions, SortBy
 from orchestrator.tasks.options import REQUIRED, LutOptions, StoreOptions, argument, option
 from orchestrator.tasks.parsing import parse_name
@@ -71,27 +69,6 @@ def _url_argument() -> str:
     return url
 
 
-Warn = Callable[[str], None]
-
-
-def push_lut(lut: str, url: str, store: LutStore | None = None, warn: Warn = print) -> tuple[SharedLut, bool]:
-    """Verify a LUT and upload it; return its entry in the repository, and whether it is new there.
-
-    Args:
-        lut: Its name or folder.
-        url: A folder, `s3://bucket/folder` or `hf://datasets/user/name`.
-        store: LUTs of this machine.
-        warn: Called with one line about each entry of the repository that can't be read.
-
-    Raises:
-        UsageError: an unknown LUT, or the repository is read-only.
-        InvalidArtifactError: it does not verify.
-        StorageError: the repository can't be reached or written.
-    """
-    ref = (store or lut_store()).resolve(lut)
-    return shared.push(Repository(location(url), warn), ref.path)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PushOptions(LutOptions):
     """Verify a LUT and share it, with its signature if it has one. Shared LUTs never change."""
@@ -99,36 +76,17 @@ class PushOptions(LutOptions):
     url: str = _url_argument()
 
 
-def push(options: PushOptions, progress: Progress = silent) -> str:
-    """Share a LUT; return a line that says whether it is new there."""
-    lut, new = push_lut(options.lut, options.url, options.open_store(progress), _warn(progress))
-    return f"{lut} is {'now' if new else 'already'} in {options.url}"
-
-
-def pull_lut(
-    url: str,
-    lut: str,
-    store: LutStore | None = None,
-    public_key: Path | None = None,
-    verify: bool = True,
-    warn: Warn = print,
-) -> Pulled:
-    """Download a LUT, verified, as the next version of its name.
-
-    Args:
-        url: As in `push_lut`, or `https://`.
-        lut: `device/space/variant`, parts of it that fit one name, or the first digits of its digest.
-        store: LUTs of this machine; it is written to the first folder.
-        public_key: The key that must have signed it.
-        verify: Whether its entries are recomputed; otherwise it is marked `unverified`.
-        warn: Called with one line about each entry of the repository that can't be read.
+def push_lut(options: PushOptions, progress: Progress = silent) -> str:
+    """Share a LUT; return a line that says whether it is new there.
 
     Raises:
-        UsageError: no LUT, or several, have such a name.
-        InvalidArtifactError: it is damaged, does not verify, or is not signed by the key; nothing is written.
-        StorageError: the repository can't be reached.
+        UsageError: an unknown LUT, or the repository is read-only.
+        InvalidArtifactError: it does not verify.
+        StorageError: the repository can't be reached or written.
     """
-    return shared.pull(Repository(location(url), warn), lut, store or lut_store(), public_key, verify)
+    ref = options.open_store(progress).resolve(options.lut)
+    lut, new = shared.push(_repository(options.url, progress), ref.path)
+    return f"{lut} is {'now' if new else 'already'} in {options.url}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,12 +106,18 @@ class PullOptions(StoreOptions, KeyOptions):
     )
 
 
-def pull(options: PullOptions, progress: Progress = silent) -> Facts:
-    """Download a LUT, and return facts about it."""
-    store, warn = options.open_store(progress, create=True), _warn(progress)
-    pulled = pull_lut(options.url, options.lut, store, options.key, options.verify, warn)
+def pull_lut(options: PullOptions, progress: Progress = silent) -> Facts:
+    """Download a LUT into the first folder, and return facts about it.
+
+    Raises:
+        UsageError: no LUT, or several, have such a name.
+        InvalidArtifactError: it is damaged, does not verify, or is not signed by the key; nothing is written.
+        StorageError: the repository can't be reached.
+    """
+    store, repository = options.open_store(progress, create=True), _repository(options.url, progress)
+    pulled = shared.pull(repository, options.lut, store, options.key, options.verify)
     if pulled.trust.startswith("unverified"):
-        warn("unverified: its entries were not recomputed; run bench lut verify")
+        repository.warn("unverified: its entries were not recomputed; run bench lut verify")
     facts = {
         "lut": str(pulled.lut),
         "trust": pulled.trust,
@@ -164,13 +128,8 @@ def pull(options: PullOptions, progress: Progress = silent) -> Facts:
     return Facts("", facts)
 
 
-def shared_luts(url: str, warn: Warn = print) -> list[SharedLut]:
-    """List all LUTs of a repository as its index describes them. Raises StorageError."""
-    return Repository(location(url), warn).luts()
-
-
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
+class SharedOptions:
     """List shared LUTs as their index describes them: claims until they are pulled and verified."""
 
     url: str = _url_argument()
@@ -194,9 +153,9 @@ SHARED_COLUMNS = (
 )
 
 
-def search_luts(options: SearchOptions, progress: Progress = silent) -> Table:
-    """Return the LUTs of a repository that have all words."""
-    luts = shared_luts(options.url, _warn(progress))
+def shared_luts(options: SharedOptions, progress: Progress = silent) -> Table:
+    """Return the LUTs of a repository that have all words. Raises StorageError."""
+    luts = _repository(options.url, progress).luts()
     if options.sort is SortBy.latency:
         luts = sorted(luts, key=lambda lut: (lut.space, lut.reference_id, lut.reference_ms, str(lut)))
     found = [
@@ -207,5 +166,6 @@ def search_luts(options: SearchOptions, progress: Progress = silent) -> Table:
     return Table("", SHARED_COLUMNS, found)
 
 
-def _warn(progress: Progress) -> Warn:
-    return lambda note: progress(Note(f"warning: {note}"))
+def _repository(url: str, progress: Progress) -> Repository:
+    """Return the repository at a place; entries that can't be read give a note each."""
+    return Repository(location(url), lambda note: progress(Note(f"warning: {note}")))

@@ -47,11 +47,7 @@ class DeviceOptions:
     """A device and how it is driven.
 
     Attributes:
-        device: `host`, a phone's name (`iphone13`) or serial, or `simulated[:SCENARIO]`.
-        agent: Language of the host's agent; phones have their own.
         allow: Conditions that an agent ignores (`caveats` of PROTOCOL.md).
-        app: The benchmark app's file (.apk, .ipa) to install on the phone first; None to use the installed one.
-        fixed_performance: Whether an Android phone runs in its fixed performance mode meanwhile.
         say: Called with what is waited for, a line.
         ask: Asked for what only a person can see, such as a pairing code.
     """
@@ -92,17 +88,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True)
 class VariantOptions:
-    """How models run; what is None is left to runtime and device.
-
-    Attributes:
-        runtime: `executorch`, `coreml`, or on the host `onnx` and `litert`; `coreml` on iPhones by default, else
-            `executorch`.
-        backend: ExecuTorch's delegate (`xnnpack`), or Core ML's compute units (`all`).
-        precision: `fp32`, `fp16`, `int8` or `mixed`; the backend's default if None.
-        threads: Threads of ExecuTorch's pool; by default one per pinned core, else per big core, or half of the
-            cores where all are alike.
-        cores: Cores that ExecuTorch's threads are pinned to (`4-8`); the system chooses if empty.
-    """
+    """How models run; what is None is left to runtime and device."""
 
     runtime: str | None = option(
         None,
@@ -122,6 +108,20 @@ class VariantOptions:
     cores: str = option(
         "", "Cores that ExecuTorch's threads are pinned to, such as 4-8.", metavar="CORES", panel=ADVANCED
     )
+
+    def variant_for(self, kind: str) -> Variant:
+        """Return how models run on a kind of device, without threads unless they are given.
+
+        Raises:
+            UsageError: there is no such variant.
+        """
+        runtime = self.runtime or ("coreml" if kind == "iphone" else "executorch")
+        if runtime == "coreml" and self.threads is not None:
+            raise UsageError(
+                "--threads is for --runtime executorch; Core ML chooses its own", code="coreml_threads"
+            )
+        default = "all" if runtime == "coreml" else "cpu" if runtime in HOST_RUNTIMES else "xnnpack"
+        return Variant(runtime, self.backend or default, self.precision or "", self.threads or 0, self.cores)
 
 
 @dataclass(frozen=True)
@@ -143,19 +143,13 @@ class Target(VariantOptions, DeviceOptions):
             UsageError: there is no such variant.
             DeviceError: without a runtime, an unknown device.
         """
-        runtime = self.runtime or ("coreml" if self.kind == "iphone" else "executorch")
-        if scenario_of(self.device) and runtime in ("executorch", "simulated"):
+        if scenario_of(self.device) and self.runtime in (None, "executorch", "simulated"):
             return Variant(
                 "simulated", self.backend or "", self.precision or "", self.threads or 1, self.cores
             )
-        if runtime == "coreml":
-            if self.threads is not None:
-                raise UsageError(
-                    "--threads is for --runtime executorch; Core ML chooses its own", code="coreml_threads"
-                )
-            return Variant("coreml", self.backend or "all", self.precision or "", cores=self.cores)
-        backend = self.backend or ("cpu" if runtime in HOST_RUNTIMES else "xnnpack")
-        variant = Variant(runtime, backend, self.precision or "", self.threads or 0, self.cores)
+        variant = self.variant_for("" if self.runtime else self.kind)
+        if variant.runtime == "coreml":
+            return variant
         pinned = len(parse_cores(variant.cores)) if variant.cores else 0
         return replace(variant, threads=self.threads or pinned or threads_by_default())
 

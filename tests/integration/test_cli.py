@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.support.bench import bench, program
+from tests.support.bench import bench, program, refused
 
 
 @pytest.fixture(autouse=True)
@@ -15,17 +15,6 @@ def home(tmp_path, monkeypatch):
     for folder in ("runs", "luts", "cache"):
         monkeypatch.setenv(f"BLOCKTIME_{folder.upper()}", str(tmp_path / folder))
     monkeypatch.chdir(tmp_path)
-
-
-def refused(result, exit_code, *words):
-    """The last line says it, there is no traceback, and the exit code is the agreed one."""
-    assert result.returncode == exit_code, result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.count("bench: ") == 1
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("bench: ")
-    for word in words:
-        assert word in last
 
 
 def test_spaces_and_architectures_as_json():

@@ -46,6 +46,16 @@ def answer(*arguments: object) -> str:
     return done.stdout
 
 
+def refused(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
+    """The last line says why, with these words, there is no traceback, and the exit code is the agreed one."""
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("bench: ") == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("bench: ")
+    assert all(word in last for word in words), last
+
+
 def program(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The installed script in a process of its own."""
     command = [str(BENCH), *map(str, arguments)]

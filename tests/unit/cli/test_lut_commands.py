@@ -9,7 +9,7 @@ import pytest
 from luts.format.schema import HeldoutError
 from luts.format.store import LutRef, LutStore
 from orchestrator.tasks.lut_diff import short_names
-from tests.support.bench import answer, bench
+from tests.support.bench import answer, bench, refused
 from tests.support.report_world import make_lut
 
 
@@ -37,13 +37,6 @@ def name(luts):
 def own(reported, name):
     """The rows of LUTs of this name, without the package's."""
     return [row for row in json.loads(reported) if row["lut"].startswith(name)]
-
-
-def refused(done, exit_code, *words):
-    assert done.returncode == exit_code, done.stderr
-    assert done.stderr.count("bench: ") == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert all(word in last for word in words), last
 
 
 def test_the_list_marks_the_version_that_a_name_means(luts, name):

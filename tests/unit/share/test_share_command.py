@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.bench import answer, bench
+from tests.support.bench import answer, bench, refused
 
 
 @pytest.fixture
@@ -17,13 +17,6 @@ def there(refs, tmp_path, monkeypatch):
         assert printed.startswith(f"{ref.name}/")
         assert printed.endswith(f" is now in {url}\n")
     return url
-
-
-def refused(done, exit_code, *words):
-    assert done.returncode == exit_code, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("bench: ")
-    assert all(word in last for word in words), last
 
 
 def test_search_pull_and_push(refs, there):

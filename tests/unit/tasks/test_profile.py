@@ -1,4 +1,7 @@
-"""A profile where some models of its plan can't be exported."""
+"""A profile where some models of its plan can't be exported, and what `--plan-only` says of one."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -6,7 +9,7 @@ from luts.format.store import LutStore
 from luts.verify import verify_lut
 from orchestrator.tasks import exported_plan
 from orchestrator.tasks.models import exportable_files
-from orchestrator.tasks.plan import PlanOptions, ProfileCommand
+from orchestrator.tasks.plan import PlanOptions, ProfileCommand, plan_profile
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.progress import Note
 from orchestrator.tasks.target import Target
@@ -77,3 +80,30 @@ def test_a_finished_run_at_another_pace_is_not_reused(profiled) -> None:
     _, again, _ = profiled(never, reuse=True)
     assert paced.lut.meta.policy["pace_us"] == 1000
     assert again.path == plain.path
+
+
+def test_compiling_has_minutes_where_earlier_runs_saw_some(tmp_path: Path) -> None:
+    plain = plan_profile(
+        ProfileCommand(
+            space="autovit-nano",
+            target=Target("simulated"),
+            plan=PlanOptions(models=12),
+            store=LutStore([tmp_path]),
+        )
+    )
+    assert "first loads" not in plain.facts()
+    unknown = replace(plain, compiled=12).facts()["first loads"]
+    assert unknown.startswith(
+        "12 models are compiled for the neural engine on the device, once each: seconds to"
+    )
+    known = replace(plain, compiled=12, compile_s=480.0, first_loads=3).facts()["first loads"]
+    assert known.endswith("about 8.0 minutes in addition to measuring, by 3 first loads of earlier runs")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"fresh": True}, {"reuse": True}, {"name": "phone"}, {"run_folder": Path("run")}],
+)
+def test_an_option_of_the_measurement_is_refused(option, tmp_path: Path) -> None:
+    with raises("nothing_measured"):
+        plan_profile(ProfileCommand(target=Target("simulated"), store=LutStore([tmp_path]), **option))

@@ -19,6 +19,7 @@ from luts.format.store import LutStore
 from luts.published import PublishedLut, read_table, write_published
 from luts.verify import verify_lut, verify_values
 from orchestrator.cli.main import exit_code
+from orchestrator.tasks.luts import provenance
 from orchestrator.tasks.sources import Sources, covering, find_sources
 from tests.support.errors import raises
 from tests.support.lut_world import World, make_study, make_world
@@ -106,12 +107,22 @@ def test_an_edited_source_does_not_verify(store: LutStore, lut: Lut) -> None:
         verify_values(replace(learned, meta=learned.meta.model_copy(update={"sources": (short,)})))
 
 
-def test_contradicting_source_is_dropped(lut: Lut, store: LutStore) -> None:
+def test_sources_and_those_that_were_dropped_are_named(lut: Lut, store: LutStore) -> None:
     kept = find(store, "pixel").stored_for([entry.key for entry in lut.entries])
     shuffled = np.random.default_rng(3).permutation([ms or 0.0 for ms in kept[0].entry_ms]).tolist()
     wrong = kept[0].model_copy(update={"name": "wrong", "entry_ms": tuple(shuffled)})
     learned = made(slower(WORLD, 3.0), 2, (kept[0], wrong), designs=10, name="xiaomi")
     assert list(learned.meta.dropped_sources) == ["wrong"]
+    lines = provenance(learned)
+    assert lines["learned from"] == f"pixel/toy/{FAST}/v1 ({kept[0].digest[:12]}, measured)"
+    assert lines["dropped"].startswith("wrong contradicts the measurements, which are e^")
+    assert lines["measured here"].endswith("% of the uncertainty that other LUTs leave, mean over entries")
+    assert "from the posterior, calibrated" in lines["predictions"]
+    assert "learned from" not in provenance(lut)
+    meta = learned.meta.model_copy(update={"dropped_sources": {"wrong": -0.4}})
+    assert provenance(replace(learned, meta=meta))["dropped"] == (
+        "wrong has no clear support: the measurements are only e^0.4 times likelier with it"
+    )
 
 
 @pytest.mark.parametrize(

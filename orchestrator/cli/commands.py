@@ -56,8 +56,8 @@ COMMANDS = {
     "doctor": CommandInfo(SET_UP, "doctor", "check packages, tools and phones"),
     "doctor native": CommandInfo(SET_UP, "doctor", "build the native timing functions (needs g++)"),
     "doctor cache": CommandInfo(SET_UP, "doctor", "show or clear the cache of exported models"),
-    "devices": CommandInfo(SET_UP, "devices", "attached devices, and what to do about the rest"),
-    "agent": CommandInfo(SET_UP, "devices", "run the host's measuring agent in the foreground"),
+    "devices": CommandInfo(SET_UP, "doctor", "attached devices, and what to do about the rest"),
+    "agent": CommandInfo(SET_UP, "doctor", "run the host's measuring agent in the foreground"),
 }
 """By name; names of two words are modes of the first word's command."""
 

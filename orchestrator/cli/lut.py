@@ -14,11 +14,11 @@ from luts.format.table import write_table
 from orchestrator.cli.options import add_command, open_store, with_options
 from orchestrator.cli.output import TABLES, JsonOption, OutputFilesOption, output_files, paged, say, show
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.adapt import adapt
 from orchestrator.tasks.lut_diff import DiffCommand, compare_luts
 from orchestrator.tasks.luts import ShowOptions, list_luts, pin_lut, rebuild_lut, show_lut, sign, verify
 from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.predict import predict_latencies
+from orchestrator.tasks.profile import adapt
 from orchestrator.tasks.shared_luts import SharedOptions, import_published, pull_lut, push_lut, shared_luts
 
 app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)

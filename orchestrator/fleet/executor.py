@@ -90,12 +90,10 @@ class Leases(Generic[TaskT]):
             self._changed.wait_for(lambda: self._closed or self._waiting, wait_s)
             if self._closed or not self._waiting:
                 return None
-            return self._lease(unit)
-
-    def _lease(self, unit: str) -> Lease[TaskT]:
-        lease = Lease(next(self._numbers), unit, self._clock_s() + self._limit_s, self._waiting.popleft())
-        self._leased[lease.number] = lease
-        return lease
+            until_s = self._clock_s() + self._limit_s
+            lease = Lease(next(self._numbers), unit, until_s, self._waiting.popleft())
+            self._leased[lease.number] = lease
+            return lease
 
     def holds(self, lease: Lease[TaskT]) -> bool:
         """Return whether the unit still has the task."""
@@ -481,19 +479,15 @@ class FleetExecutor:
         for unit in units:
             unit.close()
 
-    @property
-    def _any_thread(self) -> bool:
-        """Whether any unit may come back."""
-        return any(thread.is_alive() for thread in self._threads)
-
     def _require_units(self) -> None:
         with self._changed:
             now_s = time.monotonic()
+            may_come_back = any(thread.is_alive() for thread in self._threads)
             if self._units:
                 self._empty_since_s = None
             elif self._empty_since_s is None:
                 self._empty_since_s = now_s
-            elif now_s - self._empty_since_s > self.limits.no_units_s or not self._any_thread:
+            elif now_s - self._empty_since_s > self.limits.no_units_s or not may_come_back:
                 reason = next(iter(self._reasons.values()), "none answers")
                 raise DeviceError(
                     f"all units of {self.name} are out: {reason}; bring one back and run the same command again; "

@@ -154,15 +154,13 @@ class RemoteUnit:
             DeviceError: No host offers the class, or none has such a device left.
         """
         self._ray = cluster.ray
-        if not self._ray.cluster_resources().get(device_class.resource):
+        if not self._ray.cluster_resources().get(device_class.name):
             raise DeviceError(
                 f"no host of the cluster offers {device_class.name}; on one that has it run "
-                f"`ray start --address=... --resources='{{\"{device_class.resource}\": 1}}'`",
+                f"`ray start --address=... --resources='{{\"{device_class.name}\": 1}}'`",
                 code="no_device",
             )
-        actor = self._ray.remote(num_cpus=0, max_concurrency=2, resources={device_class.resource: 1})(
-            UnitActor
-        )
+        actor = self._ray.remote(num_cpus=0, max_concurrency=2, resources={device_class.name: 1})(UnitActor)
         self._actor = actor.remote(device_class, access)
         try:
             opened = self._ask("open", set(taken), wait_s=JOIN_S)

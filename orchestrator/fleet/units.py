@@ -55,7 +55,8 @@ class DeviceClass:
     """Units of one kind: measured together, as one device.
 
     Attributes:
-        name: Name in --devices: `pixel8`, `host`, `host:kotlin`, `simulated:noisy`, or a name of the file's.
+        name: Name in --devices: `pixel8`, `host`, `host:kotlin`, `simulated:noisy`, or a name of the file's; and of
+            the resource that hosts of a Ray cluster offer.
         units: Largest number of units.
         members: Devices that are units of it, by serial or host:port; empty if any device of that name is
             one.
@@ -77,11 +78,6 @@ class DeviceClass:
         """Language of the host's agent, as in `host:kotlin`."""
         prefix, _, language = self.name.partition(":")
         return language if prefix == HOST and language else "python"
-
-    @property
-    def resource(self) -> str:
-        """What hosts of a Ray cluster offer: `ray start --resources='{"pixel8": 2}'`."""
-        return self.name
 
 
 class _File(RootModel[dict[str, Annotated[int, Field(ge=1, le=MAX_UNITS)] | list[str]]]):

@@ -120,7 +120,7 @@ def profile_fleet(options: FleetCommand, progress: Progress = silent) -> list[Fl
         _ = one.variant  # raises before anything starts
     progress = _one_at_a_time(progress)
     with ExitStack() as stack:
-        cluster = open_cluster("bench fleet", {one.resource: one.units for one in classes})
+        cluster = open_cluster("bench fleet", {one.name: one.units for one in classes})
         stack.callback(cluster.close)
         parts = []
         for device_class, one in zip(classes, targets, strict=True):

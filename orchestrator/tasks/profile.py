@@ -1,9 +1,9 @@
-"""Every block of a space measured on a device: a new version of its LUT."""
+"""A LUT of a space on a device: every block measured, or another device's LUT adapted by a few networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,18 @@ from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_wit
 from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan, export_plan
 from orchestrator.tasks.luts import LutView, provenance
-from orchestrator.tasks.plan import ProfileCommand, SpaceProfilingOptions, choose_plan
+from orchestrator.tasks.options import BUDGET, REQUIRED, argument, option
+from orchestrator.tasks.plan import (
+    PlanOptions,
+    ProfileCommand,
+    RunOptions,
+    SpaceProfilingOptions,
+    choose_plan,
+)
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.sources import NO_SOURCES, Sources, covering, find_sources
 from orchestrator.tasks.target import Target, lut_name
+from search.spaces.scope import covered_space
 
 
 @dataclass(frozen=True)
@@ -241,3 +249,52 @@ def why_it_ended(measurement: Measurement, policy: Policy) -> str:
         "passes": f"all {policy.max_passes} passes are done",
     }[measurement.ending]
     return f"ended because {reason}{within}"
+
+
+FEWEST = 3
+"""Fewest networks that determine a device's speed, and whether the LUT fits it at all."""
+
+HELDOUT_EACH = 3
+"""One network is held out for so many that are fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptCommand(RunOptions):
+    """Adapt another device's LUT: measure a few networks, and learn the rest from the LUT.
+
+    Same as bench profile --from LUT with a plan of a few networks of the LUT's space, resolutions and classes.
+    """
+
+    lut: str = argument(REQUIRED, "LUT to adapt: folder, or parts of device/space/variant.", metavar="LUT")
+    target: Target
+    networks: int = option(
+        5, "Networks to fit; a third as many more are held out.", flag="-n", minimum=FEWEST, panel=BUDGET
+    )
+
+
+def adapt(options: AdaptCommand, progress: Progress = silent) -> Profile:
+    """Make a LUT of a device from another device's LUT and a few measured networks.
+
+    Raises:
+        UsageError: fewer than three networks; others as `profile`.
+    """
+    networks, store = options.networks, options.open_store(progress, create=True)
+    if networks < FEWEST:
+        raise UsageError(
+            f"-n {options.networks}: at least {FEWEST} networks are needed to determine a device's speed",
+            code="too_few_networks",
+        )
+    found = store.resolve(options.lut)
+    covered = covered_space(store.load(found))
+    plan = PlanOptions(
+        resolutions=covered.resolutions,
+        classes=covered.default_classes,
+        design=networks - 1,
+        heldout=max(1, networks // HELDOUT_EACH),
+        removals="none",
+    )
+    run = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    command = ProfileCommand(
+        **run, space=covered.name, target=options.target, plan=plan, sources=str(found.path)
+    )
+    return profile(command, progress)

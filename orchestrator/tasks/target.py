@@ -85,6 +85,15 @@ class DeviceOptions:
         """How the device is driven, as the devices take it."""
         return Access(self.agent, self.allow, self.app, self.say, self.ask, self.fixed_performance)
 
+    def access_for(self, runtime: str) -> Access:
+        """Return how the device is driven: this machine's Core ML by the one agent that calls it.
+
+        Raises:
+            DeviceError: there is no such agent here.
+        """
+        is_core_ml = self.device == "host" and runtime == "coreml"
+        return replace(self.access, agent=core_ml_agent()) if is_core_ml else self.access
+
 
 @dataclass(frozen=True)
 class VariantOptions:
@@ -170,7 +179,7 @@ class Target(VariantOptions, DeviceOptions):
         """
         variant = self.variant
         runs_root()  # whether measurements can be kept is found out before models are exported
-        with resolve(self.device, self._driven) as device, lock_device(device):
+        with resolve(self.device, self.access_for(variant.runtime)) as device, lock_device(device):
             if self.kind in ("host", "simulated"):
                 hello = greet(device)
                 check_runtime(device.name, hello, variant)
@@ -185,13 +194,6 @@ class Target(VariantOptions, DeviceOptions):
             or self.kind in ("host", "simulated")
             or self.variant.threads == 0
         )
-
-    @property
-    def _driven(self) -> Access:
-        """Access by the one agent that calls this machine's Core ML; DeviceError where there is none."""
-        if self.device != "host" or self.variant.runtime != "coreml":
-            return self.access
-        return replace(self.access, agent=core_ml_agent())
 
     def variant_on(self, device: Device) -> Variant:
         """Return the variant with the default threads of the phone's agent if none are given.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.store import LutRef
-from orchestrator.agent.programs import core_ml_agent
-from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.spec import Variant
@@ -71,7 +69,7 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
         text = f"{ref} is not of {device}: both sides are in ms of its reference, so only shares are compared"
         progress(Note(f"warning: {text}"))
     variant = Variant.parse(table.meta.variant)
-    access = _by_its_runtime(device, variant, options.target.access)
+    access = options.target.access_for(variant.runtime)
     if table.meta.fixed_performance != access.fixed_performance:
         progress(Note(_unlike(ref, table)))
     if classes is not None:
@@ -97,12 +95,6 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
     validation.save(path)
     run.finish(str(path))
     return validation
-
-
-def _by_its_runtime(device: str, variant: Variant, access: Access) -> Access:
-    """Access by the one agent that calls this machine's Core ML, where the LUT is of that; as it is elsewhere."""
-    here = device == "host" and variant.runtime == "coreml"
-    return replace(access, agent=core_ml_agent()) if here else access
 
 
 def _unlike(ref: LutRef, lut: Lut) -> str:

@@ -7,9 +7,8 @@ from luts.estimate.statistics import mape
 from luts.format.store import LutStore
 from orchestrator.devices.host import scenario_of
 from orchestrator.simulate.device import GroundTruth, Scenario
-from orchestrator.tasks.adapt import AdaptCommand, adapt
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
-from orchestrator.tasks.profile import profile
+from orchestrator.tasks.profile import AdaptCommand, adapt, profile
 from orchestrator.tasks.target import Target
 from search.spaces import get_space
 from tests.support.errors import raises

@@ -84,7 +84,7 @@ class _File(RootModel[dict[str, Annotated[int, Field(ge=1, le=MAX_UNITS)] | list
     pass
 
 
-def parse_classes(text: str) -> tuple[DeviceClass, ...]:
+def parse_classes(text: str, _flag: str = "--devices") -> tuple[DeviceClass, ...]:
     """Return the classes that --devices names.
 
     Raises:

@@ -46,11 +46,6 @@ class FleetTarget(Target):
     agent: str = "python"
 
 
-def parse_devices(text: str, _flag: str = "--devices") -> tuple[DeviceClass, ...]:
-    """Return the classes of `pixel8=3,iphone13=1`, or of a file."""
-    return parse_classes(text)
-
-
 @dataclass(frozen=True, kw_only=True)
 class FleetCommand(SpaceProfilingOptions):
     """Profile a space on many phones at once: one LUT for each class of them.
@@ -63,7 +58,7 @@ class FleetCommand(SpaceProfilingOptions):
         REQUIRED,
         "Classes with their number of units, such as pixel8=3,iphone13=1 (also host, host:kotlin, simulated), or a "
         ".json file of them.",
-        parse=parse_devices,
+        parse=parse_classes,
         metavar="CLASSES",
         panel=TARGET,
     )

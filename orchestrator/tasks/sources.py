@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from luts.estimate.sources import SourceEntries, source_from_lut
@@ -18,39 +18,56 @@ NONE, BEST = "none", "best"
 
 
 @dataclass(frozen=True)
+class Source:
+    """A LUT or published table to learn from: its entries, and where they come from."""
+
+    entries: SourceEntries
+    digest: str
+    measured: Literal["measured", "simulated", "published"]
+
+    @classmethod
+    def of_lut(cls, ref: LutRef, lut: Lut) -> Source:
+        """Return a LUT as a source."""
+        return cls(source_from_lut(str(ref), lut), digest_of(ref), lut.meta.measured)
+
+    @classmethod
+    def of_table(cls, table: PublishedLut) -> Source:
+        """Return a published table as a source; its entries have no standard errors and no base."""
+        return cls(SourceEntries(str(table), table.entry_ms), table.digest, table.label)
+
+    def stored(self, keys: Sequence[str]) -> TransferSource:
+        """Return the source as a LUT of these keys stores it."""
+        entries = self.entries
+        return TransferSource(
+            name=entries.name,
+            digest=self.digest,
+            measured=self.measured,
+            base_ms=entries.base_ms,
+            transfer_ms_per_mib=entries.transfer_ms_per_mib,
+            entry_ms=tuple(entries.entry_ms.get(key) for key in keys),
+            entry_se=tuple(entries.entry_se.get(key) for key in keys) if entries.entry_se else (),
+        )
+
+
+@dataclass(frozen=True)
 class Sources:
-    """LUTs and published tables to learn from.
+    """The sources of a profile; `named`: the user named them, so that the plan rests on them too."""
 
-    Attributes:
-        luts: LUTs by reference.
-        named: Whether the user named them, so that the plan rests on them too.
-        tables: Published tables.
-    """
-
-    luts: dict[LutRef, Lut] = field(default_factory=dict)
+    each: tuple[Source, ...] = ()
     named: bool = False
-    tables: tuple[PublishedLut, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all sources."""
-        return (*map(str, self.luts), *map(str, self.tables))
+        return tuple(source.entries.name for source in self.each)
 
     def stored_for(self, keys: Collection[str]) -> tuple[TransferSource, ...]:
         """Return the sources as a LUT of these keys stores them."""
-        digests = [*map(digest_of, self.luts), *(table.digest for table in self.tables)]
-        measured = [
-            *(lut.meta.measured for lut in self.luts.values()),
-            *(table.label for table in self.tables),
-        ]
-        return tuple(
-            _stored(*one, sorted(keys)) for one in zip(self.priors(), digests, measured, strict=True)
-        )
+        return tuple(source.stored(sorted(keys)) for source in self.each)
 
     def priors(self) -> tuple[SourceEntries, ...]:
-        """Return the sources for the joint fit; published entries have no standard errors and no base."""
-        learned = [source_from_lut(str(ref), lut) for ref, lut in self.luts.items()]
-        return (*learned, *(SourceEntries(str(table), table.entry_ms) for table in self.tables))
+        """Return the sources for the joint fit."""
+        return tuple(source.entries for source in self.each)
 
 
 NO_SOURCES = Sources()
@@ -75,10 +92,10 @@ def find_sources(
             a version of the new LUT.
     """
     if named == NONE:
-        return Sources()
+        return NO_SOURCES
     if named in (None, BEST):
         best = None if simulated else _best(store, space, device, variant)
-        return Sources({best: store.load(best)} if best else {})
+        return Sources((Source.of_lut(best, store.load(best)),) if best else ())
     names = [name.strip() for name in str(named).split(",") if name.strip()]
     if not names:
         raise UsageError(
@@ -88,23 +105,23 @@ def find_sources(
         raise UsageError(
             f"--from names {len(names)} LUTs; give at most {MAX_SOURCES}", code="too_many_sources"
         )
-    luts: dict[LutRef, Lut] = {}
-    tables: dict[str, PublishedLut] = {}
+    found: dict[str, Source] = {}
     for name in names:
         if name.startswith(f"{FOLDER}/"):
             table = load_published_lut(name, store.roots)
-            _check_once(str(table), tables)
+            _check_once(str(table), found)
             _check_space(str(table), table.space, space)
-            tables[str(table)] = table
+            found[str(table)] = Source.of_table(table)
             continue
         ref = store.resolve(name)
-        _check_once(ref, luts)
-        lut = luts[ref] = store.load(ref)
+        _check_once(str(ref), found)
+        lut = store.load(ref)
         _check(store, ref, lut, space, f"{device}/{space}/{variant}", simulated)
-    return Sources(luts, named=True, tables=tuple(tables.values()))
+        found[str(ref)] = Source.of_lut(ref, lut)
+    return Sources(tuple(found.values()), named=True)
 
 
-def _check_once(name: object, known: Collection[object]) -> None:
+def _check_once(name: str, known: Collection[str]) -> None:
     if name in known:
         raise InvalidArtifactError(
             f"--from: {name} is given twice; its entries would count twice", code="duplicate_source"
@@ -170,27 +187,7 @@ def covering(sources: Sources, keys: Collection[str]) -> Sources:
         UsageError: one that the user named covers fewer than half of them.
     """
     if sources.named:
-        for source in sources.priors():
-            source.check(list(keys))
+        for source in sources.each:
+            source.entries.check(list(keys))
         return sources
-    kept = {
-        ref: lut for ref, lut in sources.luts.items() if source_from_lut(str(ref), lut).covers(list(keys))
-    }
-    return Sources(kept)
-
-
-def _stored(
-    source: SourceEntries,
-    digest: str,
-    measured: Literal["measured", "simulated", "published"],
-    keys: Sequence[str],
-) -> TransferSource:
-    return TransferSource(
-        name=source.name,
-        digest=digest,
-        measured=measured,
-        base_ms=source.base_ms,
-        transfer_ms_per_mib=source.transfer_ms_per_mib,
-        entry_ms=tuple(source.entry_ms.get(key) for key in keys),
-        entry_se=tuple(source.entry_se.get(key) for key in keys) if source.entry_se else (),
-    )
+    return Sources(tuple(source for source in sources.each if source.entries.covers(list(keys))))

@@ -61,6 +61,18 @@ class Placed:
         x, y = self.corners.T
         return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
 
+    def annotation(self, image: int, number: int) -> dict[str, Any]:
+        """Return the object as COCO's files have it."""
+        return {
+            "id": number,
+            "image_id": image,
+            "category_id": self.label,
+            "bbox": self.box,
+            "area": self.area,
+            "iscrowd": 0,
+            "segmentation": [self.corners.ravel().tolist()],
+        }
+
 
 def make_set(
     source: Source, folder: Path, *, train: int, val: int, side: int, objects: int, seed: int
@@ -87,9 +99,8 @@ def make_set(
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty; give a new folder", code="folder_not_empty")
     split, hashed = split_source(source), hashlib.sha256()
-    for number, (name, count, chosen) in enumerate(
-        (("train", train, split.train), ("val", val, split.validation))
-    ):
+    parts = (("train", train, split.train), ("val", val, split.validation))
+    for number, (name, count, chosen) in enumerate(parts):
         scenes = _scenes(source, chosen, count, side, objects, np.random.SeedSequence([seed, number]))
         hashed.update(_write_part(folder, name, scenes, source.classes, seed).encode())
     return hashed.hexdigest()
@@ -112,7 +123,7 @@ def _scenes(
 
 
 def _place(rng: np.random.Generator, side: int, placed: Sequence[Placed]) -> np.ndarray | None:
-    """Return corners of a new object apart from the others; None where no position was found."""
+    """Return corners of a new object whose box is apart from the others'; None where no position was found."""
     for _ in range(TRIES):
         extent = side * rng.uniform(*SHARES)
         corners = int(rng.choice(CORNERS))
@@ -120,14 +131,10 @@ def _place(rng: np.random.Generator, side: int, placed: Sequence[Placed]) -> np.
         radii = extent / 2 * np.array([1.0, rng.uniform(0.7, 1.0)])
         middle = rng.uniform(extent / 2, side - extent / 2, 2)
         shape: np.ndarray = np.round(middle + radii * np.stack((np.cos(angles), np.sin(angles)), 1), 1)
-        low, high = shape.min(0), shape.max(0)
-        if not any(_overlap(low, high, other.corners) for other in placed):
+        low, high, others = shape.min(0), shape.max(0), [other.corners for other in placed]
+        if not any((low < other.max(0)).all() and (high > other.min(0)).all() for other in others):
             return shape
     return None
-
-
-def _overlap(low: np.ndarray, high: np.ndarray, corners: np.ndarray) -> bool:
-    return bool((low < corners.max(0)).all() and (high > corners.min(0)).all())
 
 
 def _paste(canvas: np.ndarray, pixels: np.ndarray, corners: np.ndarray) -> None:
@@ -168,7 +175,8 @@ def _write_part(
             hashed.update(canvas.data)
             height, width = canvas.shape[:2]
             images.append({"id": number, "file_name": file, "height": height, "width": width})
-            annotations += [_annotation(one, number, len(annotations) + i) for i, one in enumerate(placed, 1)]
+            for one in placed:
+                annotations.append(one.annotation(number, len(annotations) + 1))
     except OSError as error:
         raise storage_error(f"cannot write {folder / name}", error) from error
     document = {
@@ -180,18 +188,6 @@ def _write_part(
     write_json(folder / "annotations" / f"instances_{name}.json", document)
     hashed.update(json.dumps(document, sort_keys=True).encode())
     return hashed.hexdigest()
-
-
-def _annotation(one: Placed, image: int, number: int) -> dict[str, Any]:
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": one.label,
-        "bbox": one.box,
-        "area": one.area,
-        "iscrowd": 0,
-        "segmentation": [one.corners.ravel().tolist()],
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -25,7 +25,7 @@ STUDIES = {
     "head_similarity": "heads:compare_heads",
     "importance": "heads:compare_channels",
     "inheritance": "supernets:compare_inherited",
-    "int8": "exported:main",
+    "int8": "int8:main",
     "promise": "macro_search:find_winners",
     "ranges": "supernets:compare_ranges",
     "ranking": "macro:rank_networks",

@@ -208,7 +208,7 @@ def equally_large(
 
 def measure_latency(options: Options) -> Tables:
     """Measure both kinds of attention, each in one interleaved run; `ratio` is to the network without attention."""
-    size = options.pick((LATENCY_COUNTS, LATENCY_CHANNELS, LATENCY_RESOLUTION), ((0, 10), 16, 64))
+    size = options.pick((LATENCY_COUNTS, LATENCY_CHANNELS, LATENCY_RESOLUTION), ((0, LATENCY_BLOCKS), 16, 64))
     rows = []
     for sees in HEADS:
         named = {

@@ -22,8 +22,8 @@ from tools.studies import (
     __main__,
     attention,
     boundaries,
-    exported,
     heads,
+    int8,
     macro,
     macro_search,
     supernets,
@@ -66,7 +66,7 @@ def test_statistics_by_hand():
     assert tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(2 / 3)
     assert resampled(tau, range(40), range(40), resamples=20) == pytest.approx((1, 1, 1))
     correct, before = np.array([1, 1, 1, 0], dtype=bool), np.array([1, 0, 0, 0], dtype=bool)
-    mean, low, high = exported.paired_difference(correct, before)
+    mean, low, high = int8.paired_difference(correct, before)
     half = 1.96 * 100 * np.std([0, 1, 1, 0], ddof=1) / 2
     assert (mean, low, high) == pytest.approx((50, 50 - half, 50 + half), rel=1e-3)
     never = np.full(40, np.inf)
@@ -220,7 +220,7 @@ def test_a_study_without_images_is_refused(capsys):
 
 def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(attention, "LATENCY_BLOCKS", 2)
     arguments = [
         "attention_share",
         "--quick",
@@ -235,10 +235,10 @@ def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, c
     rows = json.loads(capsys.readouterr().out)["Share of attention at equal parameters"]
     truth = GroundTruth(SCENARIOS["quiet"].costs)
     for sees, (_, row) in zip(attention.HEADS, zip(rows[::2], rows[1::2], strict=True), strict=True):
-        made = attention.equally_large(sees, (0, 10), 16, 64)
+        made = attention.equally_large(sees, (0, 2), 16, 64)
         without, only = (truth.latency_ms([block.key for block in blocks]) for blocks in made.values())
         assert row["ratio"][0] == pytest.approx(only / without, rel=0.02)
-        assert row["parameters"] == count(made[10])[0]
+        assert row["parameters"] == count(made[2])[0]
     assert (tmp_path / "attention_share.png").stat().st_size > 5_000
 
 

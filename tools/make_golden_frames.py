@@ -1,4 +1,4 @@
-"""Write protocol/schemas/ from the message models, protocol/golden/ from the cases here and in golden_ramps.py.
+"""Write protocol/schemas/ from the message models, protocol/golden/ from the cases here.
 
 Run it after a change of these models (orchestrator/wire): `python -m tools.make_golden_frames`. A test holds that
 both folders are what this writes. `golden_cases` is data: each case is a byte stream and what reading it gives.
@@ -15,7 +15,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.wire.messages import PROTOCOL_VERSION, REPLIES, REQUESTS
-from tools.golden_ramps import ramps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -263,6 +262,59 @@ def framing_cases() -> list[Case]:
 def golden_cases() -> list[Case]:
     """Return all cases in the order of the manifest."""
     return [*message_cases(), *framing_cases()]
+
+
+_MS = 1_000_000
+_NEVER = 60_000
+
+
+@dataclass(frozen=True)
+class RampCase:
+    """Warm-up by time: rounds as (count, milliseconds of each model); it ends with the last one, not earlier.
+
+    Expected values were worked out by hand.
+    """
+
+    name: str
+    rounds: tuple[tuple[int, tuple[float, ...]], ...]
+    ms: float
+    steady: bool = True
+    bound_ms: int = _NEVER
+
+
+RAMP_CASES = (
+    RampCase("a clock that is up takes three windows", ((15, (10,)),), 150),
+    RampCase("a clock that climbs", ((1, (100,)), (1, (80,)), (1, (70,)), (1, (69.4,)), (1, (69,))), 388.4),
+    RampCase("a fall begins the count anew", ((2, (60,)), (3, (59,))), 297),
+    RampCase("a hundredth is not a fall", ((1, (100,)), (2, (99,))), 298),
+    RampCase("a device that slows down is warm", ((1, (60,)), (1, (70,)), (1, (80,))), 210),
+    RampCase(
+        "time is up", ((1, (100,)), (1, (90,)), (1, (80,)), (1, (70,))), 340, steady=False, bound_ms=300
+    ),
+    RampCase("time is up and it is steady", ((3, (100,)),), 300, bound_ms=300),
+    RampCase("time is up within a window", ((12, (10,)),), 120, steady=False, bound_ms=120),
+    RampCase("one round takes all the time", ((1, (600, 900)),), 1500, steady=False, bound_ms=1000),
+    RampCase("one model falls as another rises", ((1, (30, 20)), (1, (20, 30)), (1, (30, 20))), 150),
+    RampCase("a preempted visit does not count", ((7, (10,)), (1, (200,)), (5, (10,))), 320),
+    RampCase("the lower of two medians", ((1, (20,)), (1, (40,)), (1, (20,)), (1, (30,)), (2, (25,))), 160),
+    RampCase("a window's last 15 rounds", ((40, (1.1,)), (6, (1,)), (38, (1.1,)), (109, (1,))), 200.8),
+)
+
+
+def ramps() -> dict[str, Any]:
+    """Return the content of protocol/golden/ramps.json, in nanoseconds."""
+    return {
+        "cases": [
+            {
+                "name": case.name,
+                "bound_ns": case.bound_ms * _MS,
+                "rounds": [[count, [round(ms * _MS) for ms in models]] for count, models in case.rounds],
+                "ns": round(case.ms * _MS),
+                "steady": case.steady,
+            }
+            for case in RAMP_CASES
+        ]
+    }
 
 
 def manifest_entry(case: Case) -> dict[str, Any]:

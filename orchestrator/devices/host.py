@@ -14,13 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from luts.format.paths import cache_folder
 from luts.format.provenance import ROOT
 from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
+from orchestrator.devices.common.device import Device
 from orchestrator.simulate.device import Scenario, find_scenario
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
@@ -46,7 +46,7 @@ def default_store_dir(device_name: str) -> Path:
     return cache_folder() / f"agent-store-{device_name}"
 
 
-class HostDevice:
+class HostDevice(Device):
     """Starts the host agent on first connection, again if it has died or hangs, and stops it at the end."""
 
     def __init__(
@@ -82,9 +82,6 @@ class HostDevice:
         self._process: subprocess.Popen[bytes] | None = None
         self._agent_port = 0
         self._client: AgentClient | None = None
-        self.agent_starts = 0
-        self.fixed_performance = False
-        self.allow: tuple[str, ...] = ()
 
     @property
     def agent_pid(self) -> int | None:
@@ -96,7 +93,7 @@ class HostDevice:
         return self._program.title
 
     def connect(self) -> AgentClient:
-        """Return an authenticated connection to the agent, which is started if it does not run or hangs.
+        """Return a connection to the agent, which is started if it does not run or hangs.
 
         Raises:
             DeviceError: The agent does not start.
@@ -113,9 +110,6 @@ class HostDevice:
     def read_log(self) -> str:
         """Return the agent's recent log, empty if it cannot be read."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
-
-    def bring_to_front(self) -> None:
-        """Do nothing: the agent has no window."""
 
     def _connect_running(self) -> AgentClient | None:
         """Return None if the agent has died or hangs: no answer, or it does not notice that its client is gone."""
@@ -142,10 +136,6 @@ class HostDevice:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
         return self._client
-
-    def __enter__(self) -> Self:
-        """Return the device; `connect` starts it."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

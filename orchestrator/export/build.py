@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -26,15 +26,8 @@ from orchestrator.export.artifacts.spec import DEFAULT_DEPLOYMENT_TARGET, Export
 from orchestrator.export.lower.calibration import filled, read_images
 from orchestrator.export.lower.coreml import convert_to_mlpackage
 from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
-from orchestrator.export.lower.litert import lower_to_litert, run_litert
-from orchestrator.export.lower.onnx import lower_to_onnx, run_onnx
-from orchestrator.export.lower.parity import (
-    RUNNABLE_BACKENDS,
-    Parity,
-    check_parity,
-    run_pte,
-    run_pte_isolated,
-)
+from orchestrator.export.lower.other_runtimes import lower_to_litert, lower_to_onnx, run_litert, run_onnx
+from orchestrator.export.lower.parity import RUNNABLE_BACKENDS, check_parity, run_pte, run_pte_isolated
 from orchestrator.export.lower.source import build_module, check_paths, stamp_package, stamp_program
 from orchestrator.export.reuse.fragment import FragmentStore
 
@@ -70,11 +63,21 @@ def export_spec(
 
     def write(path: Path) -> Report:
         export = _Export(
-            module, inputs, path, tolerance, run, started_s, spec.weights_label, images, spec.fp32
+            module,
+            inputs,
+            path,
+            spec.runtime,
+            spec.backend,
+            spec.precision,
+            spec.deployment_target,
+            tolerance,
+            run,
+            started_s,
+            spec.weights_label,
+            images,
+            spec.fp32,
         )
-        if spec.reusable:
-            return export.reusing(spec, FragmentStore(cache.fragments))
-        return export.whole(spec.runtime, spec.backend, spec.precision, spec.deployment_target)
+        return export.reusing(spec, FragmentStore(cache.fragments)) if spec.reusable else export.whole()
 
     return cache.put(spec, write)
 
@@ -97,8 +100,9 @@ def export_module(
     Raises:
         BlocktimeError: An operator cannot be lowered, or the outputs differ from PyTorch's.
     """
-    export = _Export(module, inputs, path, tolerance, run_pte_isolated, time.perf_counter())
-    return export.whole(runtime, backend, precision, deployment_target)
+    return _Export(
+        module, inputs, path, runtime, backend, precision, deployment_target, tolerance, run_pte_isolated
+    ).whole()
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,13 @@ class _Export:
     module: nn.Module
     inputs: Sequence[Tensor]
     path: Path
+    runtime: str
+    backend: str
+    precision: str
+    deployment_target: str
     tolerance: float
     run: RunPte
-    started_s: float
+    started_s: float = field(default_factory=time.perf_counter)
     weights: str = ""
     images: Tensor | None = None
     fp32: Sequence[str] = ()
@@ -131,84 +139,72 @@ class _Export:
         spliced = splice_network(spec.blocks, self.module, store)
         if spliced is not None:
             with contextlib.suppress(InvalidArtifactError):
-                return self._program(spliced, spec.backend, self.tolerance).model_copy(
-                    update={"made": "spliced"}
-                )
+                return self._program(spliced).model_copy(update={"made": "spliced"})
         if not spec.weights.startswith("seed:"):
-            return self.whole(spec.runtime, spec.backend, spec.precision, spec.deployment_target)
-        try:
-            lowered = lower_and_keep(spec.blocks, self.module, self.inputs, store)
-            return self._program(lowered, spec.backend, self.tolerance)
-        except BlocktimeError as error:
-            return self._plain(error, spec.backend, spec.precision, spec.deployment_target)
+            return self.whole()
+        return self._or_plain(lambda: lower_and_keep(spec.blocks, self.module, self.inputs, store))
 
-    def whole(self, runtime: str, backend: str, precision: str, deployment_target: str) -> Report:
+    def whole(self) -> Report:
         """Lower the network in one piece."""
-        allowed = allowed_error(precision, self.tolerance)
-        if runtime == "coreml":
-            return self._package(precision, deployment_target, allowed)
-        if runtime in _OTHER_RUNTIMES:
-            return self._other(runtime, allowed)
+        if self.runtime == "coreml":
+            return self._package()
+        if self.runtime in _OTHER_RUNTIMES:
+            return self._other()
+        return self._or_plain(lambda: self._lowered(plain=False))
+
+    def _or_plain(self, lower: Callable[[], LoweredProgram]) -> Report:
+        """Lower without rewrites what failed with them; raise the first error if that fails too."""
         try:
-            lowered = self._lowered(backend, precision, deployment_target, plain=False)
-            return self._program(lowered, backend, allowed)
+            return self._program(lower())
         except BlocktimeError as error:
-            return self._plain(error, backend, precision, deployment_target)
+            try:
+                report = self._program(self._lowered(plain=True))
+            except BlocktimeError:
+                raise error from None
+            return report.model_copy(update={"made": "plain", "plain_because": str(error)[:MAX_REASON]})
 
-    def _plain(self, error: BlocktimeError, backend: str, precision: str, deployment_target: str) -> Report:
-        """Lower without rewrites what failed with them; raises `error` if that fails too."""
-        try:
-            lowered = self._lowered(backend, precision, deployment_target, plain=True)
-            report = self._program(lowered, backend, allowed_error(precision, self.tolerance))
-        except BlocktimeError:
-            raise error from None
-        return report.model_copy(update={"made": "plain", "plain_because": str(error)[:MAX_REASON]})
-
-    def _lowered(
-        self, backend: str, precision: str, deployment_target: str, *, plain: bool
-    ) -> LoweredProgram:
+    def _lowered(self, *, plain: bool) -> LoweredProgram:
         return lower_to_executorch(
             self.module,
             self.inputs,
-            backend,
-            precision,
-            deployment_target,
+            self.backend,
+            self.precision,
+            self.deployment_target,
             plain=plain,
             images=self.images,
             fp32=self.fp32,
         )
 
-    def _program(self, lowered: LoweredProgram, backend: str, allowed: float) -> Report:
+    def _program(self, lowered: LoweredProgram) -> Report:
         data = stamp_program(lowered.data, self.weights) if self.weights else lowered.data
-        outputs = self.run(data, self.inputs) if backend in RUNNABLE_BACKENDS else None
-        parity = self._parity(outputs, allowed)
+        outputs = self.run(data, self.inputs) if self.backend in RUNNABLE_BACKENDS else None
+        report = self._report(lowered.delegates, lowered.operators, outputs)
         self.path.write_bytes(data)
-        return self._report(lowered.delegates, lowered.operators, parity, allowed)
+        return report
 
-    def _package(self, precision: str, deployment_target: str, allowed: float) -> Report:
+    def _package(self) -> Report:
         with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
             package = Path(folder) / "model.mlpackage"
             program = convert_to_mlpackage(
-                self.module, self.inputs, package, precision, deployment_target, self.images
+                self.module, self.inputs, package, self.precision, self.deployment_target, self.images
             )
-            parity = self._parity(program.computed, allowed)
+            report = self._report(1, program.operators, program.computed)
             if self.weights:
                 stamp_package(package, self.weights)
             pack(package, self.path)
-        return self._report(1, program.operators, parity, allowed)
+        return report
 
-    def _other(self, runtime: str, allowed: float) -> Report:
-        lower, run = _OTHER_RUNTIMES[runtime]
+    def _other(self) -> Report:
+        lower, run = _OTHER_RUNTIMES[self.runtime]
         data = lower(self.module, self.inputs)
-        parity = self._parity(run(data, self.inputs), allowed)
+        report = self._report(0, (), run(data, self.inputs))
         self.path.write_bytes(data)
-        return self._report(0, (), parity, allowed)
+        return report
 
-    def _parity(self, outputs: Sequence[Tensor] | None, allowed: float) -> Parity | None:
-        """Return the difference to PyTorch; None if nothing here can run the model."""
-        return None if outputs is None else check_parity(outputs, self.module, self.inputs, allowed)
-
-    def _report(self, delegates: int, operators: OpCounts, parity: Parity | None, allowed: float) -> Report:
+    def _report(self, delegates: int, operators: OpCounts, outputs: Sequence[Tensor] | None) -> Report:
+        """Compare the outputs with PyTorch's; they are None if nothing here can run the model."""
+        allowed = allowed_error(self.precision, self.tolerance)
+        parity = None if outputs is None else check_parity(outputs, self.module, self.inputs, allowed)
         return Report(
             delegates=delegates,
             operators=operators,

@@ -18,7 +18,7 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.build import export_spec
-from orchestrator.export.lower import litert
+from orchestrator.export.lower import other_runtimes
 from orchestrator.journal.log import read_log
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks import runtimes as task
@@ -188,7 +188,7 @@ def test_a_network_is_exported_to_onnx_and_compared_with_pytorch(tmp_path) -> No
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not litert.CONVERTER.is_file(), reason="litert-torch is not there: make litert")
+@pytest.mark.skipif(not other_runtimes.CONVERTER.is_file(), reason="litert-torch is not there: make litert")
 def test_a_network_is_converted_to_litert_and_compared_with_pytorch(tmp_path) -> None:
     artifact = export_spec(ExportSpec(KEYS, runtime="litert"), ArtifactCache(tmp_path))
     assert artifact.path.suffix == ".tflite"
@@ -197,12 +197,11 @@ def test_a_network_is_converted_to_litert_and_compared_with_pytorch(tmp_path) ->
 
 def test_a_converter_that_fails_or_is_not_there_is_one_line(tmp_path, monkeypatch) -> None:
     inputs = (torch.zeros(1, 2),)
-    monkeypatch.setattr(litert, "CONVERTER", tmp_path / "python")
+    monkeypatch.setattr(other_runtimes, "CONVERTER", tmp_path / "python")
     with pytest.raises(BlocktimeError, match="run `make litert`"):
-        litert.lower_to_litert(torch.nn.Identity(), inputs)
-    monkeypatch.setattr(litert, "CONVERTER", Path(sys.executable))
-    script = tmp_path / "fails.py"
-    script.write_text("raise SystemExit('no lowering for aten.roll')")
-    monkeypatch.setattr(litert, "_SCRIPT", script)
+        other_runtimes.lower_to_litert(torch.nn.Identity(), inputs)
+    monkeypatch.setattr(other_runtimes, "CONVERTER", Path(sys.executable))
+    fails = "raise SystemExit('no lowering for aten.roll')"
+    monkeypatch.setattr(other_runtimes, "_CONVERSION", fails)
     with pytest.raises(BlocktimeError, match="LiteRT can't express this model: no lowering for aten.roll"):
-        litert.lower_to_litert(torch.nn.Linear(2, 2), inputs)
+        other_runtimes.lower_to_litert(torch.nn.Linear(2, 2), inputs)

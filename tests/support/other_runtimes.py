@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TINY_TFLITE = Path(__file__).with_name("tiny.tflite")
-"""Made with `orchestrator.export.lower.litert.lower_to_litert` (litert-torch 0.10.0)."""
+"""Made with `orchestrator.export.lower.other_runtimes.lower_to_litert` (litert-torch 0.10.0)."""
 
 
 def tiny_onnx(folder: Path) -> Path:

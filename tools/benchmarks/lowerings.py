@@ -13,11 +13,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-import orchestrator.export.lower.executorch as lowering
 import search.networks.mobilevit as mobilevit
 from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.export.lower import rewrite
+from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte
-from orchestrator.export.lower.rewrite import replace
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.measure import MeasureCommand, measure_networks
 from orchestrator.tasks.target import Target
@@ -100,13 +100,13 @@ class Variant:
             for name, function in self.functions:
                 stack.enter_context(mock.patch.object(mobilevit, name, function))
             if self.norm is not None:
-                stack.enter_context(mock.patch.object(lowering, "linear_layernorm", self._swap_norms))
+                stack.enter_context(mock.patch.object(rewrite, "linear_layernorm", self._swap_norms))
             yield
 
     def _swap_norms(self, module: nn.Module) -> nn.Module:
         norm = self.norm
         assert norm is not None
-        return replace(module, lambda part: norm(part) if isinstance(part, nn.LayerNorm) else part)
+        return rewrite.replace(module, lambda part: norm(part) if isinstance(part, nn.LayerNorm) else part)
 
 
 def _keep(norm: nn.LayerNorm) -> nn.Module:
@@ -130,13 +130,13 @@ def main(arch: str = ARCH, device: str = "host", budget_s: float = BUDGET_S) -> 
     Ratios of latency are to the shipped program.
     """
     module, inputs = build_module(ExportSpec(load_arch(arch).keys()))
-    lowering.lower_to_executorch(nn.Conv2d(3, 8, 1).eval(), inputs)  # pays for imports
+    lower_to_executorch(nn.Conv2d(3, 8, 1).eval(), inputs)  # pays for imports
     rows: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, variant in enumerate(VARIANTS):
             started_s = time.process_time()
             with variant.active():
-                lowered = lowering.lower_to_executorch(module, inputs)
+                lowered = lower_to_executorch(module, inputs)
             seconds = time.process_time() - started_s
             check_parity(run_pte(lowered.data, inputs), module, inputs, MAX_RELATIVE_ERROR)
             file = Path(folder) / f"{number}.pte"

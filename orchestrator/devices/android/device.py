@@ -6,13 +6,12 @@ import contextlib
 import secrets
 import time
 from types import TracebackType
-from typing import Self
 
 from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.android import app, phones
 from orchestrator.devices.android.link import AdbLink, LinkLostError, PhoneNotReadyError, ServiceRefusedError
 from orchestrator.devices.android.phones import AndroidPhone, slug
-from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, say_busy
+from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, Device, say_busy
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 
@@ -33,7 +32,7 @@ _RECONNECT_POLL_S = 2.0
 _clock, _sleep = time.monotonic, time.sleep
 
 
-class AndroidDevice:
+class AndroidDevice(Device):
     """Installs and starts the app on first connection, reconnects after a loss, and stops the app at the end.
 
     With `access.fixed_performance`, the phone is in that mode from the first start of the app to the end.
@@ -50,7 +49,6 @@ class AndroidDevice:
         access = access or Access()
         self.name = phone.name or slug(phone.serial)
         self.identity = phone.serial
-        self.agent_starts = 0
         self.fixed_performance = access.fixed_performance
         self.allow = access.allow
         self._phone = phone
@@ -105,10 +103,6 @@ class AndroidDevice:
         if self._link is not None:
             app.wake(self._link)
             app.start(self._link, self.allow)
-
-    def __enter__(self) -> Self:
-        """Return the device; `connect` starts it."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -78,9 +78,9 @@ class Device(Protocol):
 
     name: str
     identity: str
-    agent_starts: int
-    fixed_performance: bool
-    allow: tuple[str, ...]
+    agent_starts: int = 0
+    fixed_performance: bool = False
+    allow: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return one line for people: what the device is and how it is connected."""
@@ -98,12 +98,15 @@ class Device(Protocol):
         Raises:
             DeviceError: The app cannot be shown from this computer.
         """
+        return
 
     def read_log(self) -> str:
         """Return the agent's recent log, empty if it cannot be read from this computer."""
+        return ""
 
     def __enter__(self) -> Self:
         """Return the device."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

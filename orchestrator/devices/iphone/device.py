@@ -12,12 +12,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from xml.parsers.expat import ExpatError
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.agent.agent import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
-from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, KindUnavailableError, say_busy
+from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, Device, KindUnavailableError, say_busy
 from orchestrator.devices.iphone.state import (
     BUNDLE_PREFIX,
     DEVELOPER_MODE_STEP,
@@ -55,7 +55,7 @@ _INFO_PLIST = re.compile(r"Payload/[^/]+\.app/Info\.plist")
 _SIGNATURE = re.compile(r"Payload/[^/]+\.app/_CodeSignature/CodeResources")
 
 
-class IphoneDevice:
+class IphoneDevice(Device):
     """One attached phone, identified by its UDID.
 
     The app is started from this computer if iOS allows that; otherwise the user taps its icon, and `access.ask`
@@ -77,8 +77,6 @@ class IphoneDevice:
         access = access or Access()
         self.name = state.name
         self.identity = state.udid
-        self.agent_starts = 0
-        self.fixed_performance = False
         self.allow = access.allow
         self._driver = driver
         self._state = state
@@ -115,19 +113,11 @@ class IphoneDevice:
             except (PhoneGoneError, KindUnavailableError):
                 self._await_cable(deadline_s)
 
-    def read_log(self) -> str:
-        """Return the agent's recent log, empty if it cannot be read."""
-        return ""
-
     def bring_to_front(self) -> None:
         """Switch the screen on and show the app."""
         if self._launched_pid is not None:
             environment = self._environment(self._token)
             self._launched_pid = self._driver.launch(self._state.udid, self._bundle, environment, fresh=False)
-
-    def __enter__(self) -> Self:
-        """Return the device; `connect` starts it."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

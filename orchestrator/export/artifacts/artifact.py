@@ -196,7 +196,6 @@ MAX_RECORD_BYTES = 1 << 20
 STALE_S = 24 * 3600
 """Age after which an unfinished entry belongs to a process that died."""
 
-_CHUNK_BYTES = 1 << 20
 _SUFFIX = {
     "executorch": "model.pte",
     "coreml": f"model{PACKED_SUFFIX}",
@@ -235,12 +234,7 @@ class ArtifactCache:
             sha256, size = digest(artifact.path)
         except (OSError, ValueError, TypeError, ValidationError):
             return None
-        intact = (sha256, size, spec.cache_key) == (
-            artifact.sha256,
-            artifact.payload_bytes,
-            artifact.cache_key,
-        )
-        if not intact:
+        if (artifact.sha256, artifact.payload_bytes, artifact.cache_key) != (sha256, size, spec.cache_key):
             return None
         # `bench doctor cache --keep` removes what was not used for longest; a cache that is shared may be read-only
         with contextlib.suppress(OSError):
@@ -253,7 +247,7 @@ class ArtifactCache:
         An intact entry that another process stored meanwhile is kept.
 
         Raises:
-            BlocktimeError: Disk full, or no permission; nothing is left behind.
+            StorageError: Disk full, or no permission; nothing is left behind.
         """
         pending = self.pending / f"{spec.cache_key[:16]}-{uuid.uuid4().hex}"
         try:
@@ -272,7 +266,8 @@ class ArtifactCache:
             _sync(pending)
             return self._publish(spec, pending)
         except OSError as error:
-            raise self._explain(error) from error
+            what = f"cannot write to the model cache {self.root} (BLOCKTIME_CACHE names another folder)"
+            raise storage_error(what, error, "name one that you may write to") from error
         finally:
             shutil.rmtree(pending, ignore_errors=True)
 
@@ -311,33 +306,15 @@ class ArtifactCache:
         self.pending.mkdir(parents=True, exist_ok=True)
         oldest = time.time() - STALE_S
         for path in self.pending.iterdir():
-            try:
-                stale = path.stat().st_mtime < oldest
-            except FileNotFoundError:
-                continue
-            if stale:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _explain(self, error: OSError) -> BlocktimeError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return BlocktimeError(
-                f"no space left in the model cache {self.root}; free some, or point BLOCKTIME_CACHE elsewhere",
-                code="disk_full",
-            )
-        return BlocktimeError(
-            f"cannot write to the model cache {self.root} ({error.strerror}); set BLOCKTIME_CACHE to a "
-            "folder you may write to",
-            code="not_writable",
-        )
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def digest(path: Path) -> tuple[str, int]:
     """Return sha256 and size of a file."""
     with path.open("rb") as file:
-        whole = hashlib.sha256()
-        while chunk := file.read(_CHUNK_BYTES):
-            whole.update(chunk)
-        return whole.hexdigest(), file.tell()
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
 def _sync(folder: Path) -> None:

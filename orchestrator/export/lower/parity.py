@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from luts.format.errors import InvalidArtifactError
+from luts.format.processes import WorkerCrashError, WorkerPool
 from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE
 
-CHILD_TIMEOUT_S = 600.0
+CHILD_TIMEOUT_S = 600
 """A program without an answer by then hangs; the slowest supported model takes seconds."""
 
 MISSING_OPERATOR = "0x14"
@@ -102,46 +103,29 @@ def missing_operators(data: bytes) -> list[str]:
     return sorted(used - known)
 
 
-def run_pte_isolated(
-    data: bytes, inputs: Sequence[Tensor], timeout_s: float = CHILD_TIMEOUT_S
-) -> list[Tensor]:
+def run_pte_isolated(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Run `run_pte` in a fresh process, so that a crash of the runtime becomes an error.
 
     Raises:
         InvalidArtifactError: The runtime refuses the program, crashes on it or hangs.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=_child, args=(theirs,), daemon=True)
-    child.start()
-    theirs.close()
+    arrays = [x.numpy() for x in inputs]
     try:
-        ours.send((data, [x.numpy() for x in inputs]))
-        if not ours.poll(timeout_s):
-            raise InvalidArtifactError(
-                f"the program gave no output within {timeout_s:g} s", code="runtime_hangs"
-            )
-        answer = ours.recv()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        child.join()
+        with WorkerPool(_start_isolated, (), 1) as pool:
+            (outputs,) = pool.map([(data, arrays)])
+    except WorkerCrashError as error:
         raise InvalidArtifactError(
-            f"the runtime crashed on the program (exit code {child.exitcode}); export it again",
+            f"the runtime crashed on the program ({error.cause}), or hung for {CHILD_TIMEOUT_S} s; "
+            "export it again",
             code="runtime_crashed",
         ) from None
-    finally:
-        child.kill()
-        child.join()
-        ours.close()
-    if isinstance(answer, str):
-        raise InvalidArtifactError(answer, code="runtime_refused")
-    return [torch.from_numpy(array) for array in answer]
+    return [torch.from_numpy(array) for array in outputs]
 
 
-def _child(connection: Connection) -> None:
-    data, arrays = connection.recv()
-    try:
-        outputs = run_pte(data, [torch.from_numpy(array) for array in arrays])
-    except InvalidArtifactError as error:
-        connection.send(str(error))
-        return
-    connection.send([output.numpy() for output in outputs])
+def _start_isolated(_number: int) -> Callable[[tuple[bytes, list[np.ndarray]]], list[np.ndarray]]:
+    def run(task: tuple[bytes, list[np.ndarray]]) -> list[np.ndarray]:
+        signal.alarm(CHILD_TIMEOUT_S)
+        data, arrays = task
+        return [output.numpy() for output in run_pte(data, [torch.from_numpy(array) for array in arrays])]
+
+    return run

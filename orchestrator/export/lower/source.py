@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,11 +24,27 @@ from search.supernet.model.weights_file import misfit, read_weights, unreadable_
 KEY = "blocktime.weights"
 
 
+def serialize_program(file: Any) -> bytes:
+    """Return the `.pte` of a program (`PTEFile`), laid out as ExecuTorch does by default."""
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir._serialize._program import serialize_pte_binary
+
+    config = ExecutorchBackendConfig()
+    return bytes(
+        serialize_pte_binary(
+            file,
+            extract_delegate_segments=config.extract_delegate_segments,
+            segment_alignment=config.segment_alignment,
+            constant_tensor_alignment=config.constant_tensor_alignment,
+            delegate_alignment=config.delegate_alignment,
+        )
+    )
+
+
 def stamp_program(data: bytes, weights: str) -> bytes:
     """Return the `.pte` with a line about its weights; nothing else changes."""
-    from executorch.exir import ExecutorchBackendConfig
     from executorch.exir._serialize._named_data_store import NamedDataStore
-    from executorch.exir._serialize._program import deserialize_pte_binary, serialize_pte_binary
+    from executorch.exir._serialize._program import deserialize_pte_binary
     from executorch.exir._serialize.data_serializer import DataEntry
 
     file = deserialize_pte_binary(data)
@@ -35,15 +52,7 @@ def stamp_program(data: bytes, weights: str) -> bytes:
     named.pte_data[KEY] = DataEntry(buffer_index=len(named.buffers), alignment=1, tensor_layout=None)
     named.buffers.append(weights.encode())
     file.named_data = named
-    config = ExecutorchBackendConfig()
-    stamped = serialize_pte_binary(
-        file,
-        extract_delegate_segments=config.extract_delegate_segments,
-        segment_alignment=config.segment_alignment,
-        constant_tensor_alignment=config.constant_tensor_alignment,
-        delegate_alignment=config.delegate_alignment,
-    )
-    return bytes(stamped)
+    return serialize_program(file)
 
 
 def stamp_package(package: Path, weights: str) -> None:

@@ -11,8 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from luts.format.files import write_atomically
 from orchestrator.export.artifacts.spec import toolchain_of
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import BlockSpec, Conv, EnclosingSpec, MobileViTLayer, MobileViTShell, parse_key
@@ -154,9 +153,6 @@ MAX_FRAGMENT_BYTES = 1 << 20
 MAX_LITERAL_BYTES = 16
 """Largest constant inside a fragment: scalars, such as LayerNorm's epsilon."""
 
-STALE_S = 24 * 3600
-"""Age after which an unfinished file belongs to a process that died."""
-
 INPUT, SKIP = -1, -2
 """Values from outside a fragment: the unit's input, and the input of its whole MobileViT block."""
 
@@ -247,24 +243,9 @@ class FragmentStore:
         Raises:
             OSError: Disk full, or no permission; nothing is left behind.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._drop_stale()
         document = fragment.model_dump_json().encode()
-        pending = self._folder / f"{identity}.{uuid.uuid4().hex}.tmp"
-        try:
-            pending.write_bytes(hashlib.sha256(document).hexdigest().encode() + b"\n" + document)
-            pending.replace(self._path(identity))
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                pending.unlink()
-
-    def _drop_stale(self) -> None:
-        """Delete incomplete files of processes that died."""
-        oldest = time.time() - STALE_S
-        for path in self._folder.glob("*.tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+        digest = hashlib.sha256(document).hexdigest().encode()
+        write_atomically(self._path(identity), digest + b"\n" + document)
 
     def _path(self, identity: str) -> Path:
         return self._folder / f"{identity}.json"

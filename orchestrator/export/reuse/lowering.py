@@ -12,18 +12,18 @@ from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
     CONSTANT_TENSOR_ALIGNMENT,
     serialize_xnnpack_binary,
 )
-from executorch.exir import ExecutorchBackendConfig, schema
+from executorch.exir import schema
 from executorch.exir._serialize._named_data_store import NamedDataStore
-from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary, serialize_pte_binary
+from executorch.exir._serialize._program import PTEFile, deserialize_pte_binary
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError
 from orchestrator.export.lower.executorch import LoweredProgram, lower_to_executorch
 from orchestrator.export.lower.rewrite import linear_layernorm
-from orchestrator.export.lower.source import build_seeded
+from orchestrator.export.lower.source import build_seeded, serialize_program
 from orchestrator.export.lower.xnnpack import recorded_graphs
 from orchestrator.export.reuse.fragment import Fragment, FragmentStore, Unit, donor_of, units_of
-from orchestrator.export.reuse.splice import Argument, CutError, Spliced, SpliceError, cut, splice
+from orchestrator.export.reuse.splice import Argument, ReuseError, Spliced, cut, splice
 from search.blocks import FcHead, parse_keys
 from search.networks import build_block
 from search.networks.layers import fuse_for_inference
@@ -33,13 +33,13 @@ def serialize(spliced: Spliced, resolution: int, classes: int) -> bytes:
     """Return the `.pte` of a spliced graph from (1, 3, resolution, resolution) to (1, classes).
 
     Raises:
-        SpliceError: ExecuTorch emits other programs than expected.
+        ReuseError: ExecuTorch emits other programs than expected.
     """
     program = deserialize_pte_binary(_skeleton(resolution, classes)).program
     (plan,) = program.execution_plan
     call = plan.chains[0].instructions[0].instr_args
     if list(call.args) != [0, 1] or len(program.backend_delegate_data) != 1 or len(plan.values) != 2:
-        raise SpliceError("a classifier is not one delegate call with two values")
+        raise ReuseError("a classifier is not one delegate call with two values")
     buffers = [schema.Buffer(storage=b"")]
     constants = [_constant(argument, buffers) for argument in spliced.arguments]
     plan.values = [schema.EValue(tensor) for tensor in constants] + plan.values
@@ -51,31 +51,24 @@ def serialize(spliced: Spliced, resolution: int, classes: int) -> bytes:
     store = NamedDataStore()
     for key, data in spliced.constants.items():
         store.add_named_data(key, data, alignment=CONSTANT_TENSOR_ALIGNMENT)
-    config = ExecutorchBackendConfig()
-    cord = serialize_pte_binary(
-        PTEFile(program=program, mutable_data=None, named_data=store.get_named_data_store_output()),
-        extract_delegate_segments=config.extract_delegate_segments,
-        segment_alignment=config.segment_alignment,
-        constant_tensor_alignment=config.constant_tensor_alignment,
-        delegate_alignment=config.delegate_alignment,
-    )
-    return bytes(cord)
+    named = store.get_named_data_store_output()
+    return serialize_program(PTEFile(program=program, mutable_data=None, named_data=named))
 
 
 def arguments_of(program: bytes) -> tuple[Argument, ...]:
     """Return the constants that a `.pte` passes to its delegate, in order.
 
     Raises:
-        SpliceError: The program is not a single delegate call from one input to one output.
+        ReuseError: The program is not a single delegate call from one input to one output.
     """
     whole = deserialize_pte_binary(program).program
     (plan,) = whole.execution_plan
     instructions = plan.chains[0].instructions
     call = instructions[0].instr_args
     if len(instructions) != 1 or len(plan.inputs) != 1 or len(plan.outputs) != 1:
-        raise SpliceError("not one delegate call with one input and one output")
+        raise ReuseError("not one delegate call with one input and one output")
     if list(call.args) != list(range(len(plan.values))) or [*plan.inputs, *plan.outputs] != call.args[-2:]:
-        raise SpliceError("arguments of the delegate in another order")
+        raise ReuseError("arguments of the delegate in another order")
     arguments = []
     for value in plan.values[:-2]:
         tensor = value.val
@@ -142,7 +135,7 @@ def splice_network(blocks: Sequence[str], network: nn.Module, store: FragmentSto
         pairs = [(unit, fragment) for unit in units if (fragment := known[unit.identity]) is not None]
         spliced = splice(pairs, _lowered_tensors(network))
         return LoweredProgram(serialize(spliced, specs[0].resolution, specs[-1].out_channels), 1, ())
-    except (CutError, SpliceError, BlocktimeError):
+    except (ReuseError, BlocktimeError):
         return None
 
 
@@ -162,7 +155,7 @@ def _donate(unit: Unit, store: FragmentStore) -> Fragment:
     donor = donor_of(unit)
     fragments = _lower(donor.module, donor.inputs, donor.units, store)[1]
     if unit.identity not in fragments:
-        raise CutError("a donor without its unit's fragment")
+        raise ReuseError("a donor without its unit's fragment")
     return fragments[unit.identity]
 
 
@@ -176,7 +169,7 @@ def _lower(
         return lowered, {}
     try:
         cuts = cut(graphs[0], arguments_of(lowered.data), units, _lowered_tensors(module))
-    except (CutError, SpliceError):
+    except ReuseError:
         return lowered, {}
     fragments = {unit.identity: fragment for unit, fragment in cuts.items()}
     for identity, fragment in fragments.items():

@@ -35,8 +35,8 @@ from orchestrator.export.reuse.fragment import (
 )
 
 
-class SpliceError(Exception):
-    """The fragments do not fit together; the network is lowered whole."""
+class ReuseError(Exception):
+    """A graph can't be cut, or fragments do not fit together; the network is lowered whole."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def splice(units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]
         tensors: Tensors of the network as it is lowered (BN folded), by name.
 
     Raises:
-        SpliceError: A tensor is missing or of another shape, or a fragment is out of place.
+        ReuseError: A tensor is missing or of another shape, or a fragment is out of place.
     """
     builder = _Builder(tensors, *_arguments(units, tensors))
     for unit, fragment in units:
@@ -91,10 +91,10 @@ def _bytes(unit: Unit, value: Value, tensors: Mapping[str, Tensor]) -> bytes:
     weight = value.weight
     tensor = tensors.get(f"{unit.path}.{weight.name}") if weight is not None else None
     if weight is None or tensor is None or sorted(weight.permutation) != list(range(tensor.dim())):
-        raise SpliceError("a fragment names a tensor that the network lacks")
+        raise ReuseError("a fragment names a tensor that the network lacks")
     ordered = tensor.detach().permute(weight.permutation).contiguous()
     if ordered.numel() != math.prod(value.dims):
-        raise SpliceError("a fragment has a tensor of another shape")
+        raise ReuseError("a fragment has a tensor of another shape")
     return ordered.numpy().tobytes()
 
 
@@ -169,7 +169,7 @@ class _Builder:
         if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)) or {
             f.name for f in dataclasses.fields(kind)
         } != set(node.fields):
-            raise SpliceError(f"no operator {node.kind} with these fields")
+            raise ReuseError(f"no operator {node.kind} with these fields")
         fields: dict[str, Any] = {}
         for name, value in node.fields.items():
             if not name.endswith("_id") or value == XNN_INVALID_VALUE_ID:
@@ -177,7 +177,7 @@ class _Builder:
                 continue
             number = numbers.get(value) if isinstance(value, int) else None
             if number is None:
-                raise SpliceError("a fragment refers to a value that is not there")
+                raise ReuseError("a fragment refers to a value that is not there")
             fields[name] = number
         handle = NO_HANDLE if node.handle == NO_HANDLE else node.handle + self.handles
         return schema.XNode(xnode_union=kind(**fields), debug_handle=handle)
@@ -185,7 +185,7 @@ class _Builder:
     def finish(self) -> Spliced:
         """Return the graph of all fragments."""
         if len(self.outputs) != 1 or self.outputs != [self.entry]:
-            raise SpliceError("the last fragment does not give the program's output")
+            raise ReuseError("the last fragment does not give the program's output")
         arguments = (*self.parameters, *self.lifted)
         graph = schema.XNNGraph(
             version="0",
@@ -197,10 +197,6 @@ class _Builder:
             constant_data=self.offsets,
         )
         return Spliced(graph, self.constants, arguments)
-
-
-class CutError(Exception):
-    """The graph has a form that can't be cut; its networks are lowered whole."""
 
 
 def cut(
@@ -218,7 +214,7 @@ def cut(
         tensors: Tensors of the module as it was lowered (BN folded), by name; different ones in each unit.
 
     Raises:
-        CutError: The graph has another form, or a weight of a unit is not found in it.
+        ReuseError: The graph has another form, or a weight of a unit is not found in it.
     """
     spans = _spans(recorded.paths, units)
     graph = _Graph(recorded.graph, arguments)
@@ -235,7 +231,7 @@ def cut(
             inputs[skip] = SKIP
         fragments[unit] = graph.fragment(start, stop, inputs, weights[unit.path], unit.last)
     if any(pool.unused for pool in weights.values()):
-        raise CutError("a weight of a unit is not in the graph")
+        raise ReuseError("a weight of a unit is not in the graph")
     return fragments
 
 
@@ -248,10 +244,10 @@ def _spans(paths: Sequence[str | None], units: Sequence[Unit]) -> dict[Unit, tup
         if owner is None:
             continue
         if owner in spans:
-            raise CutError("a unit's operators are apart")
+            raise ReuseError("a unit's operators are apart")
         spans[owner] = (positions[0], positions[-1] + 1)
     if list(spans) != list(units):
-        raise CutError("a unit without operators, or units in another order")
+        raise ReuseError("a unit without operators, or units in another order")
     return spans
 
 
@@ -278,7 +274,7 @@ class _Weights:
                 if self._digest(weight) == digest:
                     self.unused.discard(self._digest(self._plain(name)))
                     return weight
-        raise CutError("a constant that is not a weight of its unit")
+        raise ReuseError("a constant that is not a weight of its unit")
 
     def _plain(self, name: str) -> Weight:
         return Weight(name=name, permutation=tuple(range(self._tensors[name].dim())))
@@ -299,7 +295,7 @@ class _Graph:
         for value in graph.xvalues:
             tensor = value.xvalue_union
             if type(tensor) is not XNNTensorValue or tensor.datatype != XNNDatatype.xnn_datatype_fp32:
-                raise CutError("a value is not a plain fp32 tensor")
+                raise ReuseError("a value is not a plain fp32 tensor")
             self._values[tensor.id_out] = tensor
 
     def entry(self, start: int) -> int:
@@ -309,14 +305,14 @@ class _Graph:
         for value in self._values.values():
             if value.flags & XNN_VALUE_FLAG_EXTERNAL_INPUT and value.external_id == len(self._arguments):
                 return int(value.id_out)
-        raise CutError("a program without an input")
+        raise ReuseError("a program without an input")
 
     def fragment(
         self, start: int, stop: int, inputs: Mapping[int, int], weights: _Weights, last: bool
     ) -> Fragment:
         nodes = self._nodes[start:stop]
         if any(node.output_min_max is not None for node in nodes):
-            raise CutError("an operator with a fused clamp")
+            raise ReuseError("an operator with a fused clamp")
         produced = {_output(node) for node in nodes}
         used = {value for node in nodes for value in _references(node)}
         local = sorted(used - inputs.keys())
@@ -344,7 +340,7 @@ class _Graph:
             key = self._constants[value.constant_buffer_idx].named_key
             return Value(role="constant", dims=dims, weight=weights.find(dims, key))
         if not value.flags & XNN_VALUE_FLAG_EXTERNAL_INPUT:
-            raise CutError("a value of another unit")
+            raise ReuseError("a value of another unit")
         if value.external_id == len(self._arguments):
             return Value(role="input", dims=dims)
         argument = self._arguments[value.external_id]
@@ -352,14 +348,14 @@ class _Graph:
             weight = weights.find(dims, hashlib.sha256(argument.data).hexdigest())
             return Value(role="parameter", dims=dims, sizes=argument.sizes, weight=weight)
         if len(argument.data) > MAX_LITERAL_BYTES:
-            raise CutError("a large constant that is not a weight")
+            raise ReuseError("a large constant that is not a weight")
         return Value(role="lifted", dims=dims, sizes=argument.sizes, literal=argument.data.hex())
 
 
 def _output(node: Any) -> int:
     output: int | None = getattr(node.xnode_union, "output_id", None)
     if output is None:
-        raise CutError("an operator without one output")
+        raise ReuseError("an operator without one output")
     return output
 
 

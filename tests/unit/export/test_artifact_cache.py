@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from luts.format.errors import BlocktimeError
+from luts.format.errors import StorageError
 from orchestrator.export.artifacts import artifact as cache_module
 from orchestrator.export.artifacts.artifact import STALE_S, ArtifactCache, Report, default_root
 from orchestrator.export.artifacts.spec import ExportSpec
@@ -76,7 +76,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(cache_module, "_sync", full)
-    with pytest.raises(BlocktimeError, match="no space left.*BLOCKTIME_CACHE"):
+    with pytest.raises(StorageError, match="BLOCKTIME_CACHE.*No space left.*free some space"):
         cache.put(SPEC, write)
     assert cache.get(SPEC) is None
     assert not list((tmp_path / "pending").iterdir())
@@ -84,7 +84,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_an_unwritable_root_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BlocktimeError, match="BLOCKTIME_CACHE"):
+    with pytest.raises(StorageError, match="BLOCKTIME_CACHE"):
         ArtifactCache(tmp_path / "file").put(SPEC, write)
 
 

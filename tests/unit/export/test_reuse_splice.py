@@ -9,7 +9,7 @@ from torch import Tensor
 
 from orchestrator.export.lower.xnnpack import RecordedGraph
 from orchestrator.export.reuse.fragment import NO_HANDLE, Fragment, Unit
-from orchestrator.export.reuse.splice import CutError, Spliced, SpliceError, cut, splice
+from orchestrator.export.reuse.splice import ReuseError, Spliced, cut, splice
 
 NONE = (1 << 32) - 1
 ENTRY = Unit("entry", "block", True, False, "0")
@@ -106,19 +106,19 @@ def test_units_are_renumbered_where_one_is_left_out() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(SpliceError, match="lacks"):
+    with pytest.raises(ReuseError, match="lacks"):
         spliced([ENTRY, MIDDLE, EXIT], {})
-    with pytest.raises(SpliceError, match="another shape"):
+    with pytest.raises(ReuseError, match="another shape"):
         spliced([ENTRY, MIDDLE, EXIT], weights(0) | {"1.fc.bias": torch.zeros(5)})
-    with pytest.raises(SpliceError, match="output"):
+    with pytest.raises(ReuseError, match="output"):
         spliced([ENTRY, MIDDLE], weights(0))
-    with pytest.raises(SpliceError, match="not there"):
+    with pytest.raises(ReuseError, match="not there"):
         spliced([MIDDLE, EXIT], weights(0))
 
 
 def test_foreign_constants_and_unused_weights_are_refused() -> None:
     recorded = RecordedGraph(graph(weights(1)), PATHS)
-    with pytest.raises(CutError, match="not a weight of its unit"):
+    with pytest.raises(ReuseError, match="not a weight of its unit"):
         cut(recorded, (), (ENTRY, MIDDLE, EXIT), weights(0))
-    with pytest.raises(CutError, match="not in the graph"):
+    with pytest.raises(ReuseError, match="not in the graph"):
         cut(recorded, (), (ENTRY, MIDDLE, EXIT), weights(1) | {"2.scale": torch.ones(7)})

@@ -1,4 +1,4 @@
-"""Convert a module to LiteRT (.tflite) with litert-torch, and run the file, for comparison with ExecuTorch.
+"""Export a module to ONNX and LiteRT (.tflite), and run the files, for comparison with ExecuTorch.
 
 litert-torch needs an older typing-extensions than other packages here, so it has an environment of its own
 (`make litert`, tools/toolchains/litert.sh) and converts in a process of that.
@@ -18,13 +18,71 @@ from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from luts.format.provenance import ROOT
 from orchestrator.export.lower.quiet import quiet
 
+MISSING = "ONNX Runtime and the exporter's packages are not installed ({}); pip install 'blocktime[onnx]'"
+
+
+def lower_to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    """Return the module without our rewrites, in one file with its weights; the runtime fuses what it can.
+
+    Raises:
+        BlocktimeError: A package is missing, or an operator has no ONNX counterpart.
+    """
+    with quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(module, tuple(inputs), dynamo=True, verbose=False)
+        except ImportError as error:
+            raise BlocktimeError(MISSING.format(error.name), code="missing_package") from None
+        except (RuntimeError, ValueError, NotImplementedError, TypeError, KeyError) as error:
+            raise BlocktimeError(
+                f"ONNX can't express this model: {first_line(error)}", code="unsupported_operator"
+            ) from error
+    if program is None:
+        raise BlocktimeError(
+            "PyTorch's ONNX exporter gave no program; export for another runtime", code="export_failed"
+        )
+    return bytes(program.model_proto.SerializeToString())
+
+
+def run_onnx(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the outputs of a model, run in this process on one thread.
+
+    Raises:
+        BlocktimeError: ONNX Runtime is missing.
+        InvalidArtifactError: It refuses the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BlocktimeError(MISSING.format(error.name), code="missing_package") from None
+    how = onnxruntime.SessionOptions()
+    how.intra_op_num_threads, how.log_severity_level = 1, 3
+    try:
+        session = onnxruntime.InferenceSession(data, how, providers=["CPUExecutionProvider"])
+        given = {value.name: x.numpy() for value, x in zip(session.get_inputs(), inputs, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, given)]
+    except Exception as error:  # its errors have no base class but Exception
+        raise InvalidArtifactError(
+            f"ONNX Runtime refuses the model ({first_line(error)})", code="runtime_refused"
+        ) from error
+
+
 CONVERTER = ROOT / ".toolchains" / "litert" / "bin" / "python"
 """Python of the environment that has litert-torch."""
 
 TIMEOUT_S = 1800.0
 """A conversion that takes longer hangs; the slowest network took two minutes."""
 
-_SCRIPT = Path(__file__).with_name("litert_conversion.py")
+_CONVERSION = """\
+import sys
+
+import litert_torch
+import torch
+
+program = torch.export.load(sys.argv[1])
+inputs, _ = program.example_inputs
+litert_torch.convert(program.module(), inputs).export(sys.argv[2])
+"""
+"""Turns a captured program (.pt2) into a .tflite; runs in the converter's environment, which lacks our packages."""
 
 
 def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
@@ -46,7 +104,7 @@ def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
             raise BlocktimeError(
                 f"PyTorch can't capture this model: {first_line(error)}", code="unsupported_operator"
             ) from error
-        command = [str(CONVERTER), str(_SCRIPT), str(captured), str(converted)]
+        command = [str(CONVERTER), "-c", _CONVERSION, str(captured), str(converted)]
         try:
             ended = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False

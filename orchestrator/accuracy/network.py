@@ -13,9 +13,9 @@ from torch.export import ExportedProgram
 
 from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.predictions import OnPredictions, Predictions
+from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import filled
 from orchestrator.export.lower.quantize import quantized
-from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import capture, rewritten
 
 BATCH = 64

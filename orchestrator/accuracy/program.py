@@ -19,7 +19,7 @@ from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.predictions import OnPredictions, Predictions
 from orchestrator.agent.runtime import Model
 from orchestrator.export.artifacts.artifact import PACKED_SUFFIX, deliver
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from search.dense.data import open_scenes, plain_batches
 from search.dense.scenes import DenseTaskName, Scenes
 
@@ -233,7 +233,7 @@ def load_program(path: Path) -> Model:
     try:
         with _silent_libraries():
             model = ExecutorchRuntime(find_loader()).load(path, {"threads": 1})
-    except OpError as error:
+    except AgentError as error:
         raise InvalidArtifactError(f"{path}: {error}", code="damaged_model") from None
     except OSError as error:
         raise InvalidArtifactError(

@@ -20,7 +20,7 @@ from orchestrator.agent.device import read_state
 from orchestrator.agent.runtime import Runtime
 from orchestrator.agent.store import ModelStore
 from orchestrator.agent.timing import spin
-from orchestrator.wire.errors import FrameError, OpError
+from orchestrator.wire.errors import AgentError, FrameError
 from orchestrator.wire.frames import LINGER_BYTES, LINGER_S, PREFIX_BYTES, decode_header, read_header_length
 from orchestrator.wire.messages import (
     PROTOCOL_VERSION,
@@ -67,23 +67,23 @@ class Agent:
 
 
 def read_hello(header: dict[str, Any]) -> HelloRequest:
-    """Return the hello in a connection's first header; raises OpError for another or an invalid request."""
+    """Return the hello in a connection's first header; raises AgentError for another or an invalid request."""
     if header.get("op") != "hello":
-        raise OpError("unauthorized", "say hello first", closes=True)
+        raise AgentError("unauthorized", "say hello first", closes=True)
     try:
         return HelloRequest.model_validate(header)
     except ValidationError as error:
-        raise OpError("bad_request", f"hello: {first_problem(error)}", closes=True) from None
+        raise AgentError("bad_request", f"hello: {first_problem(error)}", closes=True) from None
 
 
-def refusal_of(hello: HelloRequest, token: str) -> OpError | None:
+def refusal_of(hello: HelloRequest, token: str) -> AgentError | None:
     """Return why a hello is refused, or None; the token is checked first."""
     if not hmac.compare_digest(hello.token.encode(errors="replace"), token.encode()):
-        return OpError(
+        return AgentError(
             "unauthorized", "wrong token; use the one that the agent was started with", closes=True
         )
     if hello.protocol != PROTOCOL_VERSION:
-        return OpError(
+        return AgentError(
             "protocol_version",
             f"this agent speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}; "
             "install the same version of blocktime on both sides",
@@ -119,7 +119,7 @@ class _Visitor:
     deadline_s: float
     received: bytearray = field(default_factory=bytearray)
     header: dict[str, Any] | None = None
-    refusal: OpError | None = None
+    refusal: AgentError | None = None
     is_leaving: bool = False
     left_bytes: int = LINGER_BYTES
 
@@ -234,9 +234,7 @@ class ConnectionQueue:
                 self._read_hello(visitor)
         except BlockingIOError:
             return
-        except FrameError as error:
-            self._refuse(visitor, error.code, str(error))
-        except OpError as error:
+        except (FrameError, AgentError) as error:
             self._refuse(visitor, error.code, str(error))
         except OSError:
             self._drop(visitor)

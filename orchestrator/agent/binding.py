@@ -142,7 +142,7 @@ class BindingLoader:
             bindings._unsafe_reset_threadpool(threads)
 
     def load(self, path: Path, traced: bool) -> BindingModel:
-        """Load a model file; raises OpError."""
+        """Load a model file; raises AgentError."""
         try:
             return BindingModel(path, traced)
         except (RuntimeError, IndexError, KeyError, ValueError) as error:

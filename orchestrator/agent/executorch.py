@@ -25,7 +25,7 @@ from executorch.version import __version__ as executorch_version
 from orchestrator.agent.device import allowed_cores, core_list, parse_cores, pin_threads, usable_cores
 from orchestrator.agent.native import ShimMissingError, find_shim
 from orchestrator.agent.runtime import Model, checked_options, read_pte, require_memory, threads_option
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo
 
 _COPIES_OF_WEIGHTS = 2
@@ -46,7 +46,7 @@ class Loader(Protocol):
         """Set the size of the pool; only while no model is loaded."""
 
     def load(self, path: Path, traced: bool, /) -> Model:
-        """Load `forward` of a file that read_pte accepts; raises OpError."""
+        """Load `forward` of a file that read_pte accepts; raises AgentError."""
 
 
 def find_loader() -> Loader:
@@ -79,12 +79,14 @@ class ExecutorchRuntime:
         )
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
-        """Load a model file; raises OpError."""
+        """Load a model file; raises AgentError."""
         checked = self._checked(options)
         try:
             summary = read_pte(path)
         except ValueError as error:
-            raise OpError("bad_model", f"the model is damaged or no .pte: {error}; export it again") from None
+            raise AgentError(
+                "bad_model", f"the model is damaged or no .pte: {error}; export it again"
+            ) from None
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size + summary.planned_bytes)
         if self._loaded == 0:
             self._prepare_threads(checked)
@@ -98,7 +100,7 @@ class ExecutorchRuntime:
         self._loaded -= 1
 
     def _checked(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
-        """Return all options in effect; raises OpError."""
+        """Return all options in effect; raises AgentError."""
         most = len(self._checked_cores(options.get("cores", ""))) or self._most
         threads = self._options["threads"]
         limits = {"max": most, "default": min(most, int(threads.default))}
@@ -106,7 +108,7 @@ class ExecutorchRuntime:
         checked = checked_options("executorch", options, known)
         for name in {"threads", "cores"} & set(checked) if self._loaded else ():
             if checked[name] != self._in_use[name]:
-                raise OpError(
+                raise AgentError(
                     "options_conflict",
                     f"{name}={checked[name]} requested, but {self._loaded} models are loaded with "
                     f"{name}={self._in_use[name]}; unload them first",
@@ -120,9 +122,9 @@ class ExecutorchRuntime:
         try:
             wanted = parse_cores(cores)
         except ValueError as error:
-            raise OpError("bad_option", f"cores: {error}") from None
+            raise AgentError("bad_option", f"cores: {error}") from None
         if not set(wanted) <= set(self._usable):
-            raise OpError("bad_option", f"cores must be of {core_list(self._usable)} here, got {cores!r}")
+            raise AgentError("bad_option", f"cores must be of {core_list(self._usable)} here, got {cores!r}")
         return wanted
 
     def _prepare_threads(self, options: Mapping[str, OptionValue]) -> None:
@@ -132,7 +134,7 @@ class ExecutorchRuntime:
             try:
                 pin_threads(parse_cores(cores) if cores else self._usable)
             except OSError as error:
-                raise OpError(
+                raise AgentError(
                     "bad_option", f"cores={cores}: {error.strerror or error}; choose others"
                 ) from None
             self._pinned = cores

@@ -150,7 +150,7 @@ class InterpreterRuntime:
         return RuntimeInfo(version=self.version, backends=["cpu"], options={"threads": threads_option()})
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
-        """Load a model file; raises OpError."""
+        """Load a model file; raises AgentError."""
         checked = checked_options(self.name, options, {"threads": threads_option()})
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size)
         try:

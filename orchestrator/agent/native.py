@@ -115,7 +115,7 @@ class Shim:
         self.c.et_set_threads(threads)
 
     def load(self, path: Path, _trace: bool) -> NativeModel:
-        """Load a model file; raises OpError."""
+        """Load a model file; raises AgentError."""
         try:
             return NativeModel(self, path)
         except ShimError as error:

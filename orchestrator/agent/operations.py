@@ -19,7 +19,7 @@ from orchestrator.agent.timing import (
     time_schedule,
 )
 from orchestrator.wire import messages
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.frames import Payload
 from orchestrator.wire.messages import MAX_HANDLES, MAX_OPERATIONS, MAX_VISITS, PROTOCOL_VERSION
 
@@ -49,7 +49,7 @@ class Operations:
         self._handles = itertools.count(1)
 
     def answer(self, request: messages.Request, payload: Payload) -> Answer:
-        """Return the answer to a request; raises OpError."""
+        """Return the answer to a request; raises AgentError."""
         answer: Answer = getattr(self, f"_{request.op}")(request, payload)
         return answer
 
@@ -61,7 +61,7 @@ class Operations:
 
     def _model(self, handle: int) -> Model:
         if handle not in self._models:
-            raise OpError("unknown_handle", f"no model is loaded as handle {handle}")
+            raise AgentError("unknown_handle", f"no model is loaded as handle {handle}")
         return self._models[handle][1]
 
     def _hello(self, request: messages.HelloRequest, _: Payload) -> Answer:
@@ -95,9 +95,9 @@ class Operations:
         runtime = self._agent.runtimes.get(request.runtime)
         if runtime is None:
             known = ", ".join(self._agent.runtimes) or "none"
-            raise OpError("unknown_runtime", f"no runtime {request.runtime!r}; this agent has: {known}")
+            raise AgentError("unknown_runtime", f"no runtime {request.runtime!r}; this agent has: {known}")
         if len(self._models) >= MAX_HANDLES:
-            raise OpError("too_many_handles", f"{MAX_HANDLES} models are loaded; unload some first")
+            raise AgentError("too_many_handles", f"{MAX_HANDLES} models are loaded; unload some first")
         path = self._agent.store.path(request.sha256)
         with self._heartbeats(request):
             start_ns = self._agent.clock()
@@ -138,7 +138,7 @@ class Operations:
         needed_bytes = sum(map(messages.spec_bytes, request.inputs))
         if tuple(request.inputs) != model.inputs or needed_bytes != payload.size_bytes:
             wanted = ", ".join(f"{spec.dtype}{spec.shape}" for spec in model.inputs)
-            raise OpError(
+            raise AgentError(
                 "bad_input", f"the model takes {wanted}; the inputs or their bytes differ from that"
             )
         arrays = messages.unpack(request.inputs, payload.read())
@@ -148,7 +148,7 @@ class Operations:
             model.execute()
             outputs = model.get_outputs()
         except RuntimeError as error:
-            raise OpError("run_failed", f"the runtime failed: {error}") from None
+            raise AgentError("run_failed", f"the runtime failed: {error}") from None
         specs = [messages.spec_of(output) for output in outputs]
         return messages.CheckReply(id=request.id, outputs=specs), messages.pack(outputs)
 
@@ -188,14 +188,14 @@ class Operations:
 
 
 def _checked_schedule(request: messages.RunRequest) -> tuple[int, int]:
-    """Return the number of rounds and of calls of each; raises OpError if the schedule is invalid."""
+    """Return the number of rounds and of calls of each; raises AgentError if the schedule is invalid."""
     rounds, calls = len(request.order), len(request.order[0])
     if any(len(row) != calls for row in request.order):
-        raise OpError("bad_request", "run: order: every round must have the same number of calls")
+        raise AgentError("bad_request", "run: order: every round must have the same number of calls")
     if rounds * calls > MAX_VISITS:
-        raise OpError("bad_request", f"run: order: {rounds * calls} calls are over {MAX_VISITS}")
+        raise AgentError("bad_request", f"run: order: {rounds * calls} calls are over {MAX_VISITS}")
     if max(map(max, request.order)) >= len(request.handles):
-        raise OpError("bad_request", "run: order: an index is beyond the handles")
+        raise AgentError("bad_request", "run: order: an index is beyond the handles")
     return rounds, calls
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from orchestrator.agent.device import free_memory_bytes, threads_by_default, usable_cores
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.messages import (
     Delegate,
     OptionInfo,
@@ -58,11 +58,11 @@ class Model:
         A call that this returned earlier may then set these arrays too.
 
         Raises:
-            OpError: `bad_input` if they are not what the model takes.
+            AgentError: `bad_input` if they are not what the model takes.
         """
         got = tuple(spec_of(array) for array in arrays)
         if got != self.inputs:
-            raise OpError("bad_input", f"the model takes {_show(self.inputs)}, got {_show(got)}")
+            raise AgentError("bad_input", f"the model takes {_show(self.inputs)}, got {_show(got)}")
         return self.bind([np.array(array, order="C") for array in arrays])
 
     def bind(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
@@ -98,7 +98,7 @@ class Runtime(Protocol):
         """Load a file, sharing nothing with earlier loads of it.
 
         Raises:
-            OpError: `bad_option`, `options_conflict`, `out_of_memory` or `bad_model`.
+            AgentError: `bad_option`, `options_conflict`, `out_of_memory` or `bad_model`.
         """
 
 
@@ -107,21 +107,21 @@ _SPARE_MEMORY_BYTES = 256 << 20
 
 
 def require_memory(needed_bytes: int) -> None:
-    """Raise OpError `out_of_memory` if a load is expected to need more than is free."""
+    """Raise AgentError `out_of_memory` if a load is expected to need more than is free."""
     free_bytes = free_memory_bytes()
     if free_bytes is not None and needed_bytes + _SPARE_MEMORY_BYTES > free_bytes:
-        raise OpError(
+        raise AgentError(
             "out_of_memory",
             f"the model needs about {needed_bytes >> 20} MiB and {free_bytes >> 20} MiB are free "
             f"({_SPARE_MEMORY_BYTES >> 20} MiB are reserved); unload models or use a smaller one",
         )
 
 
-def load_error(runtime: str, reason: object, out_of_memory: bool = False) -> OpError:
+def load_error(runtime: str, reason: object, out_of_memory: bool = False) -> AgentError:
     """Return the error of a runtime (name and version) that can't load a model."""
     code = "out_of_memory" if out_of_memory else "bad_model"
     text = " ".join(str(reason).split())[:200]
-    return OpError(code, f"{runtime} can't load the model ({text}); export it again")
+    return AgentError(code, f"{runtime} can't load the model ({text}); export it again")
 
 
 def threads_option() -> OptionInfo:
@@ -139,17 +139,17 @@ _OPTION_TYPES: dict[str, tuple[type, str]] = {
 def checked_options(
     runtime: str, given: Mapping[str, OptionValue], known: Mapping[str, OptionInfo]
 ) -> dict[str, OptionValue]:
-    """Return all options in effect; raises OpError `bad_option` for an unknown one, another type or range."""
+    """Return all options in effect; raises AgentError `bad_option` for an unknown one, another type or range."""
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise OpError("bad_option", f"{runtime} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+        raise AgentError("bad_option", f"{runtime} has no option {unknown[0]!r}; it has: {', '.join(known)}")
     checked = {name: info.default for name, info in known.items()} | dict(given)
     for name, info in known.items():
         value, (kind, wanted) = checked[name], _OPTION_TYPES[info.type]
         if info.min is not None and info.max is not None:
             wanted = f"{info.min} to {info.max} here"
         if type(value) is not kind or (isinstance(value, int) and not _in_range(value, info)):
-            raise OpError("bad_option", f"{name} must be {wanted}, got {value!r}")
+            raise AgentError("bad_option", f"{name} must be {wanted}, got {value!r}")
     return checked
 
 

@@ -1,21 +1,27 @@
-"""Listens on the loopback and serves one client at a time."""
+"""Listens on the loopback and serves one client at a time; agents as programs, as PROTOCOL.md defines them."""
 
 from __future__ import annotations
 
+import argparse
 import errno
+import json
+import os
 import select
 import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from luts.format.errors import first_problem
-from orchestrator.agent.agent import LOOPBACK, Agent, ConnectionQueue
+from luts.format.errors import BlocktimeError, UsageError, first_problem
+from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE, Agent, ConnectionQueue
 from orchestrator.agent.operations import Operations
-from orchestrator.wire.errors import DeviceError, FrameError, OpError
+from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
+from orchestrator.wire.errors import AgentError, DeviceError, FrameError, exit_code
 from orchestrator.wire.frames import Payload, SocketSource, close_after_answer, read_frame
 from orchestrator.wire.messages import (
     REQUESTS,
@@ -68,7 +74,7 @@ class Connection:
             request = self._parse(header)
             answer = reply_frame(*self._operations.answer(request, payload))
             self._leaving |= isinstance(request, ByeRequest)
-        except OpError as error:
+        except AgentError as error:
             if error.closes:
                 self._leaving = True
                 self._reply_last(request_id, error.code, str(error))
@@ -89,11 +95,11 @@ class Connection:
         op = header.get("op")
         request_type = REQUESTS.get(op) if isinstance(op, str) else None
         if request_type is None:
-            raise OpError("unknown_op", f"unknown op {str(op)[:64]!r}; known: {', '.join(REQUESTS)}")
+            raise AgentError("unknown_op", f"unknown op {str(op)[:64]!r}; known: {', '.join(REQUESTS)}")
         try:
             return request_type.model_validate(header)
         except ValidationError as error:
-            raise OpError("bad_request", f"{op}: {first_problem(error)}") from None
+            raise AgentError("bad_request", f"{op}: {first_problem(error)}") from None
 
     def _send(self, reply: Reply) -> None:
         self._sock.sendall(reply_frame(reply))
@@ -161,3 +167,55 @@ class Server:
     def stop(self) -> None:
         """Make `serve` return once the current client has gone; from any thread."""
         self._queue.stop()
+
+
+_PARENT_POLL_S = 10.0
+"""Seconds between two checks that the parent lives: another child may keep a dead parent's stdin open. Rare, so
+that it does not disturb timed calls."""
+
+
+def program_options(prog: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the options that all agents have as programs."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--port", type=int, default=0, help="port on the loopback (0: a free one)")
+    parser.add_argument("--store", type=Path, required=True, help="folder of the model store")
+    parser.add_argument(
+        "--store-bytes", type=int, default=DEFAULT_MAX_BYTES, help="largest size of the store"
+    )
+    parser.add_argument("--parent-watch", action="store_true", help="exit when stdin closes")
+    return parser
+
+
+def run_program(options: argparse.Namespace, make_agent: Callable[[str, ModelStore], Agent]) -> int:
+    """Run an agent, made from token and store, and return the exit code."""
+    if options.parent_watch:
+        watch_parent()
+    token = os.environ.pop(TOKEN_VARIABLE, "")
+    try:
+        if not token:
+            raise UsageError(f"the agent needs a token; set {TOKEN_VARIABLE}", code="missing_token")
+        with listen(options.port) as listener:
+            agent = make_agent(token, ModelStore(options.store, options.store_bytes))
+            port = listener.getsockname()[1]
+            print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
+            Server(agent, listener).serve()
+    except BlocktimeError as error:
+        print(error, file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def watch_parent() -> None:
+    """End this process when its stdin closes or its parent is gone, so that no agent is orphaned."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            ready, _, _ = select.select([sys.stdin.fileno()], [], [], _PARENT_POLL_S)
+            if ready and not os.read(sys.stdin.fileno(), 4096):
+                break
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

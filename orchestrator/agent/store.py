@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 
 DEFAULT_MAX_BYTES = 4 << 30
 
@@ -50,7 +50,7 @@ class ModelStore:
             in_use: Digests of models that must stay.
 
         Raises:
-            OpError: `storage_full` or `hash_mismatch`; nothing is left behind.
+            AgentError: `storage_full` or `hash_mismatch`; nothing is left behind.
         """
         self._make_room(size_bytes, {*in_use, sha256})
         incoming = self._root / f"{_INCOMING}{os.getpid()}-{sha256}"
@@ -63,7 +63,7 @@ class ModelStore:
                 file.flush()
                 os.fsync(file.fileno())
             if digest.hexdigest() != sha256:
-                raise OpError(
+                raise AgentError(
                     "hash_mismatch",
                     f"the bytes have sha256 {digest.hexdigest()}, not {sha256}; send them again",
                 )
@@ -71,7 +71,7 @@ class ModelStore:
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
-            raise OpError(
+            raise AgentError(
                 "storage_full",
                 f"no space for {size_bytes} bytes in {self._root}; free some or use another folder",
             ) from None
@@ -82,17 +82,17 @@ class ModelStore:
         """Return the model's file after checking its content, and note its use.
 
         Raises:
-            OpError: `unknown_model`, or `hash_mismatch` if the file was damaged (it is then removed).
+            AgentError: `unknown_model`, or `hash_mismatch` if the file was damaged (it is then removed).
         """
         path = self._root / sha256
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
-            raise OpError("unknown_model", f"no model {sha256[:12]} is stored; put it first") from None
+            raise AgentError("unknown_model", f"no model {sha256[:12]} is stored; put it first") from None
         if digest != sha256:
             path.unlink(missing_ok=True)
-            raise OpError("hash_mismatch", f"the stored model {sha256[:12]} was damaged; put it again")
+            raise AgentError("hash_mismatch", f"the stored model {sha256[:12]} was damaged; put it again")
         os.utime(path)
         return path
 
@@ -104,7 +104,7 @@ class ModelStore:
         )
         loaded_bytes = sum(stat.st_size for path, stat in files if path.name in keep)
         if loaded_bytes + size_bytes > self._max_bytes:
-            raise OpError(
+            raise AgentError(
                 "storage_full",
                 f"{size_bytes} bytes do not fit: the store holds at most {self._max_bytes} and loaded models "
                 f"take {loaded_bytes}; unload models or start the agent with a larger store",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.agent.runtime import Model
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.messages import TensorSpec
 
 KEEP_WARM_NS = 500_000
@@ -216,7 +216,7 @@ def time_schedule(
         options: Warm-up by time, pace, keep-warm.
 
     Raises:
-        OpError: `cancelled` if not to be continued, `run_failed` if the runtime fails.
+        AgentError: `cancelled` if not to be continued, `run_failed` if the runtime fails.
     """
     options = options or TimingOptions()
     adaptive = options.warmup
@@ -234,7 +234,7 @@ def time_schedule(
         for row, calls in zip(samples, order, strict=True):
             row[:] = timed.after(wait_first + spin_first, calls)
     except RuntimeError as error:
-        raise OpError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
+        raise AgentError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
     finally:
         gc.enable()
     return samples
@@ -248,11 +248,11 @@ class _TimedCalls:
         self._executions, self._slowest_ns = 0, 0
 
     def time(self, calls: Sequence[int]) -> list[int]:
-        """Return the nanoseconds of each call; raises OpError `cancelled`."""
+        """Return the nanoseconds of each call; raises AgentError `cancelled`."""
         times_ns: list[int] = []
         while len(times_ns) < len(calls):
             if not self._go_on(self._executions):
-                raise OpError("cancelled", "the client went away during the run")
+                raise AgentError("cancelled", "the client went away during the run")
             expected = 1.0 if not self._slowest_ns else max(1.0, self._piece_ns / self._slowest_ns)
             left = calls[len(times_ns) :]
             piece_ns = [int(ns) for ns in self._time_piece(left[: int(min(len(left), expected))])]

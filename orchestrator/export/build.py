@@ -29,7 +29,8 @@ from orchestrator.export.lower.executorch import LoweredProgram, lower_to_execut
 from orchestrator.export.lower.other_runtimes import lower_to_litert, lower_to_onnx, run_litert, run_onnx
 from orchestrator.export.lower.parity import RUNNABLE_BACKENDS, check_parity, run_pte, run_pte_isolated
 from orchestrator.export.lower.source import build_module, check_paths, stamp_package, stamp_program
-from orchestrator.export.reuse.fragment import FragmentStore
+from orchestrator.export.reuse.fragment import FragmentStore, units_of
+from search.blocks import parse_keys
 
 RunPte = Callable[[bytes, Sequence[Tensor]], list[Tensor]]
 
@@ -136,13 +137,14 @@ class _Export:
         """Splice if possible and the check passes; else lower the whole network, and store its fragments."""
         from orchestrator.export.reuse.lowering import lower_and_keep, splice_network
 
+        units = units_of(parse_keys(spec.blocks))
         spliced = splice_network(spec.blocks, self.module, store)
         if spliced is not None:
             with contextlib.suppress(InvalidArtifactError):
                 return self._program(spliced).model_copy(update={"made": "spliced"})
         if not spec.weights.startswith("seed:"):
             return self.whole()
-        return self._or_plain(lambda: lower_and_keep(spec.blocks, self.module, self.inputs, store))
+        return self._or_plain(lambda: lower_and_keep(self.module, self.inputs, units, store)[0])
 
     def whole(self) -> Report:
         """Lower the network in one piece."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.export.lower.quiet import quiet
+from orchestrator.export.lower import quiet
 from search.spaces.plugins import load_plugins
 
 with quiet():

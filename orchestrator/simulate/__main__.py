@@ -8,7 +8,7 @@ import sys
 from luts.format.errors import UsageError
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.device import SOURCES, agent_info
-from orchestrator.agent.main import program_options, run_program
+from orchestrator.agent.server import program_options, run_program
 from orchestrator.agent.store import ModelStore
 from orchestrator.simulate.device import Scenario, parse_scenario
 from orchestrator.simulate.machine import RUNTIME, Machine

@@ -12,7 +12,7 @@ from luts.format.errors import InvalidArtifactError
 from orchestrator.agent.runtime import Model, checked_options
 from orchestrator.journal.conditions import HOT_HEADROOM
 from orchestrator.simulate.device import GroundTruth, Processor, Scenario, read_model
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.messages import (
     DeviceInfo,
     DeviceState,
@@ -73,12 +73,12 @@ class Machine:
         return RuntimeInfo(version=self.scenario.name, backends=[], options=self._options)
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> SimulatedModel:
-        """Load a model file; raises OpError."""
+        """Load a model file; raises AgentError."""
         threads = int(checked_options(RUNTIME, options, self._options)["threads"])
         try:
             blocks = read_model(path)
         except InvalidArtifactError as error:
-            raise OpError("bad_model", str(error)) from None
+            raise AgentError("bad_model", str(error)) from None
         self._processor.rest(self.scenario.load_ms / 1e3)
         quiet_ns = self._truth(threads).latency_ms(blocks) * 1e6 * self._processor.draw_load()
         self._loaded += 1

@@ -24,8 +24,8 @@ from orchestrator.breakdown.roofline import Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export import Artifact, ExportSpec
 from orchestrator.export.artifacts.spec import Variant
+from orchestrator.export.lower import quiet
 from orchestrator.export.lower.kinds import KINDS, PART_TITLES, TITLES, Kind
-from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.pool import ExportError
 from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.models import export_all, files_of

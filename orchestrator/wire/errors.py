@@ -28,32 +28,21 @@ class FrameError(BlocktimeError):
 
 
 class AgentError(BlocktimeError):
-    """The agent answered a request with an error; `code` is PROTOCOL.md's error code.
-
-    The connection stays usable, unless PROTOCOL.md lists the code as closing.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        """Create the error with PROTOCOL.md's error code."""
-        super().__init__(message, code=code)
-
-
-class AgentLostError(DeviceError):
-    """The connection to the agent broke, or the agent broke the protocol; a new connection is needed."""
-
-
-class OpError(Exception):
-    """An agent's answer to a request that failed; `code` is PROTOCOL.md's error code.
+    """A request failed: raised in the agent, sent as its answer, and raised again in the client.
 
     Attributes:
-        closes: Whether the answer ends the connection.
+        code: PROTOCOL.md's error code.
+        closes: Whether the answer ends the connection; only the agent needs it, PROTOCOL.md lists the codes.
     """
 
     def __init__(self, code: str, message: str, *, closes: bool = False) -> None:
         """Create the error with PROTOCOL.md's error code."""
-        super().__init__(message)
-        self.code = code
+        super().__init__(message, code=code)
         self.closes = closes
+
+
+class AgentLostError(DeviceError):
+    """The connection to the agent broke, or the agent broke the protocol; a new connection is needed."""
 
 
 def exit_code(error: BlocktimeError) -> int:

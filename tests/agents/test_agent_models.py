@@ -22,6 +22,7 @@ from tests.support.agent_programs import (
     load,
     put,
 )
+from tests.support.errors import raises
 from tests.support.tiny_model import Exported
 
 
@@ -59,9 +60,8 @@ def test_thread_count(agent: Running, exported: Exported) -> None:
             model = client.load(exported.sha256, "executorch", {"threads": threads})
             client.run([model.handle], [[0]], warmup=1)
             counts.append(process.num_threads())
-            with pytest.raises(AgentError) as refused:
+            with raises("options_conflict"):
                 client.load(exported.sha256, "executorch", {"threads": 3 - threads})
-            assert refused.value.code == "options_conflict"
             client.unload(model.handle)
     assert counts[1] == counts[0] + 1
     assert counts[2] == counts[0]

@@ -87,9 +87,8 @@ def test_what_a_runtime_refuses_is_one_line(runtime, files, exported, device) ->
     with device.connect() as client:
         client.ensure(exported.path)
         client.ensure(files[runtime])
-        with pytest.raises(AgentError, match="can't load the model .*export it again") as raised:
+        with raises("bad_model"):
             client.load(exported.sha256, runtime, {"threads": 1})
-        assert raised.value.code == "bad_model"
         for options, says in (
             ({"threads": 99}, "threads must be 1 to"),
             ({"cores": "0"}, "no option 'cores'"),

@@ -22,7 +22,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.simulate.device import SimulatedModelFile, find_scenario
 from orchestrator.simulate.machine import Machine, SimulatedModel
 from orchestrator.tasks import models, plan
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.messages import DeviceInfo, DeviceState, OptionInfo, OptionValue, RuntimeInfo
 from search.spaces import Space
 
@@ -41,7 +41,7 @@ class _Model(SimulatedModel):
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Callable[[], object]:
         if not self._in_front():
-            raise OpError("not_ready", "background: the app is not in front; open it")
+            raise AgentError("not_ready", "background: the app is not in front; open it")
         return super().prepare(arrays)
 
 

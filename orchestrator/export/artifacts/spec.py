@@ -8,7 +8,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,90 +126,76 @@ class ExportSpec:
         object.__setattr__(self, "backend", backend)
         object.__setattr__(self, "precision", precision)
         object.__setattr__(self, "options", tuple(sorted(self.options)))
-        self._check_mix()
+        for code, problem in (*self._mix_problems(), *self._option_problems(), *self._source_problems()):
+            raise UsageError(problem, code=code)
         object.__setattr__(self, "fp32", tuple(sorted(set(self.fp32), key=_in_order)))
-        self._check_options()
-        self._check_source()
-
-    def _check_options(self) -> None:
-        allowed = OPTIONS.get((self.runtime, self.backend), {})
-        if len(dict(self.options)) != len(self.options):
-            raise UsageError("an export option is given twice", code="bad_option")
-        for name, value in self.options:
-            if name not in allowed:
-                known = ", ".join(allowed) or "none"
-                raise UsageError(
-                    f"{self.runtime}/{self.backend} has no option {name!r}; it has {known}", code="bad_option"
-                )
-            if value not in allowed[name]:
-                words = name.replace("_", " ")
-                raise UsageError(f"{words} {value!r}: there is {', '.join(allowed[name])}", code="bad_option")
-        if self.precision == "int8" and self.deployment_target < INT8_DEPLOYMENT_TARGET:
-            raise UsageError(
-                f"{self.deployment_target} has no int8 activations; export for {INT8_DEPLOYMENT_TARGET} or later, "
-                "or with precision fp16",
-                code="bad_option",
-            )
-
-    def _check_mix(self) -> None:
-        if self.precision != "mixed":
-            if self.fp32:
-                raise UsageError(
-                    f"--fp32 is for --precision mixed, not for {self.precision}", code="bad_precision"
-                )
-            return
-        if not self.fp32:
-            raise UsageError(
-                "precision mixed is of one network, whose blocks --fp32 of bench export, eval, measure and compare "
-                "names; there is no LUT of it, so measure the exported file",
-                code="bad_precision",
-            )
-        if len(self.fp32) > MAX_FP32 or not all(map(_PATH.fullmatch, self.fp32)):
-            raise UsageError(
-                f"--fp32 {' '.join(self.fp32)[:80]!r}: expected places of blocks, such as 4, or paths of modules",
-                code="bad_option",
-            )
-
-    def _check_source(self) -> None:
-        if not 1 <= self.batch <= MAX_BATCH:
-            raise UsageError(
-                f"batch {self.batch}: a model computes 1 to {MAX_BATCH} images at once", code="bad_batch"
-            )
-        if bool(self.blocks) == bool(self.module):
-            raise UsageError(
-                "an export needs either block keys or a module such as timm:mobilenetv3_small_100",
-                code="bad_spec",
-            )
-        if self.module and not _MODULE.fullmatch(self.module):
-            raise UsageError(
-                f"unknown module {self.module[:80]!r}; modules read timm:NAME or timm:NAME@PX",
-                code="unknown_network",
-            )
         specs = parse_keys(self.blocks)
         if len(specs) > 1:
             check_chain(specs)
+
+    def _mix_problems(self) -> Iterator[tuple[str, str]]:
+        """Yield error code and message of each problem, as the two methods below."""
+        if self.fp32 and self.precision != "mixed":
+            yield "bad_precision", f"--fp32 is for --precision mixed, not for {self.precision}"
+        if not self.fp32 and self.precision == "mixed":
+            yield (
+                "bad_precision",
+                "precision mixed is of one network, whose blocks --fp32 of bench export, eval, measure and compare "
+                "names; there is no LUT of it, so measure the exported file",
+            )
+        if len(self.fp32) > MAX_FP32 or not all(map(_PATH.fullmatch, self.fp32)):
+            named = " ".join(self.fp32)[:80]
+            yield (
+                "bad_option",
+                f"--fp32 {named!r}: expected places of blocks, such as 4, or paths of modules",
+            )
+
+    def _option_problems(self) -> Iterator[tuple[str, str]]:
+        allowed = OPTIONS.get((self.runtime, self.backend), {})
+        if len(dict(self.options)) != len(self.options):
+            yield "bad_option", "an export option is given twice"
+        for name, value in self.options:
+            if name not in allowed:
+                known = ", ".join(allowed) or "none"
+                yield "bad_option", f"{self.runtime}/{self.backend} has no option {name!r}; it has {known}"
+            elif value not in allowed[name]:
+                words, values = name.replace("_", " "), ", ".join(allowed[name])
+                yield "bad_option", f"{words} {value!r}: there is {values}"
+        if self.precision == "int8" and self.deployment_target < INT8_DEPLOYMENT_TARGET:
+            yield (
+                "bad_option",
+                f"{self.deployment_target} has no int8 activations; export for {INT8_DEPLOYMENT_TARGET} or later, "
+                "or with precision fp16",
+            )
+
+    def _source_problems(self) -> Iterator[tuple[str, str]]:
+        if not 1 <= self.batch <= MAX_BATCH:
+            yield "bad_batch", f"batch {self.batch}: a model computes 1 to {MAX_BATCH} images at once"
+        if bool(self.blocks) == bool(self.module):
+            yield (
+                "bad_spec",
+                "an export needs either block keys or a module such as timm:mobilenetv3_small_100",
+            )
+        if self.module and not _MODULE.fullmatch(self.module):
+            named = self.module[:80]
+            yield "unknown_network", f"unknown module {named!r}; modules read timm:NAME or timm:NAME@PX"
         if not _WEIGHTS.fullmatch(self.weights):
-            raise UsageError(
-                f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX", code="bad_weights"
-            )
-        if self.calibration and not _CALIBRATION.fullmatch(self.calibration):
-            raise UsageError(
-                f"calibration {self.calibration[:80]!r}: expected N images of HEX, seed S, middle P %: sha256:HEX",
-                code="bad_calibration",
-            )
-        if self.calibration and self.precision not in QUANTISED:
-            raise UsageError(
-                f"calibration decides ranges of int8, not of {self.precision}", code="bad_calibration"
-            )
-        if bool(self.calibration) != bool(self.calibration_path):
-            raise UsageError(
-                "calibration images need both their sha256 and their path", code="bad_calibration"
-            )
+            yield "bad_weights", f"weights {self.weights[:80]!r}: expected seed:N or sha256:HEX"
         if self.weights.startswith("sha256:") != bool(self.weights_path):
-            raise UsageError(
+            yield (
+                "bad_weights",
                 "weights of a file need both its sha256 and its path; seeded ones need no path",
-                code="bad_weights",
             )
+        yield from self._calibration_problems()
+
+    def _calibration_problems(self) -> Iterator[tuple[str, str]]:
+        code, named = "bad_calibration", self.calibration[:80]
+        if self.calibration and not _CALIBRATION.fullmatch(self.calibration):
+            yield code, f"calibration {named!r}: expected N images of HEX, seed S, middle P %: sha256:HEX"
+        if self.calibration and self.precision not in QUANTISED:
+            yield code, f"calibration decides ranges of int8, not of {self.precision}"
+        if bool(self.calibration) != bool(self.calibration_path):
+            yield code, "calibration images need both their sha256 and their path"
 
     @property
     def name(self) -> str:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
+from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import calibration_inputs
-from orchestrator.export.lower.quiet import quiet
 from search.networks.layers import fuse_for_inference
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from luts.format.errors import BlocktimeError, first_line
 from luts.format.provenance import repo_file
 from orchestrator.export.artifacts.spec import QUANTISED
-from orchestrator.export.lower.quiet import quiet
+from orchestrator.export.lower import quiet
 from orchestrator.export.lower.rewrite import SpelledOut, capture, rewritten, spelled_out
 
 
@@ -132,9 +132,9 @@ def lower_to_executorch(
             partitioners = _partitioners(backend, precision, deployment_target)
             captured = _captured(module, inputs, backend, precision, plain=plain)
             if precision in QUANTISED:
-                from orchestrator.export.lower.quantize import quantize_static
+                from orchestrator.export.lower.quantize import quantized
 
-                captured = quantize_static(captured, inputs, images, fp32)
+                captured = torch.export.export(quantized(captured, inputs, images, fp32), tuple(inputs))
             manager = to_edge_transform_and_lower(
                 captured,
                 partitioner=partitioners,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
 from luts.format.provenance import ROOT
-from orchestrator.export.lower.quiet import quiet
+from orchestrator.export.lower import quiet
 
 MISSING = "ONNX Runtime and the exporter's packages are not installed ({}); pip install 'blocktime[onnx]'"
 

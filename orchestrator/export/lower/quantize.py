@@ -17,15 +17,15 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
     get_symmetric_quantization_config,
 )
-from torch import Tensor, export, fx, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 from torchao.quantization.pt2e.quantizer import QuantizationConfig
 
 from luts.format.errors import BlocktimeError, first_line
+from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import calibration_inputs
-from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import LinearLayerNorm
 
 MIDDLE = 0.999
@@ -74,33 +74,22 @@ SMALLEST_SCALE = 2.0**-12
 """The quantizer's own limit: a tensor that is constant in calibration still has a scale XNNPACK accepts."""
 
 
-def quantize_static(
-    captured: ExportedProgram,
-    inputs: Sequence[Tensor],
-    images: Tensor | None = None,
-    fp32: Sequence[str] = (),
-) -> ExportedProgram:
-    """Return the program in int8, with fp32 inputs and outputs; ranges are those of images or of seeded inputs.
-
-    Args:
-        captured: A program in inference mode, BN folded, LayerNorm rewritten.
-        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
-        images: (N, 3, H, W) to calibrate on.
-        fp32: Paths of modules that stay unchanged.
-    """
-    return export.export(quantized(captured, inputs, images, fp32), tuple(inputs))
-
-
 def quantized(
     captured: ExportedProgram,
     inputs: Sequence[Tensor],
     images: Tensor | None = None,
     fp32: Sequence[str] = (),
 ) -> nn.Module:
-    """Return a program in int8 as PyTorch runs it; arguments as for `quantize_static`.
+    """Return the program in int8 as PyTorch runs it, with fp32 inputs and outputs.
 
     The quantizer accepts no configuration of None for a module's name, so modules that stay fp32 are filtered
     out.
+
+    Args:
+        captured: A program in inference mode, BN folded, LayerNorm rewritten.
+        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
+        images: (N, 3, H, W) to calibrate on.
+        fp32: Paths of modules that stay unchanged.
     """
     quantizer = XNNPACKQuantizer().set_global(_config(images)).set_filter_function(_outside(fp32))
     prepared = prepare_pt2e(captured.module(), quantizer)

@@ -24,9 +24,9 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from luts.format.errors import UsageError
+from orchestrator.export.lower import quiet
 from orchestrator.export.lower import rewrite as spelled
 from orchestrator.export.lower.kinds import KINDS, Chain, Kind, Place, base_name, place_of
-from orchestrator.export.lower.quiet import quiet
 from orchestrator.export.lower.rewrite import rewritten
 
 _MOVES = ("permute", "transpose", "t", "numpy_t")

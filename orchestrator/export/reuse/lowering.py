@@ -139,30 +139,23 @@ def splice_network(blocks: Sequence[str], network: nn.Module, store: FragmentSto
         return None
 
 
-def lower_and_keep(
-    blocks: Sequence[str], network: nn.Module, inputs: Sequence[Tensor], store: FragmentStore
-) -> LoweredProgram:
-    """Lower a whole network, and store the fragments of its units; its weights must be random ones.
-
-    Raises:
-        BlocktimeError: XNNPACK's tools cannot lower it.
-        OSError: The store's disk is full.
-    """
-    return _lower(network, inputs, units_of(parse_keys(blocks)), store)[0]
-
-
 def _donate(unit: Unit, store: FragmentStore) -> Fragment:
     donor = donor_of(unit)
-    fragments = _lower(donor.module, donor.inputs, donor.units, store)[1]
+    _, fragments = lower_and_keep(donor.module, donor.inputs, donor.units, store)
     if unit.identity not in fragments:
         raise ReuseError("a donor without its unit's fragment")
     return fragments[unit.identity]
 
 
-def _lower(
+def lower_and_keep(
     module: nn.Module, inputs: Sequence[Tensor], units: Sequence[Unit], store: FragmentStore
 ) -> tuple[LoweredProgram, dict[str, Fragment]]:
-    """Return the lowered module, and its fragments by identity: none if it can't be cut."""
+    """Lower a module with random weights, and store the fragments of its units: none if it can't be cut.
+
+    Raises:
+        BlocktimeError: XNNPACK's tools cannot lower it.
+        OSError: The store's disk is full.
+    """
     with recorded_graphs() as graphs:
         lowered = lower_to_executorch(module, inputs)
     if not units or len(graphs) != 1 or (lowered.delegates, lowered.operators) != (1, ()):

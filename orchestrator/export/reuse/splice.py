@@ -112,8 +112,15 @@ class _Builder:
     handles: int = 0
     entry: int | None = None
     skip: int | None = None
-    parameters_seen: int = 0
-    lifted_seen: int = 0
+
+    def __post_init__(self) -> None:
+        """Assign numbers to the program's arguments: parameters, lifted scalars, the input, the output."""
+        self.input_id = len(self.parameters) + len(self.lifted)
+        self.argument_ids = {
+            "parameter": itertools.count(),
+            "lifted": itertools.count(len(self.parameters)),
+            "input": itertools.repeat(self.input_id),
+        }
 
     def append(self, unit: Unit, fragment: Fragment) -> None:
         """Append a fragment."""
@@ -131,22 +138,14 @@ class _Builder:
     def _define(self, unit: Unit, value: Value) -> None:
         number = len(self.values)
         external, flags, buffer = XNN_INVALID_VALUE_ID, 0, 0
-        count = len(self.parameters) + len(self.lifted)
         if value.role == "constant":
             buffer = self._constant(_bytes(unit, value, self.tensors))
         elif value.role == "output":
-            external, flags = count + 1, XNN_VALUE_FLAG_EXTERNAL_OUTPUT
+            external, flags = self.input_id + 1, XNN_VALUE_FLAG_EXTERNAL_OUTPUT
             self.outputs.append(number)
         elif value.role != "computed":
-            flags = XNN_VALUE_FLAG_EXTERNAL_INPUT
+            external, flags = next(self.argument_ids[value.role]), XNN_VALUE_FLAG_EXTERNAL_INPUT
             self.inputs.append(number)
-            if value.role == "input":
-                external = count
-            elif value.role == "parameter":
-                external, self.parameters_seen = self.parameters_seen, self.parameters_seen + 1
-            else:
-                external = len(self.parameters) + self.lifted_seen
-                self.lifted_seen += 1
         tensor = schema.XNNTensorValue(
             datatype=schema.XNNDatatype.xnn_datatype_fp32,
             num_dims=len(value.dims),

@@ -59,12 +59,6 @@ def test_batch_of_images_shares_weights() -> None:
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("batch", [0, -1, 257])
-def test_a_batch_that_no_model_has_is_refused(batch: int) -> None:
-    with pytest.raises(UsageError, match=f"batch {batch}: a model computes 1 to 256 images at once"):
-        ExportSpec((KEY,), batch=batch)
-
-
 def test_a_mix_is_what_it_keeps_in_fp32() -> None:
     whole, first, both = (
         ExportSpec((KEY,), precision=precision, fp32=fp32)
@@ -135,6 +129,10 @@ def test_an_edited_source_changes_the_digest(tmp_path: Path) -> None:
                 "options": (("deployment_target", "iOS16"),),
             },
             "iOS16 has no int8 activations; export for iOS17",
+        ),
+        *(
+            ({"blocks": (KEY,), "batch": batch}, f"batch {batch}: a model computes 1 to 256 images")
+            for batch in (0, -1, 257)
         ),
         ({}, "block keys"),
         ({"blocks": (KEY,), "module": "timm:resnet18"}, "block keys"),

@@ -16,7 +16,7 @@ from orchestrator.agent.device import agent_info, describe_host
 from orchestrator.agent.runtime import Model
 from orchestrator.agent.store import ModelStore
 from orchestrator.wire.client import AgentClient
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
 from orchestrator.wire.messages import RuntimeInfo, TensorSpec
 from tests.support.served_agent import serving
 
@@ -69,7 +69,7 @@ class DoublerRuntime:
 
     def load(self, path: Path, options: Mapping[str, Any]) -> Doubler:
         if options:
-            raise OpError("bad_option", "there are no options")
+            raise AgentError("bad_option", "there are no options")
         text = path.read_text()
         if text == "explode":
             raise ZeroDivisionError("a defect")

@@ -16,6 +16,7 @@ from orchestrator.agent.server import listen
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, DeviceError
 from orchestrator.wire.frames import encode_header, read_frame
+from tests.support.errors import raises
 
 HELLO = {"id": 1, "op": "hello", "protocol": 1, "token": "right"}
 
@@ -33,16 +34,6 @@ def put(client: AgentClient, folder: Path, text: str) -> str:
 def answer(sock: socket.socket) -> dict[str, Any] | None:
     frame = read_frame(sock.makefile("rb"))
     return None if frame is None else frame[0]
-
-
-def test_greeting_tells_agent_device_and_runtimes(served: Any) -> None:
-    with served.client() as client:
-        hello = client.hello()
-    assert hello.protocol == 1
-    assert hello.agent.version.startswith("python-")
-    assert hello.device.cores >= 1
-    assert hello.device.memory_bytes > 0
-    assert list(hello.runtimes) == ["doubler"]
 
 
 def test_silent_connection_does_not_hold_the_place(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,15 +75,6 @@ def test_store_sends_once(served: Any, tmp_path: Path) -> None:
     assert sent == [(3, 3)]
 
 
-def test_model_over_store_bound(served: Any, tmp_path: Path) -> None:
-    with served.client() as client:
-        client.hello()
-        with pytest.raises(AgentError) as refused:
-            put(client, tmp_path, "x" * 1001)
-        assert refused.value.code == "storage_full"
-        client.state()
-
-
 def test_check_and_run(served: Any, tmp_path: Path) -> None:
     with served.client() as client:
         client.hello()
@@ -108,54 +90,24 @@ def test_check_and_run(served: Any, tmp_path: Path) -> None:
     assert result.state_after.uptime_ns >= result.state_before.uptime_ns
 
 
-@pytest.mark.parametrize(
-    ("handles", "order", "code"),
-    [
-        ([1], [[0], [0, 0]], "bad_request"),
-        ([1], [[1]], "bad_request"),
-        ([1, 7], [[0, 1]], "unknown_handle"),
-    ],
-)
-def test_bad_schedule_is_refused(
-    served: Any, tmp_path: Path, handles: list[int], order: list[list[int]], code: str
-) -> None:
+def test_failures_of_a_runtime_keep_the_connection(served: Any, tmp_path: Path) -> None:
+    """Refusals that every agent has in common are in tests/agents/test_conformance.py."""
     with served.client() as client:
         client.hello()
-        client.load(put(client, tmp_path, "a"), "doubler")
-        with pytest.raises(AgentError) as refused:
-            client.run(handles, order)
-        assert refused.value.code == code
-        client.state()
-    assert served.runtime.executions == []
-
-
-def test_failures_keep_the_connection(served: Any, tmp_path: Path) -> None:
-    def code(call: Any) -> str:
-        with pytest.raises(AgentError) as refused:
-            call()
-        client.state()
-        return refused.value.code
-
-    with served.client() as client:
-        client.hello()
-        sha256 = put(client, tmp_path, "a")
-        model = client.load(sha256, "doubler")
+        model = client.load(put(client, tmp_path, "a"), "doubler")
         failing = client.load(put(client, tmp_path, "fail"), "doubler")
         exploding = put(client, tmp_path, "explode")
-        pair = np.zeros(2, np.float32)
-        assert code(lambda: client.load("0" * 64, "doubler")) == "unknown_model"
-        assert code(lambda: client.load(sha256, "nosuch")) == "unknown_runtime"
-        assert code(lambda: client.load(sha256, "doubler", {"threads": 2})) == "bad_option"
-        assert code(lambda: client.load(exploding, "doubler")) == "internal"
-        assert code(lambda: client.unload(99)) == "unknown_handle"
-        assert code(lambda: client.check(model.handle, [np.zeros(3, np.float32)])) == "bad_input"
-        assert code(lambda: client.check(model.handle, [np.zeros(2, np.int32)])) == "bad_input"
-        assert code(lambda: client.check(model.handle, [])) == "bad_input"
-        assert code(lambda: client.check(failing.handle, [pair])) == "run_failed"
-        assert code(lambda: client.run([failing.handle], [[0]])) == "run_failed"
-        assert code(lambda: client.load("nonsense", "doubler")) == "bad_request"
+        for code, call in (
+            ("internal", lambda: client.load(exploding, "doubler")),
+            ("bad_input", lambda: client.check(model.handle, [np.zeros(2, np.int32)])),
+            ("run_failed", lambda: client.check(failing.handle, [np.zeros(2, np.float32)])),
+            ("run_failed", lambda: client.run([failing.handle], [[0]])),
+            ("bad_request", lambda: client.load("nonsense", "doubler")),
+        ):
+            with raises(code, AgentError):
+                call()
+            client.state()
         client.unload(model.handle)
-        assert code(lambda: client.unload(model.handle)) == "unknown_handle"
         assert served.runtime.closed == ["a"]
 
 

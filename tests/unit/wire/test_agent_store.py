@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.agent.store import ModelStore
-from orchestrator.wire.errors import OpError
+from orchestrator.wire.errors import AgentError
+from tests.support.errors import raises
 
 
 def digest(data: bytes) -> str:
@@ -48,18 +49,16 @@ def test_oldest_use_is_evicted_first(tmp_path: Path) -> None:
 def test_loaded_models_are_never_evicted(tmp_path: Path) -> None:
     store = ModelStore(tmp_path, max_bytes=10)
     loaded, idle = add(store, b"aaaaaa"), add(store, b"cc")
-    with pytest.raises(OpError) as refused:
+    with raises("storage_full"):
         add(store, b"bbbbbb", in_use=(loaded,))
-    assert refused.value.code == "storage_full"
     assert store.has(loaded)
     assert store.has(idle)
 
 
 def test_too_large_for_the_store_at_all(tmp_path: Path) -> None:
     store = ModelStore(tmp_path, max_bytes=10)
-    with pytest.raises(OpError) as refused:
+    with raises("storage_full"):
         add(store, b"x" * 11)
-    assert refused.value.code == "storage_full"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,9 +69,8 @@ def test_full_disk_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
         raise OSError(number, "disk full")
 
     store = ModelStore(tmp_path)
-    with pytest.raises(OpError) as refused:
+    with raises("storage_full"):
         store.put(digest(b"half more"), 9, chunks())
-    assert refused.value.code == "storage_full"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,7 +86,7 @@ def test_real_file_size_limit_leaves_nothing_behind(tmp_path: Path) -> None:
         code = "stored"
         try:
             add(ModelStore(tmp_path), b"x" * 5000)
-        except OpError as error:
+        except AgentError as error:
             code = error.code
         os._exit(0 if code == "storage_full" else 1)
     assert os.waitpid(pid, 0)[1] == 0
@@ -97,9 +95,8 @@ def test_real_file_size_limit_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_wrong_hash_leaves_nothing_behind(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
-    with pytest.raises(OpError) as refused:
+    with raises("hash_mismatch"):
         store.put(digest(b"a"), 1, iter([b"b"]))
-    assert refused.value.code == "hash_mismatch"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,9 +114,8 @@ def test_damaged_model_is_found_and_removed(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     sha256 = add(store, b"model")
     (tmp_path / sha256).write_bytes(b"Model")
-    with pytest.raises(OpError) as refused:
+    with raises("hash_mismatch"):
         store.path(sha256)
-    assert refused.value.code == "hash_mismatch"
     assert not store.has(sha256)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from flatbuffers.table import Table  # type: ignore[import-untyped]
@@ -178,37 +178,33 @@ _DELEGATE_ID = 0
 
 _MAX_LIST = 100_000
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True)
 class PteSummary:
-    """Delegates of a method by backend, and the bytes of activations that it plans."""
+    """What a method of a .pte consists of.
+
+    Attributes:
+        delegates: Its delegates by backend.
+        planned_bytes: Bytes of activations that it plans.
+        operators: Calls of each operator outside the delegates, such as `aten.mean.out`.
+    """
 
     delegates: tuple[Delegate, ...]
     planned_bytes: int
+    operators: dict[str, int]
 
 
-def read_pte(path: Path, method: str = "forward") -> PteSummary:
-    """Return a summary of `method` in a .pte file; raises ValueError if it is not a readable .pte."""
-    return _read(path, method, _summarise)
-
-
-def operators_outside(path: Path, method: str = "forward") -> dict[str, int]:
-    """Return calls of each operator outside the delegates, such as `aten.mean.out`; raises ValueError."""
-    return _read(path, method, _operators)
-
-
-def _read(path: Path, method: str, of: Callable[[Table], _T]) -> _T:
+def read_pte(path: Path) -> PteSummary:
+    """Return a summary of the method `forward` of a .pte file; raises ValueError if it is not a readable .pte."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[4:6] != b"ET":
                 raise ValueError("no ExecuTorch program")
             root = Table(data, struct.unpack_from("<I", data, 0)[0])
             for plan in _tables(root, _PROGRAM_EXECUTION_PLAN):
-                if _string(plan, _PLAN_NAME) == method:
-                    return of(plan)
-            raise ValueError(f"no method {method!r}")
+                if _string(plan, _PLAN_NAME) == "forward":
+                    return _summarise(plan)
+            raise ValueError("no method 'forward'")
     except (struct.error, IndexError, UnicodeDecodeError, TypeError, OverflowError) as error:
         raise ValueError(f"no readable ExecuTorch program ({error})") from None
 
@@ -218,6 +214,7 @@ def _summarise(plan: Table) -> PteSummary:
     return PteSummary(
         tuple(Delegate(backend=name, count=count) for name, count in sorted(backends.items())),
         sum(_int64s(plan, _PLAN_NON_CONST_BUFFER_SIZES)),
+        _operators(plan),
     )
 
 

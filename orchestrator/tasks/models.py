@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
-from orchestrator.agent.runtime import operators_outside, read_pte
+from orchestrator.agent.runtime import read_pte
 from orchestrator.export import Artifact, ExportFailure, ExportSpec, export_each, export_many
 from orchestrator.export.artifacts.artifact import PACKED_SUFFIX, check_package, default_root, pack
 from orchestrator.export.artifacts.spec import Variant
@@ -42,8 +42,8 @@ class Lowered:
     def from_file(cls, path: Path) -> Lowered:
         """Return how a model file was lowered; only a `.pte` says."""
         try:
-            delegates = read_pte(path).delegates
-            return cls(sum(delegate.count for delegate in delegates), operators_outside(path))
+            summary = read_pte(path)
+            return cls(sum(delegate.count for delegate in summary.delegates), summary.operators)
         except ValueError:
             return cls(None, None)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.agent.agent import LOOPBACK, Agent
 from orchestrator.agent.server import Server, listen
+from orchestrator.devices.common.device import Device
 from orchestrator.wire.client import AgentClient
 
 
@@ -28,26 +29,18 @@ def serving(agent: Agent) -> Iterator[int]:
         listener.close()
 
 
-class ServedDevice:
+class ServedDevice(Device):
     """A device in this process, whose agent is served on the loopback for as long as it is used."""
 
     name = "simulated-served"
     identity = ""
     agent_starts = 1
-    fixed_performance = False
-    allow: tuple[str, ...] = ()
 
     def __init__(self, agent: Agent) -> None:
         self._token, self._serving = agent.token, serving(agent)
 
     def describe(self) -> str:
         return "a simulated device"
-
-    def read_log(self) -> str:
-        return ""
-
-    def bring_to_front(self) -> None:
-        return None
 
     def connect(self) -> AgentClient:
         return AgentClient.greeted(

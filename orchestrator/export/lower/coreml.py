@@ -7,7 +7,7 @@ import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -309,16 +309,13 @@ _NAMESPACE = uuid.UUID("6f1d2c1e-7d53-4f0f-9e0c-5b1f0a6c7c11")
 
 @dataclass(frozen=True)
 class MlProgram:
-    """Content of an ML program: operators with counts, and shapes of its inputs and outputs.
+    """Operators of an ML program with their counts, and its outputs for the example inputs.
 
-    `computed`: its outputs for the example inputs, evaluated in PyTorch; None if it has unsupported
-    operators.
+    The outputs are evaluated in PyTorch; None if it has unsupported operators.
     """
 
     operators: tuple[tuple[str, int], ...]
-    inputs: tuple[tuple[int, ...], ...]
-    outputs: tuple[tuple[int, ...], ...]
-    computed: tuple[Tensor, ...] | None = None
+    computed: Sequence[Tensor] | None
 
 
 def convert_to_mlpackage(
@@ -364,19 +361,18 @@ def convert_to_mlpackage(
             raise BlocktimeError(
                 f"Core ML cannot convert this model: {first_line(error)}", code="unsupported_operator"
             ) from error
-        program = check_program(model, precision, inputs, expected)
+        operators, computed = check_program(model, precision, inputs, expected), None
         with contextlib.suppress(UnknownOperatorError):
             computed = evaluate(model._mil_program.functions["main"], inputs)
-            program = replace(program, computed=tuple(computed))
         model.save(str(path))
     _fix_identifiers(path)
-    return program
+    return MlProgram(operators, computed)
 
 
 def check_program(
     model: Any, precision: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
-) -> MlProgram:
-    """Check shapes and precision of a converted model.
+) -> tuple[tuple[str, int], ...]:
+    """Check shapes and precision of a converted model, and return its operators with counts.
 
     Raises:
         InvalidArtifactError: Names the difference.
@@ -407,8 +403,7 @@ def check_program(
                     f"Core ML operator {operation.op_type} ({operation.name}) computes in {dtype}, not in {wanted}",
                     code="wrong_program",
                 )
-    counts = tuple(sorted((name, count) for name, count in operators.items() if count))
-    return MlProgram(counts, tuple(shapes), tuple(results))
+    return tuple(sorted((name, count) for name, count in operators.items() if count))
 
 
 def _check_quantised(operation: Any) -> None:

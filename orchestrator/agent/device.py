@@ -92,10 +92,6 @@ def threads_by_default(cores: Collection[int] | None = None, root: Path = SYS_CP
 
     Little cores are those with the lowest maximal clock. If all clocks are equal or one is unknown, half of
     the cores count, at least one: a computer's cores are often two hardware threads of one.
-
-    Args:
-        cores: Cores to consider; default: all usable ones.
-        root: Folder of the kernel's information about cores.
     """
     cores = allowed_cores() if cores is None else cores
     clocks = [_number(root / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores]
@@ -126,13 +122,10 @@ SOURCES = ("agent", "wire")
 def agent_info(
     name: str = "blocktime-host", sources: Sequence[str] = SOURCES, settings: bytes = b"", calls: str = ""
 ) -> AgentInfo:
-    """Return an agent's name and version; the version changes with any source file, and with the settings.
+    """Return an agent's name and version.
 
-    Args:
-        name: Name of the agent.
-        sources: Folders of the source files.
-        settings: What else decides what it measures.
-        calls: How the runtime is called if there are several ways; appended to the version.
+    The version changes with any file in the folders `sources`, and with `settings`, which is what else decides
+    what it measures; `calls`, how the runtime is called if there are several ways, is appended.
     """
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256(settings)

@@ -38,12 +38,8 @@ def serve_with_restarts(
 ) -> None:
     """Serve on the loopback until interrupted, from a process of its own that is restarted if a model crashes it.
 
-    Args:
-        port: Port; 0 selects a free one.
-        token: Secret that clients must know.
-        store: Model files.
-        on_listening: Called with the port once it is open.
-        on_death: Called with the signal's name after a crash.
+    `on_listening` is called with the port (0: a free one) once it is open, `on_death` with the signal's name
+    after a crash.
 
     Raises:
         DeviceError: The port is in use, or the agent can't start.

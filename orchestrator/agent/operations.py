@@ -36,13 +36,7 @@ class Operations:
     def __init__(
         self, agent: Agent, client_is_there: Callable[[], bool], send: Callable[[messages.Reply], None]
     ) -> None:
-        """Serve one connection.
-
-        Args:
-            agent: The agent's shared state.
-            client_is_there: Whether the client is still connected; called between the rounds of a run.
-            send: Sends a heartbeat.
-        """
+        """Serve one connection: `client_is_there` is called between rounds, `send` sends heartbeats."""
         self._agent = agent
         self._client_is_there, self._send = client_is_there, send
         self._models: dict[int, tuple[str, Model]] = {}

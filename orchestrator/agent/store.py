@@ -41,13 +41,7 @@ class ModelStore:
     def put(
         self, sha256: str, size_bytes: int, chunks: Iterable[bytes], in_use: Collection[str] = ()
     ) -> None:
-        """Store a model, evicting models that are not `in_use` if needed.
-
-        Args:
-            sha256: Its digest.
-            size_bytes: Its size.
-            chunks: Its content.
-            in_use: Digests of models that must stay.
+        """Store a model, evicting models whose digests are not `in_use` if needed.
 
         Raises:
             AgentError: `storage_full` or `hash_mismatch`; nothing is left behind.

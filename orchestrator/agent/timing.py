@@ -54,14 +54,7 @@ class Heartbeat:
         every_s: float,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare heartbeats.
-
-        Args:
-            client_is_there: Whether the client still waits for the reply.
-            beat: Sends a heartbeat with the number of executions so far.
-            every_s: Seconds between two heartbeats, at least.
-            clock_s: Clock in seconds.
-        """
+        """Send heartbeats with the number of executions so far by `beat`, at least `every_s` seconds apart."""
         self._client_is_there, self._beat = client_is_there, beat
         self._every_s, self._clock_s = every_s, clock_s
         self._last_s = clock_s()
@@ -210,8 +203,8 @@ def time_schedule(
         models: Loaded models.
         order: `order[r][c]` is the index of the model of call c in round r.
         warmup: Executions of every model before everything else.
-        go_on: Called before every round with the number of executions so far, and within a round that is
-            expected to last longer than `options.piece_s`; returns whether to continue.
+        go_on: Called with the number of executions so far before every round, and within one that is expected
+            to last longer than `options.piece_s`; returns whether to continue.
         clock: Monotonic nanoseconds.
         options: Warm-up by time, pace, keep-warm.
 

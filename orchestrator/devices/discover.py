@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -82,7 +83,17 @@ def resolve(name: str, access: Access | None = None) -> Device:
         UsageError: `access` does not fit the device.
     """
     access = access or Access()
-    return _OPENERS[kind_of(name, access)](name, access)
+    kind, known = kind_of(name, access), known_phone(name)
+    if kind == "host":
+        return HostDevice(agent_program(access.agent))
+    if scenario := scenario_of(name):
+        return HostDevice(simulated_program(scenario), identity="")
+    with contextlib.suppress(KindUnavailableError):
+        if kind == "iphone" and (device := iphone.find_iphone(known or name, access)):
+            return device
+        if kind == "android" and (phone := android.find(known.name if known else name, access.say)):
+            return AndroidDevice(phone, access)
+    raise _not_attached(name, kind)
 
 
 def kind_of(name: str, access: Access) -> Kind:
@@ -123,45 +134,6 @@ def _kind_of(name: str, access: Access) -> Kind:
     raise unknown_device(name)
 
 
-def _open_host(_name: str, access: Access) -> Device:
-    return HostDevice(agent_program(access.agent))
-
-
-def _open_simulated(name: str, _access: Access) -> Device:
-    scenario = scenario_of(name)
-    assert scenario is not None
-    return HostDevice(simulated_program(scenario), identity="")
-
-
-def _open_android(name: str, access: Access) -> Device:
-    known = known_phone(name)
-    try:
-        phone = android.find(known.name if known else name, access.say)
-    except KindUnavailableError:
-        phone = None
-    if phone is None:
-        raise _not_attached(name, "android")
-    return AndroidDevice(phone, access)
-
-
-def _open_iphone(name: str, access: Access) -> Device:
-    try:
-        device = iphone.find_iphone(known_phone(name) or name, access)
-    except KindUnavailableError:
-        device = None
-    if device is None:
-        raise _not_attached(name, "iphone")
-    return device
-
-
-_OPENERS: dict[Kind, Callable[[str, Access], Device]] = {
-    "host": _open_host,
-    "simulated": _open_simulated,
-    "android": _open_android,
-    "iphone": _open_iphone,
-}
-
-
 def _list_android() -> Iterator[AttachedDevice]:
     for phone in android.list_phones():
         yield AttachedDevice("android", phone.name, phone.title, phone.model, phone.serial, phone.next_step)
@@ -178,13 +150,13 @@ _LISTS: dict[PhoneKind, Callable[[], Iterator[AttachedDevice]]] = {
     "iphone": _list_iphones,
 }
 
-_CONNECT_STEPS: dict[PhoneKind, str] = {
+_CONNECT_STEPS: dict[Kind, str] = {
     "android": "connect it by cable, switch on USB debugging and allow this computer",
     "iphone": "connect it by cable, unlock it and trust this computer",
 }
 
 
-def _not_attached(name: str, kind: PhoneKind) -> DeviceError:
+def _not_attached(name: str, kind: Kind) -> DeviceError:
     """Return the error for a phone that is not attached, with what is and what to do."""
     listing, known = list_attached(), known_phone(name)
     phones = [device for device in listing.attached if device.kind != "host"]

@@ -20,7 +20,7 @@ from luts.format.provenance import ROOT
 from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program
 from orchestrator.agent.store import DEFAULT_MAX_BYTES
-from orchestrator.devices.common.device import Device
+from orchestrator.devices.common.device import ANSWER_TIMEOUT_S, Device
 from orchestrator.simulate.device import Scenario, find_scenario
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
@@ -55,7 +55,6 @@ class HostDevice(Device):
         store_dir: Path | None = None,
         port: int = 0,
         log_path: Path | None = None,
-        timeout_s: float = 60.0,
         store_max_bytes: int = DEFAULT_MAX_BYTES,
         identity: str = "host",
     ) -> None:
@@ -66,7 +65,6 @@ class HostDevice(Device):
             store_dir: Folder of its model store, `default_store_dir` by default.
             port: Port that it listens on, 0 for any free one.
             log_path: File that receives its messages, which errors name.
-            timeout_s: Seconds it may take to answer any request but `run`.
             store_max_bytes: Size limit of the model store.
             identity: As in `Device`; empty for a simulated device.
         """
@@ -76,7 +74,7 @@ class HostDevice(Device):
         self._store_dir = store_dir or default_store_dir(self.name)
         self._store_max_bytes = store_max_bytes
         self._port = port
-        self._timeout_s = timeout_s
+        self._timeout_s = ANSWER_TIMEOUT_S
         self._log_path = log_path or Path(tempfile.gettempdir()) / f"blocktime-agent-{os.getpid()}.log"
         self._token = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None

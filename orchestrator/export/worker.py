@@ -24,13 +24,7 @@ with quiet():
 
 
 def start(root: Path, tolerance: float, plugins: tuple[str, ...]) -> Callable[[ExportSpec], Artifact]:
-    """Set up this process for exports on one thread and return the function that exports a model.
-
-    Args:
-        root: Folder of the artifact cache.
-        tolerance: Largest fp32 error relative to PyTorch's output scale.
-        plugins: Plug-ins that define blocks or spaces of the models.
-    """
+    """Set up this process for exports on one thread and return the function that exports a model."""
     # The runtime's native code reports on the processor's files on stderr, line by line.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     torch.set_num_threads(1)

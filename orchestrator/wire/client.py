@@ -135,15 +135,7 @@ class AgentClient:
         device_name: str = "host",
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Wrap a connected socket.
-
-        Args:
-            sock: The socket.
-            token: The agent's token.
-            timeout_s: Longest silence of the agent before a reply, unless a request allows more.
-            device_name: Name for messages.
-            clock_s: Clock in seconds.
-        """
+        """Wrap a connected socket; `timeout_s` is the longest silence unless a request allows more."""
         self.closed = False
         self._sock, self._stream = sock, sock.makefile("rb")
         self._timeout_s, self._device_name = timeout_s, device_name
@@ -203,10 +195,7 @@ class AgentClient:
     ) -> bool:
         """Send a model file unless the agent's store has it; return whether it was sent.
 
-        Args:
-            path: The file.
-            sha256: Its digest, if known; saves reading the file.
-            progress: Called while sending with the bytes sent and in all.
+        A known digest saves reading the file; `progress` is called with the bytes sent and in all.
 
         Raises:
             InvalidArtifactError: The file is unreadable, empty, over 1 GiB, or changes.
@@ -245,14 +234,8 @@ class AgentClient:
     ) -> messages.LoadReply:
         """Load a stored model once more; each load is a separate copy in the agent's memory.
 
-        It may take LOAD_LIMIT_S. If the agent sends heartbeats during a load, its reply has no placement,
-        which `placement` returns.
-
-        Args:
-            sha256: Digest of the model.
-            runtime: Runtime that loads it.
-            options: The runtime's options.
-            waited: Called every HEARTBEAT_S with the seconds so far, if the agent sends heartbeats.
+        It may take LOAD_LIMIT_S. If the agent sends heartbeats during a load, `waited` is called with the seconds
+        so far every HEARTBEAT_S, and the reply has no placement, which `placement` returns.
         """
         name = self._names.get(sha256, sha256[:12])
         fields: dict[str, Any] = {
@@ -409,14 +392,7 @@ class AgentClient:
         payload: tuple[int, Iterable[bytes]] = (0, ()),
         patience: Patience | None = None,
     ) -> tuple[ReplyT, bytes]:
-        """Send a request and return the reply and its payload.
-
-        Args:
-            action: What is requested, for messages.
-            reply_type: Type of the reply.
-            fields: Fields of the request, including `op`.
-            payload: The request's payload: its size in bytes and its pieces.
-            patience: How long the agent may take.
+        """Send a request, with a payload of so many bytes in pieces, and return the reply and its payload.
 
         Raises:
             UsageError: The request exceeds the protocol's limits; the connection stays usable.

@@ -11,15 +11,12 @@ from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.android import app, phones
 from orchestrator.devices.android.link import AdbLink, LinkLostError, PhoneNotReadyError, ServiceRefusedError
 from orchestrator.devices.android.phones import AndroidPhone, slug
-from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, Device, say_busy
+from orchestrator.devices.common.device import ANSWER_TIMEOUT_S, BUSY_TIMEOUT_S, Access, Device, say_busy
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 
 START_TIMEOUT_S = 30.0
 """From `am start` to the first answer: the app loads its runtime and opens its model store."""
-
-RECONNECT_TIMEOUT_S = 600.0
-"""How long a phone that was connected may be away: a cable that was pulled, a restart."""
 
 # How long the agent may take to notice that our last connection is gone, unless that was lost during a load.
 _STALE_TIMEOUT_S = 15.0
@@ -38,14 +35,8 @@ class AndroidDevice(Device):
     With `access.fixed_performance`, the phone is in that mode from the first start of the app to the end.
     """
 
-    def __init__(self, phone: AndroidPhone, access: Access | None = None, timeout_s: float = 60.0) -> None:
-        """Prepare a device; nothing is opened before `connect`.
-
-        Args:
-            phone: A phone that `phones.find` returned.
-            access: How it is opened.
-            timeout_s: Seconds the agent may take to answer any request but `run`.
-        """
+    def __init__(self, phone: AndroidPhone, access: Access | None = None) -> None:
+        """Prepare a device of a phone that `phones.find` returned; nothing is opened before `connect`."""
         access = access or Access()
         self.name = phone.name or slug(phone.serial)
         self.identity = phone.serial
@@ -54,10 +45,7 @@ class AndroidDevice(Device):
         self._phone = phone
         self._apk = app.Apk.find(access.app)
         self._say = access.say
-        self._timeout_s = timeout_s
-        self._reconnect_timeout_s = (
-            RECONNECT_TIMEOUT_S if access.reconnect_timeout_s is None else access.reconnect_timeout_s
-        )
+        self._reconnect_timeout_s = access.reconnect_timeout_s
         self._token = secrets.token_hex(16)
         self._client: AgentClient | None = None
         self._link: AdbLink | None = None
@@ -226,5 +214,5 @@ class AndroidDevice(Device):
 
     def _connect_agent(self, link: AdbLink) -> AgentClient:
         sock = link.open_service(f"tcp:{PHONE_PORT}")
-        self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
+        self._client = AgentClient.greeted(sock, self._token, ANSWER_TIMEOUT_S, self.name)
         return self._client

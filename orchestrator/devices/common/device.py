@@ -17,6 +17,12 @@ BUSY_TIMEOUT_S = LOAD_LIMIT_S
 A client that was killed while a model was loaded still counts as connected until that load ends.
 """
 
+RECONNECT_TIMEOUT_S = 600.0
+"""How long a phone that disconnected is waited for: enough for a borrowed cable or a restart, not for a night."""
+
+ANSWER_TIMEOUT_S = 60.0
+"""How long an agent may take to answer any request but a load or a run."""
+
 
 class KindUnavailableError(DeviceError):
     """No device of one kind can be seen from this computer: a package, a daemon or a driver is missing.
@@ -51,7 +57,7 @@ class Access:
         say: Receives one-line progress messages.
         ask: Asks the user for input such as a pairing code; raises DeviceError if there is no user.
         fixed_performance: Put an Android phone into its fixed performance mode while it is used.
-        reconnect_timeout_s: Seconds to wait for a phone that disconnected; None for the kind's default.
+        reconnect_timeout_s: Seconds to wait for a phone that disconnected.
     """
 
     agent: str = "python"
@@ -60,7 +66,7 @@ class Access:
     say: Callable[[str], None] = ignore_message
     ask: Callable[[str], str] = refuse_question
     fixed_performance: bool = False
-    reconnect_timeout_s: float | None = None
+    reconnect_timeout_s: float = RECONNECT_TIMEOUT_S
 
 
 class Device(Protocol):

@@ -17,7 +17,14 @@ from xml.parsers.expat import ExpatError
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.agent.agent import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
-from orchestrator.devices.common.device import BUSY_TIMEOUT_S, Access, Device, KindUnavailableError, say_busy
+from orchestrator.devices.common.device import (
+    ANSWER_TIMEOUT_S,
+    BUSY_TIMEOUT_S,
+    Access,
+    Device,
+    KindUnavailableError,
+    say_busy,
+)
 from orchestrator.devices.iphone.state import (
     BUNDLE_PREFIX,
     DEVELOPER_MODE_STEP,
@@ -33,9 +40,6 @@ if TYPE_CHECKING:
     from orchestrator.devices.iphone.mobiledevice import MobileDevice
 
 APP_VARIABLE = "BLOCKTIME_IOS_APP"
-
-RECONNECT_TIMEOUT_S = 600.0
-"""How long a lost phone is waited for: enough for a borrowed cable, not for a night without the phone."""
 
 # The user has to find the phone, unlock it, tap Trust and type the passcode.
 _TRUST_TIMEOUT_S = 120.0
@@ -63,16 +67,10 @@ class IphoneDevice(Device):
     with which the app is started) for unattended runs.
     """
 
-    def __init__(
-        self, driver: MobileDevice, state: IphoneState, access: Access | None = None, timeout_s: float = 60.0
-    ) -> None:
-        """Prepare a device; nothing is opened before `connect`.
+    def __init__(self, driver: MobileDevice, state: IphoneState, access: Access | None = None) -> None:
+        """Prepare a device from what `list_phones` returned; nothing is opened before `connect`.
 
-        Args:
-            driver: Talks to the phone.
-            state: What `list_phones` returned for the phone.
-            access: How it is opened. An app named there or in BLOCKTIME_IOS_APP is installed on first connection.
-            timeout_s: Seconds the agent may take to answer any request but `run`.
+        An app named in `access` or in BLOCKTIME_IOS_APP is installed on first connection.
         """
         access = access or Access()
         self.name = state.name
@@ -84,10 +82,7 @@ class IphoneDevice(Device):
         self._access = access
         app = os.environ.get(APP_VARIABLE)
         self._app = access.app or (Path(app) if app else None)
-        self._reconnect_timeout_s = (
-            RECONNECT_TIMEOUT_S if access.reconnect_timeout_s is None else access.reconnect_timeout_s
-        )
-        self._timeout_s = timeout_s
+        self._reconnect_timeout_s = access.reconnect_timeout_s
         self._token = os.environ.get(TOKEN_VARIABLE, "")
         self._bundle = ""
         self._launched_pid: int | None = None
@@ -262,7 +257,7 @@ class IphoneDevice(Device):
             if sock is None:
                 return None
             try:
-                return AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
+                return AgentClient.greeted(sock, self._token, ANSWER_TIMEOUT_S, self.name)
             except AgentError as error:
                 if error.code == "unauthorized":
                     return None

@@ -255,10 +255,7 @@ not change them.
 def quantize_w8a8(model: Any, inputs: Sequence[Tensor], images: Tensor | None = None) -> Any:
     """Return the fp16 model with symmetric int8 activations (one scale per tensor) and weights (one per channel).
 
-    Args:
-        model: A converted `MLModel` for iOS17 or later, with its MIL program.
-        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
-        images: (N, 3, H, W) to calibrate on.
+    The model is an `MLModel` for iOS17 or later, with its MIL program; see `calibration_inputs` for the others.
 
     Raises:
         UnknownOperatorError: The program can't be evaluated, hence not calibrated.

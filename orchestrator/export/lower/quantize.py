@@ -83,13 +83,8 @@ def quantized(
     """Return the program in int8 as PyTorch runs it, with fp32 inputs and outputs.
 
     The quantizer accepts no configuration of None for a module's name, so modules that stay fp32 are filtered
-    out.
-
-    Args:
-        captured: A program in inference mode, BN folded, LayerNorm rewritten.
-        inputs: Example inputs; without images, calibration draws more of the same shapes and spread.
-        images: (N, 3, H, W) to calibrate on.
-        fp32: Paths of modules that stay unchanged.
+    out: LayerNorm, and those of the paths `fp32`. The program is one in inference mode, BN folded, LayerNorm
+    rewritten; see `calibration_inputs` for inputs and images.
     """
     quantizer = XNNPACKQuantizer().set_global(_config(images)).set_filter_function(_outside(fp32))
     prepared = prepare_pt2e(captured.module(), quantizer)

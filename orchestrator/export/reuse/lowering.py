@@ -113,12 +113,7 @@ two convolutions around it and the program around it are shared.
 def splice_network(blocks: Sequence[str], network: nn.Module, store: FragmentStore) -> LoweredProgram | None:
     """Return the program that lowering the network gives, from fragments; a few missing ones are lowered.
 
-    None if lowering the whole network is faster, or its fragments are not available.
-
-    Args:
-        blocks: Keys of the network.
-        network: The network with the weights to export; it is unchanged.
-        store: Known fragments; new ones are added.
+    None if lowering the whole network is faster, or its fragments are not available. New fragments are stored.
 
     Raises:
         OSError: The store's disk is full.

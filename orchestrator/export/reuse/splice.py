@@ -58,11 +58,7 @@ class Spliced:
 
 
 def splice(units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]) -> Spliced:
-    """Return the graph of a network.
-
-    Args:
-        units: Units from the network's input to its output.
-        tensors: Tensors of the network as it is lowered (BN folded), by name.
+    """Return the graph of a network, from its tensors by name as it is lowered (BN folded).
 
     Raises:
         ReuseError: A tensor is missing or of another shape, or a fragment is out of place.
@@ -204,13 +200,9 @@ def cut(
     units: Sequence[Unit],
     tensors: Mapping[str, Tensor],
 ) -> dict[Unit, Fragment]:
-    """Return the fragments of a module's units.
+    """Return the fragments of a module's units, from the graph of its one delegate and the arguments to that.
 
-    Args:
-        recorded: The graph of the module's one delegate.
-        arguments: Constants that the program passes to it.
-        units: Units in order of execution; other parts of the module may be between them.
-        tensors: Tensors of the module as it was lowered (BN folded), by name; different ones in each unit.
+    Other parts of the module may be between units. Tensors are those as lowered, different ones in each unit.
 
     Raises:
         ReuseError: The graph has another form, or a weight of a unit is not found in it.

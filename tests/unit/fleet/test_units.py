@@ -8,9 +8,8 @@ import pytest
 
 from orchestrator.devices import discover
 from orchestrator.devices.android import phones as android_phones
-from orchestrator.devices.android.device import RECONNECT_TIMEOUT_S
 from orchestrator.devices.android.phones import AndroidPhone
-from orchestrator.devices.common.device import Access
+from orchestrator.devices.common.device import RECONNECT_TIMEOUT_S, Access
 from orchestrator.devices.discover import AttachedDevice, Listing
 from orchestrator.fleet import units
 from orchestrator.fleet.remote import RemoteClient

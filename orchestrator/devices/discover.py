@@ -84,14 +84,15 @@ def resolve(name: str, access: Access | None = None) -> Device:
     """
     access = access or Access()
     kind, known = kind_of(name, access), known_phone(name)
+    phone_name = known.name if known else name
     if kind == "host":
         return HostDevice(agent_program(access.agent))
     if scenario := scenario_of(name):
         return HostDevice(simulated_program(scenario), identity="")
     with contextlib.suppress(KindUnavailableError):
-        if kind == "iphone" and (device := iphone.find_iphone(known or name, access)):
+        if kind == "iphone" and (device := iphone.find_iphone(phone_name, access)):
             return device
-        if kind == "android" and (phone := android.find(known.name if known else name, access.say)):
+        if kind == "android" and (phone := android.find(phone_name, access.say)):
             return AndroidDevice(phone, access)
     raise _not_attached(name, kind)
 

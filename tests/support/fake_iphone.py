@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.devices.common.device import Access
-from orchestrator.devices.common.registry import known_phones
 from orchestrator.devices.iphone.phones import open_driver
 from tests.support.fake_lockdown import LockdownSession, public_key_pem
 from tests.support.phone_apps import App, relay
 
-IPHONE_13 = known_phones()["iphone13"]
+IPHONE_13 = "iphone13"
 LOCKDOWN_PORT = 62078
 AGENT_PORT = 47613
 BUNDLE = "dev.blocktime.bench.ABCDE12345"

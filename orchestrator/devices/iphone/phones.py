@@ -7,7 +7,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from orchestrator.devices.common.device import Access, KindUnavailableError
-from orchestrator.devices.common.registry import PhoneModel
 from orchestrator.devices.iphone.device import IphoneDevice
 from orchestrator.devices.iphone.state import IphoneState, MuxAddress, PhoneGoneError
 from orchestrator.wire.errors import DeviceError
@@ -58,22 +57,21 @@ def _read_state(driver: MobileDevice, udid: str) -> IphoneState | None:
         return IphoneState(udid, driver.attached().get(udid, "usb"))
 
 
-def find_iphone(wanted: PhoneModel | str, access: Access | None = None) -> IphoneDevice | None:
-    """Return the attached iPhone of this model, or with this UDID or name; None if there is none.
+def find_iphone(name: str, access: Access | None = None) -> IphoneDevice | None:
+    """Return the attached iPhone with this name or UDID; None if there is none.
 
     Raises:
         KindUnavailableError: As in `list_phones`.
         DeviceError: Several attached phones match.
     """
     driver = open_driver()
-    matching = [state for state in list_phones(driver) if state.matches(wanted)]
+    matching = [state for state in list_phones(driver) if state.matches(name)]
     if not matching:
         return None
     if len(matching) > 1:
-        title = wanted if isinstance(wanted, str) else wanted.describe()
         udids = ", ".join(f"{state.udid} ({state.owner_name})" for state in matching)
         raise DeviceError(
-            f"{len(matching)} phones are {title}; choose one by its UDID, with --device: {udids}",
+            f"{len(matching)} phones are {name}; choose one by its UDID, with --device: {udids}",
             code="several_phones",
         )
     return IphoneDevice(driver, matching[0], access)

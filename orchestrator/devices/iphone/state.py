@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luts.format.errors import UsageError
-from orchestrator.devices.common.registry import PhoneModel, phone_of
+from orchestrator.devices.common.registry import phone_of
 from orchestrator.wire.errors import DeviceError
 
 Trust = Literal["trusted", "unpaired", "locked", "silent"]
@@ -83,11 +83,9 @@ class IphoneState:
         known = phone_of(self.product_type)
         return known.title if known else self.product_type or "iPhone"
 
-    def matches(self, wanted: PhoneModel | str) -> bool:
-        """Return whether it is of this model, or has this name or UDID."""
-        if isinstance(wanted, PhoneModel):
-            return self.product_type in wanted.product_types
-        return wanted == self.name or _plain(wanted) == _plain(self.udid)
+    def matches(self, name: str) -> bool:
+        """Return whether it has this name or UDID."""
+        return name == self.name or _plain(name) == _plain(self.udid)
 
     @property
     def next_step(self) -> str:

@@ -145,18 +145,21 @@ def place_of(operation: str, chain: Chain, family: Family | None = None) -> Plac
                 return place
     if family == "activation":
         return Place("activation")
-    if any(_NORM.search(class_name) and not _HEAD.search(class_name) for _, class_name in chain[1:][-1:]):
-        return Place("normalisation")
-    return Place(_OUTSIDE[family])
+    return Place("normalisation" if _in_norm(chain) else _OUTSIDE[family])
 
 
 def part_of(operation: str, chain: Chain, family: Family | None = None) -> Part:
     """Return what an operation does inside its kind; arguments as for `place_of`."""
-    if any(_NORM.search(class_name) and not _HEAD.search(class_name) for _, class_name in chain[1:][-1:]):
+    if _in_norm(chain):
         return "normalisation"
     if base_name(operation).strip("_") == "softmax":
         return "softmax"
     return _PARTS[family or family_of(operation)]
+
+
+def _in_norm(chain: Chain) -> bool:
+    """Return whether the innermost module, other than the network, is a normalisation."""
+    return any(_NORM.search(kind) and not _HEAD.search(kind) for _, kind in chain[1:][-1:])
 
 
 _PARTS: dict[Family, Part] = {

@@ -115,7 +115,11 @@ def groups(graph_module: GraphModule) -> list[Group]:
 
 def node_place(node: Node) -> Place:
     """Return the kind and region of a node of a captured graph."""
-    return place_of(str(getattr(node.target, "__name__", node.target)), chain_of(node))
+    return place_of(_name(node), chain_of(node))
+
+
+def _name(node: Node) -> str:
+    return str(getattr(node.target, "__name__", node.target))
 
 
 def chain_of(node: Node) -> Chain:
@@ -160,7 +164,7 @@ def _instead(node: Node, group: Group) -> Node | None:
     given = [x for part in group.nodes for x in part.all_input_nodes if x not in inside and _is_value(x)]
     given = [x for x in dict.fromkeys(given) if x < node]
     same = [x for x in given if _shape(x) == shape]
-    name = base_name(str(getattr(node.target, "__name__", node.target)))
+    name = base_name(_name(node))
     match group.kind:
         case "elementwise":
             return _latest_operand(node, same)
@@ -200,7 +204,7 @@ def _fitted(node: Node, like: Node) -> Node:
     if have == want:
         return node
     graph = node.graph
-    if base_name(str(getattr(like.target, "__name__", like.target))) in _MOVES:
+    if base_name(_name(like)) in _MOVES:
         return _noted(graph.call_function(torch.ops.aten.reshape.default, (node, list(want))), like)
     for dim, (size, wanted) in enumerate(zip(have, want, strict=True)):
         if size > wanted:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.devices.common.registry import known_phones
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
 from orchestrator.wire.errors import AgentLostError
@@ -123,7 +122,7 @@ def test_phone_seen_over_the_network_needs_its_cable(
 
 
 def test_phone_that_is_not_attached(usbmuxd: FakeUsbmuxd, phone: FakeIphone) -> None:
-    assert find_iphone(known_phones()["iphone15"]) is None
+    assert find_iphone("iphone15") is None
     usbmuxd.unplug(phone)
     assert find_iphone(IPHONE_13) is None
 

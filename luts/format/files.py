@@ -1,4 +1,4 @@
-"""Files: written atomically, read as validated JSON, or appended to line by line."""
+"""Files: written atomically, read as validated JSON, or appended to line by line; and this user's folders."""
 
 from __future__ import annotations
 
@@ -11,9 +11,24 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
+from platformdirs.unix import Unix
 from pydantic import BaseModel, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError, first_problem
+
+
+def data_folder() -> Path:
+    """Return $XDG_DATA_HOME/blocktime, by default ~/.local/share/blocktime; it need not exist.
+
+    The folders follow the XDG specification on every system, so that runs of earlier versions are found.
+    """
+    return Path(Unix("blocktime").user_data_dir)
+
+
+def cache_folder() -> Path:
+    """Return $XDG_CACHE_HOME/blocktime, by default ~/.cache/blocktime; it need not exist."""
+    return Path(Unix("blocktime").user_cache_dir)
+
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

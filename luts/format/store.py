@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from luts.format.errors import InvalidArtifactError, UsageError, shorten
-from luts.format.files import read_bytes, storage_error, sync_folder, write_read_only, write_text
+from luts.format.files import data_folder, read_bytes, storage_error, sync_folder, write_read_only, write_text
 from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta, encode
 from luts.format.provenance import ORIGIN_FILE, SIGNATURE_FILE, read_origin
 from luts.format.schema import LutFile, LutMeta
@@ -59,24 +59,13 @@ class LutRef:
         return (self.device, self.space, self.variant, f"v{self.version}")
 
 
-def default_roots(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return the user's folder of LUTs, where new ones are written, and the package's.
-
-    The user's is BLOCKTIME_LUTS, else $XDG_DATA_HOME/blocktime/luts, else ~/.local/share/blocktime/luts.
-    """
-    if environment.get("BLOCKTIME_LUTS"):
-        user = Path(environment["BLOCKTIME_LUTS"])
-    elif environment.get("XDG_DATA_HOME"):
-        user = Path(environment["XDG_DATA_HOME"]) / "blocktime" / "luts"
-    else:
-        user = Path.home() / ".local" / "share" / "blocktime" / "luts"
-    return user, PACKAGED
-
-
 def lut_store(first: Path | None = None, warn: Callable[[str], None] | None = None) -> LutStore:
-    """Return the store of the user's and the package's LUTs; `first` is searched before both."""
-    roots = default_roots(os.environ)
-    return LutStore((first, *roots) if first else roots, warn)
+    """Return the store of the user's LUTs, where new ones are written, and the package's.
+
+    The user's folder is $BLOCKTIME_LUTS, else `luts` in the data folder; `first` is searched before both.
+    """
+    user = Path(os.environ.get("BLOCKTIME_LUTS") or data_folder() / "luts")
+    return LutStore((first, user, PACKAGED) if first else (user, PACKAGED), warn)
 
 
 def list_luts(first: Path | None = None) -> list[LutRef]:

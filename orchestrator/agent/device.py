@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from luts.format.paths import data_folder
+from luts.format.files import data_folder
 from luts.format.provenance import ROOT, is_checkout
 from orchestrator.wire.messages import (
     AgentInfo,

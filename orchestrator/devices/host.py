@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from luts.format.paths import cache_folder
+from luts.format.files import cache_folder
 from luts.format.provenance import ROOT
 from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE
 from orchestrator.agent.programs import AgentProgram, agent_program

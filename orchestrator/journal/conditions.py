@@ -5,14 +5,12 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import ValidationError
 
-from luts.format.errors import InvalidArtifactError, first_problem
 from luts.format.schema import LutInputs
 from orchestrator.journal.records import (
     BatchRecord,
@@ -74,7 +72,7 @@ SwitchState = Literal["on", "off", "both"]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Everything seen in kept batches; empty sets if the device does not report it.
+    """Everything seen in kept batches, as LUTs record it; empty or None if the device does not report it.
 
     Attributes:
         caveats: Reasons not to measure that were allowed.
@@ -85,71 +83,61 @@ class Conditions:
         input_buffers: Where inputs were stored (`input_buffers` of loads).
     """
 
-    caveats: frozenset[str] = field(default_factory=frozenset)
-    qos: frozenset[str] = field(default_factory=frozenset)
-    keep_warm: frozenset[bool] = field(default_factory=frozenset)
-    sustained_performance: frozenset[bool] = field(default_factory=frozenset)
-    cores: frozenset[str] = field(default_factory=frozenset)
-    input_buffers: frozenset[str] = field(default_factory=frozenset)
+    caveats: tuple[str, ...]
+    qos: tuple[str, ...]
+    keep_warm: SwitchState | None
+    sustained_performance: SwitchState | None
+    cores: tuple[str, ...]
+    input_buffers: tuple[str, ...]
 
-    @property
-    def warmth(self) -> SwitchState | None:
-        """`keep_warm` in a word."""
-        return _word(self.keep_warm)
+    def merge(self, other: Conditions | LutInputs) -> Conditions:
+        """Return the conditions of two parts of a measurement."""
 
-    @property
-    def sustained(self) -> SwitchState | None:
-        """`sustained_performance` in a word."""
-        return _word(self.sustained_performance)
+        def both(name: str) -> tuple[str, ...]:
+            return tuple(sorted({*getattr(self, name), *getattr(other, name)}))
+
+        return Conditions(
+            both("caveats"),
+            both("qos"),
+            _merge_switches(self.keep_warm, other.keep_warm),
+            _merge_switches(self.sustained_performance, other.sustained_performance),
+            both("cores"),
+            both("input_buffers"),
+        )
 
 
-def combine_switches(*words: SwitchState | None) -> SwitchState | None:
-    """Return the state of a switch over several parts of a measurement; None if no part reports it."""
-    known = {word for word in words if word}
+def _merge_switches(*states: SwitchState | None) -> SwitchState | None:
+    known = {state for state in states if state}
     return "both" if len(known) > 1 else next(iter(known), None)
 
 
-def _word(seen: frozenset[bool]) -> SwitchState | None:
-    return combine_switches(*("on" if value else "off" for value in seen))
-
-
 def read_conditions(records: Iterable[Record]) -> Conditions:
-    """Return the conditions of a journal's kept batches; a batch without a verdict counts as kept.
-
-    Raises:
-        InvalidArtifactError: The journal has an invalid device state.
-    """
+    """Return the conditions of a journal's kept batches; a batch without a verdict counts as kept."""
     records = list(records)
     rejected = {record.batch for record in records if isinstance(record, EndRecord) and not record.kept}
     states = [
-        parse_state(state)
+        state
         for record in records
         if isinstance(record, RoundsRecord) and not record.rejected and record.batch not in rejected
         for state in (record.state_before, record.state_after)
     ]
     batches = [r for r in records if isinstance(r, BatchRecord) and r.batch not in rejected]
+
+    def switch(values: Iterable[bool | None]) -> SwitchState | None:
+        return _merge_switches(*("on" if value else "off" for value in values if value is not None))
+
     return Conditions(
-        frozenset(caveat for state in states for caveat in state.caveats),
-        frozenset(state.qos for state in states if state.qos),
-        _known(state.keep_warm for state in states),
-        _known(state.sustained_performance for state in states),
-        frozenset(state.cores for state in states if state.cores),
-        frozenset(buffers for batch in batches for buffers in batch.input_buffers if buffers),
+        _distinct(caveat for state in states for caveat in state.caveats),
+        _distinct(state.qos for state in states),
+        switch(state.keep_warm for state in states),
+        switch(state.sustained_performance for state in states),
+        _distinct(state.cores for state in states),
+        _distinct(buffers for batch in batches for buffers in batch.input_buffers),
     )
 
 
-def _known(values: Iterable[bool | None]) -> frozenset[bool]:
-    return frozenset(value for value in values if value is not None)
-
-
-def parse_state(document: dict[str, Any]) -> DeviceState:
-    """Return a validated device state of a journal; raises InvalidArtifactError."""
-    try:
-        return DeviceState.model_validate(document)
-    except ValidationError as error:
-        raise InvalidArtifactError(
-            f"journal: invalid device state ({first_problem(error)})", code="invalid_journal"
-        ) from error
+def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(sorted({value for value in values if value}))
 
 
 def _usage_text(usage: Mapping[str, float]) -> str:
@@ -363,21 +351,17 @@ class Usage:
 
 
 def sustained_usage(records: Sequence[Record]) -> Usage:
-    """Return memory and energy of a sustained run's journal.
-
-    Raises:
-        InvalidArtifactError: The journal has an invalid device state.
-    """
+    """Return memory and energy of a sustained run's journal."""
     batches = [record for record in records if isinstance(record, BatchRecord)]
     parts = [
         [
-            (parse_state(run.state_before), parse_state(run.state_after), run.ns.size)
+            (run.state_before, run.state_after, run.ns.size)
             for run in records
             if isinstance(run, RoundsRecord) and not run.rejected and run.segment == batch.segment
         ]
         for batch in batches
     ]
-    before = parse_state(batches[0].state_before) if batches and batches[0].state_before else None
+    before = batches[0].state_before if batches else None
     memory = memory_use(before, [after for _, after, _ in parts[0]]) if before else None
     states = [[state for run in part for state in run[:2]] for part in parts if part]
     header = records[0]
@@ -387,7 +371,7 @@ def sustained_usage(records: Sequence[Record]) -> Usage:
 
 
 def usage_by_model(records: Sequence[Record]) -> dict[str, Usage]:
-    """Return memory and energy by model from a measurement's journal; raises InvalidArtifactError."""
+    """Return memory and energy by model from a measurement's journal."""
     return {record.model: usage_of_record(record) for record in records if isinstance(record, UsageRecord)}
 
 
@@ -397,14 +381,12 @@ def usage_of_record(record: UsageRecord) -> Usage:
     An agent may keep memory of earlier models, which this one uses again. So its memory is at least what was
     added to that (as is its peak), and at most all that the agent has beyond the empty one.
     """
-    empty, before = parse_state(record.empty), parse_state(record.before)
-    after = [parse_state(state) for state in record.after]
-    added, whole = memory_use(before, after), memory_use(empty, after)
+    added, whole = memory_use(record.before, record.after), memory_use(record.empty, record.after)
     memory = None
     if added and whole:
         low, high = sorted((added.resident_low, whole.resident_high))
         memory = MemoryUse((low + high) // 2, low, high, added.peak)
-    energy, note = _energy([[before, *after]], record.calls)
+    energy, note = _energy([[record.before, *record.after]], record.calls)
     return Usage(memory, energy, note)
 
 

@@ -37,7 +37,6 @@ from orchestrator.journal.records import (
     RoundsRecord,
     parse_record,
 )
-from orchestrator.wire.messages import DeviceState
 
 
 class Journal:
@@ -314,10 +313,6 @@ class MeasurementLog:
                 return batch.model_copy(update={"segment": batch.segment + 1})
         return None
 
-    def self_test_decision(self) -> DecisionRecord | None:
-        """Return what the self-test decided; None before it."""
-        return self_test_decision(self.records)
-
     def choices(self) -> list[ChoiceRecord]:
         """Return the networks that were chosen while measuring, in order."""
         return [record for record in self.records if isinstance(record, ChoiceRecord)]
@@ -325,10 +320,6 @@ class MeasurementLog:
     def failures(self) -> dict[str, str]:
         """Return the models that can't be measured on this device, with the reason."""
         return {record.model: record.reason for record in self.records if isinstance(record, FailureRecord)}
-
-    def placements(self) -> dict[str, list[PlacedType]]:
-        """Return operations with their compute units, of the models whose runtime reports them."""
-        return placements(self.records)
 
     def rounds(self, batch: int) -> int:
         """Return how many rounds of a batch are in the journal."""
@@ -349,8 +340,7 @@ class MeasurementLog:
         """Return why the device's states invalidate a batch; empty if nothing does."""
         cores = Variant.parse(self.header.identity.variant).cores
         for run in self._rounds.get(batch, ()):
-            before, after = (DeviceState.model_validate(s) for s in (run.state_before, run.state_after))
-            if reason := throttle_reason(before, after, cores):
+            if reason := throttle_reason(run.state_before, run.state_after, cores):
                 return reason
         return ""
 
@@ -362,7 +352,7 @@ class MeasurementLog:
         ]
         if not (earlier and self.throttle_reason(batch) and self.throttle_reason(max(earlier))):
             return False
-        first = DeviceState.model_validate(self._rounds[batch][0].state_before)
+        first = self._rounds[batch][0].state_before
         return not throttle_reason(first, first)
 
 

@@ -21,7 +21,7 @@ from pydantic import (
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_problem
 from orchestrator.wire.client import RunResult
-from orchestrator.wire.messages import MAX_OPERATIONS, InputBuffers, Warmed
+from orchestrator.wire.messages import MAX_OPERATIONS, DeviceState, InputBuffers, LoadReply, Placement, Warmed
 
 
 class MeasurementRejectedError(BlocktimeError):
@@ -158,8 +158,13 @@ class BatchRecord(_Record):
     compile_ns: Annotated[list[Nanoseconds | None], Field(max_length=MAX_SLOTS)] = []
     cached: Annotated[list[bool | None], Field(max_length=MAX_SLOTS)] = []
     input_buffers: Annotated[list[InputBuffers | None], Field(max_length=MAX_SLOTS)] = []
-    state_before: dict[str, Any] | None = None
+    state_before: DeviceState | None = None
     unit: UnitSerial = ""
+
+    def with_loads(self, loads: Sequence[LoadReply]) -> Self:
+        """Return the batch once each of its slots is loaded."""
+        names = ("load_ns", "compile_ns", "cached", "input_buffers")
+        return self.model_copy(update={name: [getattr(load, name) for load in loads] for name in names})
 
 
 class RoundsRecord(_TimedCalls):
@@ -177,8 +182,8 @@ class RoundsRecord(_TimedCalls):
     segment: Annotated[int, Field(ge=0, le=1000)]
     first_round: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
     settle_runs: Annotated[int, Field(ge=0, le=100)]
-    state_before: dict[str, Any]
-    state_after: dict[str, Any]
+    state_before: DeviceState
+    state_after: DeviceState
     warmed: Warmed | None = None
     rejected: Annotated[str, Field(max_length=4096)] = ""
 
@@ -200,8 +205,8 @@ class RoundsRecord(_TimedCalls):
             settle_runs=settle_runs,
             order=[list(calls) for calls in order],
             ns=result.samples,
-            state_before=result.state_before.model_dump(),
-            state_after=result.state_after.model_dump(),
+            state_before=result.state_before,
+            state_after=result.state_after,
             warmed=result.warmed,
             rejected=rejected,
         )
@@ -233,9 +238,9 @@ class UsageRecord(_Record):
 
     kind: Literal["usage"] = "usage"
     model: ModelId
-    empty: dict[str, Any]
-    before: dict[str, Any]
-    after: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
+    empty: DeviceState
+    before: DeviceState
+    after: Annotated[list[DeviceState], Field(min_length=1, max_length=100)]
     calls: Annotated[int, Field(ge=1, le=1 << 31)]
 
 
@@ -283,6 +288,14 @@ class PlacementRecord(_Record):
     kind: Literal["placement"] = "placement"
     model: ModelId
     operations: Annotated[list[PlacedType], Field(min_length=1, max_length=MAX_OPERATIONS)]
+
+    @classmethod
+    def of(cls, model: str, placement: Placement | None) -> Self | None:
+        """Return the record of a model's placement; None if the runtime does not report its operations."""
+        if placement is None or not placement.operations:
+            return None
+        placed = [(operation.type, operation.unit) for operation in placement.operations]
+        return cls(model=model, operations=placed)
 
 
 class ChosenModel(_Record):

@@ -12,8 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.files import check_folder, read_bytes, storage_error, write_text
-from luts.format.paths import data_folder
+from luts.format.files import check_folder, data_folder, read_bytes, storage_error, write_text
 
 _DONE = "result.txt"
 _NAMES = "models.json"

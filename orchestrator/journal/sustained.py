@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from luts.estimate.statistics import Percentiles, percentiles
-from orchestrator.journal.conditions import parse_state
 from orchestrator.journal.records import Record, RoundsRecord
-from orchestrator.wire.messages import DeviceState
 
 _HEAT = ("nominal", "fair", "serious", "critical")
 
@@ -45,20 +43,16 @@ class SustainedPoint:
 
 
 def sustained_points(records: Iterable[Record]) -> list[SustainedPoint]:
-    """Return the points of a journal in order of time.
-
-    Raises:
-        InvalidArtifactError: The journal has an invalid device state.
-    """
+    """Return the points of a journal in order of time."""
     points: list[SustainedPoint] = []
     origin_ns = 0
     for run in _runs(records):
-        before, after = parse_state(run.state_before), parse_state(run.state_after)
+        before = run.state_before
         if not points:
             origin_ns = before.uptime_ns
         elif before.uptime_ns - origin_ns < 1e9 * points[-1].end_s:
             origin_ns = before.uptime_ns - round(1e9 * points[-1].end_s)  # it was restarted in between
-        points.append(_point(run, before, after, origin_ns))
+        points.append(_point(run, origin_ns))
     return points
 
 
@@ -85,7 +79,8 @@ def _runs(records: Iterable[Record]) -> list[RoundsRecord]:
     return [record for record in records if isinstance(record, RoundsRecord)]
 
 
-def _point(run: RoundsRecord, before: DeviceState, after: DeviceState, origin_ns: int) -> SustainedPoint:
+def _point(run: RoundsRecord, origin_ns: int) -> SustainedPoint:
+    before, after = run.state_before, run.state_after
     ms = run.ns.ravel() / 1e6
     p50, p90 = (float(value) for value in np.percentile(ms, (50, 90)))
     states = [state for state in (before.thermal_state, after.thermal_state) if state]

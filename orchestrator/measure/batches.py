@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from luts.estimate.ratios import AA_MEMORY, AaInterval
 from luts.estimate.statistics import MIN_ROUNDS
 from orchestrator.journal.conditions import clock_cap_change
-from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.log import MeasurementLog, placements
 from orchestrator.journal.records import (
     BatchRecord,
     EndRecord,
@@ -89,9 +89,6 @@ def _aa_interval(log: MeasurementLog, batch: int) -> AaInterval | None:
         return None
     earlier = set(sorted(log.closed_batches())[-AA_MEMORY:])
     return log.estimation({batch}).aa_interval(log.estimation(earlier).aa_history)
-
-
-_LOAD_FIELDS = ("load_ns", "compile_ns", "cached", "input_buffers")
 
 
 @dataclass(frozen=True)
@@ -221,8 +218,7 @@ class BatchRunner:
                 self.connection.client.unload(load.handle)
             raise
         loads = [loaded[slot] for slot in range(len(batch.slots))]
-        fields = {name: [getattr(load, name) for load in loads] for name in _LOAD_FIELDS}
-        self.log.append(batch.model_copy(update=fields))
+        self.log.append(batch.with_loads(loads))
         handles = [load.handle for load in loads]
         warmup = self.policy.warmup
         while not self._is_done(batch):
@@ -237,7 +233,7 @@ class BatchRunner:
             loaded = self.connection.load(
                 self.files[model], lambda seconds: self._notify_wait(f"loading {model}", seconds)
             )
-            if model not in self.log.placements():
+            if model not in placements(self.log.records):
                 self._write_placement(model, loaded)
         except AgentError as error:
             self._loading = ""
@@ -249,9 +245,8 @@ class BatchRunner:
         placement = loaded.placement or self.connection.client.placement(
             loaded.handle, lambda seconds: self._notify_wait(f"reading the placement of {model}", seconds)
         )
-        if placement and placement.operations:
-            placed = [(operation.type, operation.unit) for operation in placement.operations]
-            self.log.append(PlacementRecord(model=model, operations=placed))
+        if (record := PlacementRecord.of(model, placement)) is not None:
+            self.log.append(record)
 
     def _notify_wait(self, action: str, seconds: float) -> None:
         self._notify(f"{action} for {seconds:.0f} s; the first time, a device may compile it for minutes")

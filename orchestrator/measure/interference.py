@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.log import MeasurementLog, self_test_decision
 from orchestrator.journal.records import (
     DecisionRecord,
     InterferenceRecord,
@@ -189,7 +189,7 @@ class InterferenceTest:
             MeasurementRejectedError: Neither settle runs nor small batches remove the interference, or the user has
                 switched keep-warm on and it slows calls down.
         """
-        decision = self._log.self_test_decision()
+        decision = self_test_decision(self._log.records)
         if decision is None:
             others = [model for model in models if model != self._log.header.reference_id]
             if not others:

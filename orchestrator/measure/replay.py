@@ -23,7 +23,7 @@ from orchestrator.bundle.journal import (
 )
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import HOT_HEADROOM, clock_cap_change
-from orchestrator.journal.log import MeasurementLog
+from orchestrator.journal.log import MeasurementLog, placements
 from orchestrator.journal.records import (
     BatchRecord,
     FailureRecord,
@@ -245,7 +245,8 @@ class Replay:
             or len(set(slots)) < len(slots)
         ):
             return
-        self._note_placements(log, models, [reply for _, reply in loads])
+        replies = [reply for _, reply in loads]
+        self._note_placements(log, models, replies)
         batch = BatchRecord(
             batch=log.next_batch(),
             segment=0,
@@ -254,11 +255,8 @@ class Replay:
             attempt=0,
             slots=models,
             copies=[0, 1] + [0] * (len(models) - 2),
-            load_ns=[reply.load_ns for _, reply in loads],
-            compile_ns=[reply.compile_ns for _, reply in loads],
-            cached=[reply.cached for _, reply in loads],
-            input_buffers=[reply.input_buffers for _, reply in loads],
-        )
+            load_ns=[],
+        ).with_loads(replies)
         log.append(batch)
         for run in attempt.runs:
             self._run(log, batch, slots, run)
@@ -285,9 +283,9 @@ class Replay:
         self, log: MeasurementLog, models: Sequence[str], replies: Sequence[LoadReply]
     ) -> None:
         for model, reply in zip(models, replies, strict=True):
-            if reply.placement and reply.placement.operations and model not in log.placements():
-                placed = [(operation.type, operation.unit) for operation in reply.placement.operations]
-                log.append(PlacementRecord(model=model, operations=placed))
+            record = PlacementRecord.of(model, reply.placement)
+            if record is not None and model not in placements(log.records):
+                log.append(record)
 
     def _note_failure(self, log: MeasurementLog, model: str, reason: str) -> None:
         if model == self._subject.reference_id:

@@ -22,7 +22,7 @@ from orchestrator.journal.conditions import (
     read_conditions,
     usage_by_model,
 )
-from orchestrator.journal.log import MeasurementLog, policy_in_effect
+from orchestrator.journal.log import MeasurementLog, placements, policy_in_effect, self_test_decision
 from orchestrator.journal.records import Header, Identity, PlacedType
 from orchestrator.measure.engine import (
     BatchTask,
@@ -313,9 +313,9 @@ def make_measurement(hello: HelloReply, log: MeasurementLog, result: EngineResul
         failures=log.failures(),
         loads=load_times(log.records),
         conditions=read_conditions(log.records),
-        placements=log.placements(),
+        placements=placements(log.records),
         ending=result.ending,
         prediction_half_width=result.prediction_half_width,
-        policy=policy_in_effect(log.header, log.self_test_decision()),
+        policy=policy_in_effect(log.header, self_test_decision(log.records)),
         usages=usage_by_model(log.records),
     )

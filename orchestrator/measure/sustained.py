@@ -99,12 +99,9 @@ def _run_segment(
         attempt=0,
         slots=[log.header.reference_id],
         copies=[0],
-        load_ns=[loaded.load_ns],
-        compile_ns=[loaded.compile_ns],
-        cached=[loaded.cached],
-        input_buffers=[loaded.input_buffers],
-        state_before=before.model_dump(),
-    )
+        load_ns=[],
+        state_before=before,
+    ).with_loads([loaded])
     log.append(batch)
     run_s = min(max(duration_s / RUNS, SHORTEST_S), LONGEST_S)
     calls, warmup, done_s = FIRST_CALLS, int(log.header.identity.policy["warmup"]), called_s(log)
@@ -141,7 +138,7 @@ def record_usage(
     Does nothing if the device reports neither memory nor charge. A model that fails here fails again in its batch.
     """
     known = [record for record in log.records if isinstance(record, UsageRecord)]
-    empty = DeviceState.model_validate(known[0].empty) if known else None
+    empty = known[0].empty if known else None
     for model in models:
         if model in {record.model for record in known}:
             continue
@@ -201,10 +198,4 @@ def _usage_alone(
         median_ns = float(np.median(result.samples))
         run_calls = int(min(MAX_USAGE_CALLS, max(1, 1e9 * ALONE_S / PARTS / median_ns)))
     connection.client.unload(handle)
-    return UsageRecord(
-        model=model,
-        empty=empty.model_dump(),
-        before=before.model_dump(),
-        after=[state.model_dump() for state in after],
-        calls=calls,
-    )
+    return UsageRecord(model=model, empty=empty, before=before, after=after, calls=calls)

@@ -253,8 +253,7 @@ class _Builder:
         return True
 
     def _add_arch(self, arch: Arch, role: Role) -> PlanModel:
-        blocks = arch.keys()
-        model = PlanModel(model_id(blocks), arch.to_json(), blocks, role)
+        model = PlanModel.of(arch, role)
         self._add(model)
         return model
 
@@ -307,8 +306,7 @@ class _Builder:
             self.space, {name: arch_from_json(base.arch) for name, base in bases.items()}, fixed
         )
         for base_id, swap, key in chosen:
-            blocks = swap.arch.keys()
-            self._add(PlanModel(model_id(blocks), swap.arch.to_json(), blocks, "swap", base_id, key))
+            self._add(PlanModel.of(swap.arch, "swap", base_id, key))
 
     def add_design(self, count: int, expectation: ExpectedCosts) -> None:
         """Add candidates one by one, in order of the information they add to the plan."""
@@ -343,6 +341,9 @@ class _Builder:
 
 SPARE_DRAWS = 500
 """Random architectures among which replacements are chosen."""
+
+NEXT_DRAWS = 600
+"""Random architectures among which further networks are chosen while measuring."""
 
 GIVEN_UP = 2
 """A block of so many failed models, and of none that did not fail, is in no replacement."""
@@ -382,28 +383,67 @@ def replacement_models(
         expectation: Expected costs of blocks.
     """
     lost = Counter("heldout" if model.role == "heldout" else "design" for model in lately if model.arch)
-    space = get_space(plan.space).with_classes(plan.classes)
-    rng = random.Random(f"{plan.digest}:spares")
     avoided = _avoided(plan, failed)
-    known = {model.model_id for model in plan.models}
-    drawn = dict.fromkeys(space.sample(rng, plan.resolutions) for _ in range(SPARE_DRAWS))
-    fresh = [(arch, keys) for arch in drawn if not avoided & set(keys := arch.keys())]
-    fresh = [(arch, keys) for arch, keys in fresh if model_id(keys) not in known]
+    fresh = [arch for arch in _new_archs(plan, "spares", SPARE_DRAWS) if not avoided & set(arch.keys())]
     heldout, candidates = fresh[: lost["heldout"]], fresh[lost["heldout"] :]
+    measured = [model for model in plan.models if model.model_id not in failed]
+    designed = _design_models(plan, expectation, measured, candidates, lost["design"])
+    return designed + [PlanModel.of(arch, "heldout") for arch in heldout]
+
+
+SEED_NETWORKS = 4
+"""Design networks besides the reference before others are chosen: fewer hardly show which sources fit."""
+
+NETWORKS_PER_STEP = 3
+"""Networks chosen at a time: one batch with the reference."""
+
+
+def seed_design(plan: Plan) -> tuple[Plan, int]:
+    """Return the plan with only its first design networks, and how many are left to choose."""
+    design = [model for model in plan.models if model.role == "design"]
+    later = {model.model_id for model in design[SEED_NETWORKS:]}
+    return replace(plan, models=tuple(m for m in plan.models if m.model_id not in later)), len(later)
+
+
+def next_networks(
+    plan: Plan, expectation: ExpectedCosts, failed: Collection[str], count: int
+) -> list[PlanModel]:
+    """Return new design networks in order of their information; fewer if the space has no more.
+
+    Args:
+        plan: All networks so far, including held-out and failed ones.
+        expectation: Expected costs, with the remaining sources.
+        failed: Ids of networks that failed.
+        count: Number of networks.
+    """
+    fitted = [m for m in plan.models if m.role != "heldout" and m.model_id not in failed]
+    return _design_models(plan, expectation, fitted, _new_archs(plan, "further", NEXT_DRAWS), count)
+
+
+def _new_archs(plan: Plan, purpose: str, draws: int) -> list[Arch]:
+    """Draw architectures that are not in the plan; the same ones for the same plan and purpose."""
+    space = get_space(plan.space).with_classes(plan.classes)
+    rng = random.Random(f"{plan.digest}:{purpose}")
+    known = {model.model_id for model in plan.models}
+    drawn = dict.fromkeys(space.sample(rng, plan.resolutions) for _ in range(draws))
+    return [arch for arch in drawn if model_id(arch.keys()) not in known]
+
+
+def _design_models(
+    plan: Plan,
+    expectation: ExpectedCosts,
+    measured: Sequence[PlanModel],
+    candidates: Sequence[Arch],
+    count: int,
+) -> list[PlanModel]:
     chosen = choose_design(
         features_of_plan(plan),
         expectation,
-        measured=[model.blocks for model in plan.models if model.model_id not in failed],
-        candidates=[keys for _, keys in candidates],
-        count=min(lost["design"], len(candidates)),
+        measured=[model.blocks for model in measured],
+        candidates=[arch.keys() for arch in candidates],
+        count=min(count, len(candidates)),
     )
-    designed = [candidates[index] for index in chosen]
-    return [_model(arch, "design") for arch, _ in designed] + [_model(arch, "heldout") for arch, _ in heldout]
-
-
-def _model(arch: Arch, role: Role) -> PlanModel:
-    blocks = arch.keys()
-    return PlanModel(model_id(blocks), arch.to_json(), blocks, role)
+    return [PlanModel.of(candidates[index], "design") for index in chosen]
 
 
 def _avoided(plan: Plan, failed: Collection[str]) -> set[str]:

@@ -15,7 +15,7 @@ from luts.format.lut import Lut
 from luts.format.schema import KeyFeatures, classes_of
 from search.blocks import BlockSpec, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
-from search.spaces import get_space
+from search.spaces import Arch, get_space
 from search.spaces.registry import arch_from_json
 from search.spaces.scope import covered_space
 
@@ -39,6 +39,12 @@ class PlanModel:
     role: Role
     base_id: str = ""
     removed_key: str = ""
+
+    @classmethod
+    def of(cls, arch: Arch, role: Role, base_id: str = "", removed_key: str = "") -> PlanModel:
+        """Return an architecture as a model."""
+        blocks = arch.keys()
+        return cls(model_id(blocks), arch.to_json(), blocks, role, base_id, removed_key)
 
 
 @dataclass(frozen=True)
@@ -242,8 +248,7 @@ def with_heads(plan: Plan, heads: Sequence[int]) -> Plan:
         for model in plan.models:
             if not model.arch or model.role == "heldout":
                 continue
-            arch = arch_from_json(model.arch).with_classes(classes)
-            blocks = arch.keys()
-            shown.setdefault(blocks[-1], PlanModel(model_id(blocks), arch.to_json(), blocks, "design"))
+            other = PlanModel.of(arch_from_json(model.arch).with_classes(classes), "design")
+            shown.setdefault(other.blocks[-1], other)
         models += list(shown.values())[:NETWORKS_PER_HEAD]
     return replace(plan, models=tuple(models))

@@ -8,11 +8,11 @@ plan fits; otherwise all models are design models.
 
 from __future__ import annotations
 
+import functools
 import math
-import random
 import statistics
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, Identified, identify, partners
@@ -20,9 +20,9 @@ from luts.format.errors import UsageError
 from luts.format.latency import WEAK_ENTRY_SHARE, WEAK_REFERENCE_SHARE
 from orchestrator.agent.timing import STEADY_WINDOWS, WINDOW_NS
 from orchestrator.export.artifacts.spec import ExportSpec
-from orchestrator.plan.build import MIN_HELDOUT, choose_design, heldout_count, make_plan, posterior_given
-from orchestrator.plan.plan import Plan, PlanModel, Policy, features_of_plan, model_id
-from search.spaces import Space, get_space
+from orchestrator.plan.build import MIN_HELDOUT, heldout_count, make_plan, posterior_given
+from orchestrator.plan.plan import Plan, Policy, features_of_plan
+from search.spaces import Space
 
 START_S = 10.0
 """Time until a worker has loaded torch and ExecuTorch: 6 to 15 s."""
@@ -193,18 +193,17 @@ def plan_of_size(
             f"--models {models}: at least 3 are needed, a reference, one to fit and one to hold out",
             code="too_few_models",
         )
-    whole = make_plan(space, resolutions=resolutions, seed=seed, expectation=expectation)
+    make = functools.partial(make_plan, space, resolutions=resolutions, seed=seed, expectation=expectation)
+    whole = make()
     if len(whole.models) > models:
-        return _designed(space, models, resolutions=resolutions, seed=seed, expectation=expectation)
+        return _make_designed(make, models)
     fitted = max(n for n in range(models) if n + heldout_count(n) <= models)
     spare = fitted - sum(model.role != "heldout" for model in whole.models)
     design = sum(model.role == "design" for model in whole.models) + max(spare, 0)
     heldout = (
         models - (len(whole.models) - sum(m.role in ("design", "heldout") for m in whole.models)) - design
     )
-    return make_plan(
-        space, resolutions=resolutions, seed=seed, design=design, heldout=heldout, expectation=expectation
-    )
+    return make(design=design, heldout=heldout)
 
 
 def plan_for_budget(
@@ -217,11 +216,12 @@ def plan_for_budget(
     expectation: ExpectedCosts = TYPICAL_DEVICE,
 ) -> Plan:
     """Return the whole plan if its fewest passes fit into the budget, else as many design models as do."""
-    whole = make_plan(space, resolutions=resolutions, seed=seed, expectation=expectation)
+    make = functools.partial(make_plan, space, resolutions=resolutions, seed=seed, expectation=expectation)
+    whole = make()
     if plan_seconds(whole, expectation, policy, policy.min_passes) <= budget_s:
         return whole
     most = len(whole.models) - 1
-    largest = _designed(space, most, resolutions=resolutions, seed=seed, expectation=expectation)
+    largest = _make_designed(make, most)
     for models in range(most, MIN_USEFUL_MODELS, -1):
         smaller = _first(largest, models)
         if plan_seconds(smaller, expectation, policy, policy.min_passes) <= budget_s:
@@ -229,19 +229,9 @@ def plan_for_budget(
     return _first(largest, min(MIN_USEFUL_MODELS, most))
 
 
-def _designed(
-    space: Space, models: int, *, resolutions: tuple[int, ...] | None, seed: int, expectation: ExpectedCosts
-) -> Plan:
+def _make_designed(make: Callable[..., Plan], models: int) -> Plan:
     heldout = _heldout(models)
-    return make_plan(
-        space,
-        resolutions=resolutions,
-        seed=seed,
-        design=models - 1 - heldout,
-        heldout=heldout,
-        removals="none",
-        expectation=expectation,
-    )
+    return make(design=models - 1 - heldout, heldout=heldout, removals="none")
 
 
 def _heldout(models: int) -> int:
@@ -255,47 +245,3 @@ def _first(plan: Plan, models: int) -> Plan:
     design = [model for model in plan.models if model.role == "design"][: models - 1 - heldout]
     spare = [model for model in plan.models if model.role == "heldout"][:heldout]
     return replace(plan, models=(plan.reference, *design, *spare))
-
-
-SEED_NETWORKS = 4
-"""Design networks besides the reference before others are chosen: fewer hardly show which sources fit."""
-
-NETWORKS_PER_STEP = 3
-"""Networks chosen at a time: one batch with the reference."""
-
-CANDIDATES = 600
-"""Random architectures among which they are chosen."""
-
-
-def seed_design(plan: Plan) -> tuple[Plan, int]:
-    """Return the plan with only its first design networks, and how many are left to choose."""
-    design = [model for model in plan.models if model.role == "design"]
-    later = {model.model_id for model in design[SEED_NETWORKS:]}
-    return replace(plan, models=tuple(m for m in plan.models if m.model_id not in later)), len(later)
-
-
-def next_networks(
-    plan: Plan, expectation: ExpectedCosts, failed: Collection[str], count: int
-) -> list[PlanModel]:
-    """Return new design networks in order of their information; fewer if the space has no more.
-
-    Args:
-        plan: All networks so far, including held-out and failed ones.
-        expectation: Expected costs, with the remaining sources.
-        failed: Ids of networks that failed.
-        count: Number of networks.
-    """
-    space = get_space(plan.space).with_classes(plan.classes)
-    rng = random.Random(f"{plan.digest}:further")
-    known = {model.model_id for model in plan.models}
-    drawn = dict.fromkeys(space.sample(rng, plan.resolutions) for _ in range(CANDIDATES))
-    archs = [(arch, keys) for arch in drawn if model_id(keys := arch.keys()) not in known]
-    fitted = [m.blocks for m in plan.models if m.role != "heldout" and m.model_id not in failed]
-    chosen = choose_design(
-        features_of_plan(plan),
-        expectation,
-        measured=fitted,
-        candidates=[keys for _, keys in archs],
-        count=min(count, len(archs)),
-    )
-    return [PlanModel(model_id(archs[i][1]), archs[i][0].to_json(), archs[i][1], "design") for i in chosen]

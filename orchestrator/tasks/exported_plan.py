@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from luts.build import build_lut, fit_so_far, prediction_half_width
 from luts.estimate.design import ExpectedCosts
@@ -18,9 +18,8 @@ from orchestrator.journal.conditions import Usage, migrated_operations
 from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError, PlacedType
 from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.session import Measurement
-from orchestrator.plan.build import remove_failed, replacement_models
+from orchestrator.plan.build import NETWORKS_PER_STEP, next_networks, remove_failed, replacement_models
 from orchestrator.plan.plan import MIN_MODELS, Plan, PlanModel, features_of_plan, model_id
-from orchestrator.plan.sizing import NETWORKS_PER_STEP, next_networks
 from orchestrator.tasks.models import exportable_files
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.sources import NO_SOURCES, Sources
@@ -98,13 +97,8 @@ class ExportedPlan:
                 name: reason[:MAX_REASON]
                 for name, reason in {**self.unexported, **measurement.failures}.items()
             },
-            caveats=tuple(sorted(seen.caveats)),
-            qos=tuple(sorted(seen.qos)),
-            keep_warm=seen.warmth,
             fixed_performance=header.identity.fixed_performance,
-            sustained_performance=seen.sustained,
-            cores=tuple(sorted(seen.cores)),
-            input_buffers=tuple(sorted(seen.input_buffers)),
+            **asdict(seen),
             units=_units(measurement.estimation),
             reference_usage=_usage_fields(measurement.usages.get(header.reference_id)),
             sources=self.sources.stored_for(features),

@@ -17,8 +17,8 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import Run, find_run, runs_root
 from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.session import Measurement, measure
+from orchestrator.plan.build import seed_design
 from orchestrator.plan.plan import Plan, Policy, features_of_plan
-from orchestrator.plan.sizing import seed_design
 from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_with_truth, write_truth
 from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan, export_plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from luts.build import build_lut, estimates_of
 from luts.format.errors import UsageError
 from luts.format.lut import SAMPLES_SCHEMA, Lut
 from luts.format.schema import LutInputs, ModelSpec
-from orchestrator.journal.conditions import combine_switches, read_conditions
+from orchestrator.journal.conditions import read_conditions
 from orchestrator.journal.log import policy_in_effect, read_log, samples_table, self_test_decision
 from orchestrator.journal.records import Header, Identity, Record
 from orchestrator.plan.plan import model_id
@@ -114,19 +115,13 @@ def _further_batches(lut: Lut, records: Sequence[Record], ids: Mapping[str, str]
 def _inputs(lut: Lut, lut_digest: str, records: Sequence[Record]) -> LutInputs:
     header, meta = records[0], lut.meta
     assert isinstance(header, Header)
-    seen = read_conditions(records)
     return LutInputs(
         **dict(LutInputs.of(meta))
         | {
             "policy": {**meta.policy, "fed_from": lut_digest},
             "created": header.created,
-            "caveats": tuple(sorted(seen.caveats.union(meta.caveats))),
-            "qos": tuple(sorted(seen.qos.union(meta.qos))),
-            "keep_warm": combine_switches(meta.keep_warm, seen.warmth),
-            "sustained_performance": combine_switches(meta.sustained_performance, seen.sustained),
-            "cores": tuple(sorted(seen.cores.union(meta.cores))),
-            "input_buffers": tuple(sorted(seen.input_buffers.union(meta.input_buffers))),
         }
+        | asdict(read_conditions(records).merge(meta))
     )
 
 

@@ -106,7 +106,7 @@ def test_hot_batches_are_rejected_and_repeated(profiles) -> None:
         for record in done.records
         if isinstance(record, RoundsRecord)
         and any(
-            state["thermal_state"] == "serious" or state["thermal_headroom"] >= 0.73
+            state.thermal_state == "serious" or state.thermal_headroom >= 0.73
             for state in (record.state_before, record.state_after)
         )
     }

@@ -23,9 +23,8 @@ from luts.estimate.statistics import mape, predictive_quantile
 from luts.format.provenance import ROOT
 from luts.format.schema import Floats, KeyFeatures
 from orchestrator.agent.device import usable_cores
-from orchestrator.plan.build import choose_design
+from orchestrator.plan.build import NETWORKS_PER_STEP, SEED_NETWORKS, choose_design
 from orchestrator.plan.plan import features_of
-from orchestrator.plan.sizing import NETWORKS_PER_STEP, SEED_NETWORKS
 from orchestrator.simulate.device import GroundTruth, TrueCosts
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import get_space

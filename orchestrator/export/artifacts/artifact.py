@@ -18,8 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.files import storage_error
-from luts.format.paths import cache_folder
+from luts.format.files import cache_folder, storage_error
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4

@@ -15,7 +15,7 @@ import luts
 import luts.format.store
 from luts.format.lut import Lut
 from luts.format.schema import HeldoutError
-from luts.format.store import LutRef, LutStore, default_roots, read_lut
+from luts.format.store import LutRef, LutStore, lut_store, read_lut
 from luts.verify import verify_lut
 from orchestrator.cli.main import exit_code
 from tests.support.errors import raises
@@ -127,12 +127,14 @@ def test_copy_is_named_by_its_content(lut: Lut, tmp_path: Path) -> None:
     assert ref.parts[:3] == ("host", "toy", "simulated-t1")
 
 
-def test_roots_follow_the_environment() -> None:
-    user, package = default_roots({"BLOCKTIME_LUTS": "/a", "XDG_DATA_HOME": "/b"})
-    assert user == Path("/a")
-    assert package == Path(luts.format.store.__file__).parents[1] / "data"
-    assert default_roots({"XDG_DATA_HOME": "/b"})[0] == Path("/b/blocktime/luts")
-    assert default_roots({})[0] == Path.home() / ".local/share/blocktime/luts"
+def test_roots_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOCKTIME_LUTS", "/a")
+    monkeypatch.setenv("XDG_DATA_HOME", "/b")
+    assert lut_store().roots == (Path("/a"), Path(luts.format.store.__file__).parents[1] / "data")
+    monkeypatch.delenv("BLOCKTIME_LUTS")
+    assert lut_store(Path("/c")).roots[:2] == (Path("/c"), Path("/b/blocktime/luts"))
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert lut_store().roots[0] == Path.home() / ".local/share/blocktime/luts"
 
 
 @pytest.mark.skipif(

@@ -42,4 +42,4 @@ def test_allowed_clock_cap_change_is_a_caveat(tmp_path, monkeypatch):
     outcome = run(tmp_path, moving)
     assert outcome.batches_rejected == 0
     assert not any(r.rejected for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord))
-    assert outcome.conditions.caveats == {"throttled"}
+    assert outcome.conditions.caveats == ("throttled",)

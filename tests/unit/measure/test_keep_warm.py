@@ -68,7 +68,7 @@ def measured(folder: Path, policy: Policy = POLICY, **device):
     records = read_log(journal)
     (decision,) = [record for record in records if isinstance(record, DecisionRecord)]
     tests = [record.keep_warm for record in records if isinstance(record, InterferenceRecord)]
-    states = {r.state_after["keep_warm"] for r in records if isinstance(r, RoundsRecord)}
+    states = {r.state_after.keep_warm for r in records if isinstance(r, RoundsRecord)}
     return result, decision, tests, states
 
 

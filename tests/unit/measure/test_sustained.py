@@ -281,9 +281,8 @@ def test_earlier_peak_is_unknown(tmp_path) -> None:
     records = measured(tmp_path, Phone(), 30)[0]
     batch = next(record for record in records if isinstance(record, BatchRecord))
     assert batch.state_before is not None
-    earlier = batch.model_copy(
-        update={"state_before": batch.state_before | {"agent_peak_memory_bytes": 900 << 20}}
-    )
+    peaked = batch.state_before.model_copy(update={"agent_peak_memory_bytes": 900 << 20})
+    earlier = batch.model_copy(update={"state_before": peaked})
     memory = sustained_usage([earlier if record is batch else record for record in records]).memory
     assert memory is not None
     assert memory.peak is None

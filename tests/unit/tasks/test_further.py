@@ -14,8 +14,7 @@ from luts.verify import verify_lut
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import ChoiceRecord, ChosenModel
-from orchestrator.plan.build import make_plan
-from orchestrator.plan.sizing import SEED_NETWORKS, next_networks, seed_design
+from orchestrator.plan.build import SEED_NETWORKS, make_plan, next_networks, seed_design
 from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile

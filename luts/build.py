@@ -43,8 +43,7 @@ def check_parts(
 ) -> None:
     """Check that models, samples and features fit together, before anything is computed from them.
 
-    Raises:
-        InvalidArtifactError: they contradict each other, or a model has no usable load.
+    Raises InvalidArtifactError: they contradict each other, or a model has no usable load.
     """
     if not 0 < len(specs) <= MAX_MODELS or not 0 < len(features) <= MAX_ENTRIES:
         raise InvalidArtifactError(
@@ -137,11 +136,7 @@ def build_lut(
 ) -> Lut:
     """Build a LUT with an entry for every key of `features`. Equal arguments give an equal LUT.
 
-    Args:
-        inputs: Subject and conditions of the measurement.
-        models: The measured models.
-        estimation: Estimates from all their samples, rejected batches included.
-        features: Physical features by block key.
+    `estimation` is of all samples of the models, rejected batches included.
 
     Raises:
         InvalidArtifactError: the arguments contradict each other, or a model has too few samples.
@@ -201,10 +196,7 @@ def fit_so_far(
 
 
 def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries]:
-    """Return the sources stored in a LUT with these keys.
-
-    Raises InvalidArtifactError: the counts of keys differ.
-    """
+    """Return the sources of a LUT with these keys. Raises InvalidArtifactError: the counts of keys differ."""
     if any(
         {len(source.entry_ms), len(source.entry_se) or len(keys)} != {len(keys)} for source in inputs.sources
     ):

@@ -14,17 +14,13 @@ from luts.format.schema import Entry, KeyFeatures, classes_of, without_classes
 
 
 def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
-    """Return the LUT with entries for classifiers that it did not measure; the files on disk do not change.
+    """Return the LUT with entries for classifiers that it did not measure, by key; no file changes.
 
     The joint fit is repeated from the LUT's samples with these keys added, which changes none of the others:
     no model has them. The difference of such a classifier to its sibling, the measured one that differs in
     the number of classes only, follows from the coefficients of its kind; the entry's interval is that of the
     difference, since held-out models represent networks with the sibling. The method of the entry is `prior`,
     so that predictions list it among weak blocks and add its interval to theirs.
-
-    Args:
-        lut: The LUT whose samples are fitted.
-        features: Features of the new keys.
     """
     estimation = estimates_of(lut)
     known = {entry.key: entry for entry in lut.entries}

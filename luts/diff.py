@@ -15,9 +15,6 @@ class EntryDiff:
     """One block that all LUTs have; tuples are in the order of the LUTs.
 
     Attributes:
-        key: Block key.
-        kind: Kind of block.
-        ms: Milliseconds.
         ratios: To the first LUT's milliseconds, so 1 for itself; None where those are 0.
         ranks: 1 for the costliest of the common blocks; equal ones share the lower number.
         overlap: Whether all 95 % intervals have a value in common.
@@ -46,8 +43,6 @@ class LutDiff:
     """Common entries of LUTs and their differences; tuples of figures are in the order of the LUTs.
 
     Attributes:
-        entries: Common blocks in order of key.
-        kinds: The same by kind, in order of name.
         missing: For each LUT the blocks that it has and another lacks.
         overlap_share: Fraction of common blocks that agree within intervals; None without common blocks.
         reference_ratios: Reference latencies over the first LUT's, None unless both have the same reference:

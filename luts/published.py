@@ -34,12 +34,8 @@ Figure = Annotated[float, Field(gt=0, lt=1e6)]
 class PublishedRow(BaseModel):
     """One network of a paper's table; None where the table has a dash.
 
-    Attributes:
-        row: Its name in the table.
-        params_m: Parameters in millions.
-        flops_g: FLOPs as defined by the paper, in 10^9; most papers count a multiply-accumulate as one.
-        top1_percent: Accuracy on ImageNet.
-        latency_ms: Milliseconds on the table's device.
+    `flops_g` are FLOPs as defined by the paper, in 10^9; most papers count a multiply-accumulate as one.
+    `top1_percent` is accuracy on ImageNet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,9 +88,8 @@ def reference_root() -> Path:
 def load_published(name: str, root: Path | None = None) -> PublishedTable:
     """Return the table with this name, e.g. `autovit-table2`.
 
-    Raises:
-        UsageError: an unknown name; the message lists the known ones.
-        InvalidArtifactError: the file is damaged, too large or not such a table.
+    Raises UsageError: an unknown name; it lists the known ones. Raises InvalidArtifactError: the file is
+    damaged.
     """
     folder = root or reference_root()
     known = sorted(path.stem for path in folder.glob("*.json"))
@@ -122,7 +117,7 @@ _KEY = {kind: re.compile(f"{kind}_{rest}") for kind, rest in _PATTERNS.items()}
 
 @dataclass
 class _Costs:
-    """Costs of a block: multiply-accumulates, parameters, and activation elements read and written."""
+    """Costs of a block; `elements` are activations, read and written."""
 
     macs: int = 0
     depthwise_macs: int = 0
@@ -269,7 +264,7 @@ class PublishedBlock(KeyFeatures):
 
 
 class PublishedLut(Value):
-    """A published table of blocks.
+    """A published table of blocks, in order of key.
 
     Attributes:
         device: Short name of the device.
@@ -277,10 +272,7 @@ class PublishedLut(Value):
         space: One of `SPACES`.
         variant: Runtime and processor according to the source, such as `tflite-cpu`.
         source: Paper or repository that published the numbers.
-        licence: Their licence.
         file_sha256: Digest of the published file.
-        imported: Date.
-        blocks: Blocks in order of key.
         digest: Digest of all other fields.
     """
 
@@ -403,10 +395,7 @@ def read_published(path: Path) -> PublishedLut:
 
 
 def list_published(roots: Sequence[Path]) -> dict[str, Path]:
-    """Return the files of all published LUTs by name `published/device/space/variant`.
-
-    The first root's wins.
-    """
+    """Return the files of all published LUTs by `published/device/space/variant`; the first root's wins."""
     found: dict[str, Path] = {}
     for root in roots:
         for path in sorted(root.glob(f"{FOLDER}/*/*/*.json")):

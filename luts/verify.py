@@ -39,8 +39,7 @@ def check_sources(lut: Lut, store: LutStore) -> list[SourceCheck]:
 
     Verification needs none of them: a LUT stores the entries that it was learned from.
 
-    Raises:
-        InvalidArtifactError: the store has one with that digest and other entries.
+    Raises InvalidArtifactError: the store has one with that digest and other entries.
     """
     here = {digest_of(ref): ref for ref in store.list()} if lut.meta.sources else {}
     checks = []
@@ -92,8 +91,7 @@ TOLERANCE = 1e-9
 def verify_lut(folder: Path) -> Lut:
     """Return the LUT in a folder if its files agree with each other and with its samples.
 
-    Raises:
-        InvalidArtifactError: they differ; the message names file, row and column of the first difference.
+    Raises InvalidArtifactError, which names file, row and column of the first difference.
     """
     lut = read_lut(folder)
     verify_values(lut)
@@ -109,9 +107,7 @@ def verify_lut(folder: Path) -> Lut:
 def rebuild(lut: Lut, device_name: str = "") -> Lut:
     """Return a LUT built again from another's samples, models and features by the current estimation.
 
-    Args:
-        lut: The LUT; its derived values are not used.
-        device_name: A new name for its device.
+    Derived values of the other are not used; `device_name` renames its device.
     """
     inputs = LutInputs.of(lut.meta)
     if device_name:

@@ -80,9 +80,7 @@ class ExpectedCosts:
     Attributes:
         source: Where the costs come from, for people.
         common: Physics of kinds of blocks without an entry in `kinds`.
-        kinds: Physics by kind of block.
         entry_ms: Milliseconds of single blocks, which replace their physics.
-        base_ms: Of a call before any block runs.
         unpriced: Features that the coefficients were fitted without: they count as 0 here too. Without
             `depthwise_macs` all MACs have one price, without `params` the bytes of weights have none.
         sources: Other devices' entries that the fit will rest on, so that networks are chosen for the rest.
@@ -146,10 +144,7 @@ ROW_SD = 0.006
 
 @dataclass
 class Posterior:
-    """Expected base (index 0) and entries (1 + position in `keys`), ms, and their covariance, ms^2.
-
-    The prior's until a row is learned.
-    """
+    """Expected base and entries (1 + k,), ms, and their covariance, ms^2; the prior's before a row."""
 
     keys: tuple[str, ...]
     costs: Floats

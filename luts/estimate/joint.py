@@ -32,16 +32,9 @@ class JointFit:
     """Entries in the order of `keys`: ms and standard errors (k,), all >= 0.
 
     Attributes:
-        keys: Block keys in order.
-        ms: (k,) entries.
-        se: (k,) their standard errors.
-        base_ms: Of a call before any block runs.
-        transfer_ms_per_mib: Of data moved between blocks.
         prior: Physics by kind of block.
-        entry_sd: Relative deviation of single entries from the prior; see `likelihood.HYPERPARAMETERS`.
+        entry_sd: Relative deviations; see `likelihood.HYPERPARAMETERS`.
         misfit_sd: Relative misfit of additivity.
-        kind_sd: Relative deviation of a kind's coefficients.
-        shared_sd: Relative deviation that similar blocks share.
         covariance: (2 + k, 2 + k) posterior of base, transfer and entries, ms^2.
         left_out: (m,) errors of the rows as the others predict them, in predictive standard deviations.
         reach: How many standard errors a 95 % interval of an entry reaches; with sources calibrated by
@@ -105,9 +98,7 @@ def fit_entries(
     row; intervals say how little few rows determine. The standard errors are those of the unconstrained
     posterior, with sources of a mixture over the learned deviations; the values obey ms >= 0.
 
-    Raises:
-        KeyError: a block has no features.
-        UsageError: a source has too few of the blocks.
+    Raises KeyError: a block has no features. Raises UsageError: a source has too few of the blocks.
     """
     design = design_of(data, features)
     used, dropped = choose_sources(design, features, sources)

@@ -83,10 +83,9 @@ SegmentId = tuple[int, int]
 
 
 def class_latency(units: Sequence[QuietLatency]) -> QuietLatency:
-    """Return the geometric mean of the units' quiet latencies.
+    """Return the geometric mean of the units' quiet latencies; of one unit, its own.
 
-    Its 95 % interval is Student's over units, whose spread contains the uncertainty of each; of one unit, its
-    own.
+    Its 95 % interval is Student's over units, whose spread contains the uncertainty of each.
     """
     if len(units) == 1:
         return units[0]
@@ -157,10 +156,7 @@ class LatencyEstimates:
     def of(
         cls, samples: pa.Table, reference_id: str, unit_of: Mapping[SegmentId, str] | None = None
     ) -> LatencyEstimates:
-        """Return the estimates of a table of samples.
-
-        Raises InvalidArtifactError: it does not fit its schema.
-        """
+        """Return the estimates of samples; raises InvalidArtifactError where they do not fit their schema."""
         samples = normalise_samples(samples)
         return cls(reference_id, segments_of(samples), (samples,), unit_of or {})
 
@@ -194,11 +190,7 @@ class LatencyEstimates:
 
     @cached_property
     def ratios(self) -> RatioEstimates:
-        """Ratios of all models to the reference.
-
-        Raises:
-            InvalidArtifactError: the reference has no pair of loads.
-        """
+        """Ratios of all models to the reference; raises InvalidArtifactError without a pair of its loads."""
         rows = [segment.log_ns[row] for segment in self._kept for row in segment.rows(self.reference_id)]
         rounds = int(sum(np.isfinite(row).sum() for row in rows))
         reference = Ratio(0.0, 0.0, 0.0, 0.0, len(rows), rounds) if rows else None
@@ -208,8 +200,7 @@ class LatencyEstimates:
     def quiet(self) -> QuietLatency:
         """The reference's quiet latency; for a class of devices, the mean over its units.
 
-        Raises:
-            InvalidArtifactError: the reference was in no kept batch.
+        Raises InvalidArtifactError: the reference was in no kept batch.
         """
         return class_latency(list(self._quiet_by_unit.values()))
 
@@ -251,8 +242,7 @@ class LatencyEstimates:
     def aa_interval(self, history: AaHistory) -> AaInterval:
         """Return the 95 % interval of the A/A difference; all segments must be of one batch.
 
-        Raises:
-            InvalidArtifactError: no segment of the batch holds both copies of the reference.
+        Raises InvalidArtifactError: no segment of the batch holds both copies of the reference.
         """
         if not self.differences:
             raise InvalidArtifactError(

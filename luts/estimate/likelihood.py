@@ -59,14 +59,7 @@ DIFFERENCE_STEP = 0.5
 
 @dataclass(frozen=True)
 class FitData:
-    """Whole models to fit.
-
-    Attributes:
-        ms: (m,) latencies.
-        log_covariance: (m, m) covariance of their logarithms.
-        blocks: Block keys of each model.
-        boundary_bytes: (m,) data moved between blocks.
-    """
+    """Whole models to fit: latencies (m,), the (m, m) covariance of their logarithms, and data moved (m,)."""
 
     ms: Floats
     log_covariance: Floats
@@ -164,10 +157,7 @@ class FitDesign:
 
 
 def design_of(data: FitData, features: Mapping[str, KeyFeatures]) -> FitDesign:
-    """Return the arrays of a fit of these rows, with physics as prior.
-
-    Raises KeyError: a block without features.
-    """
+    """Return the arrays of a fit of these rows, physics as prior; KeyError: a block without features."""
     from scipy.optimize import nnls
 
     keys = tuple(sorted(features))

@@ -99,7 +99,7 @@ that was thrown away for one gross disturbance must not widen every interval."""
 class LoadRatio:
     """One load of a model relative to the copies of the reference in the same segment.
 
-    `loads_each` is the number of load variances in it: 1 + 1 / copies. `shared_variance` is the sampling
+    `loads_each` is the number of load variances in it, 1 + 1 / copies; `shared_variance` the sampling
     variance of the reference's part, which all loads of the segment have in common.
     """
 
@@ -213,15 +213,10 @@ def ratio_estimates(
 ) -> RatioEstimates:
     """Estimate the ratios of all models with a usable load.
 
-    Args:
-        reference_id: The model that ratios are relative to.
-        reference: Its own ratio, with its loads and rounds; None where it was in no kept batch.
-        loads: Loads of the kept batches.
-        differences: A/A differences, those of rejected batches included.
+    `reference` is the reference's own ratio, None where it was in no kept batch; `loads` are of kept batches,
+    `differences` of rejected ones too.
 
-    Raises:
-        InvalidArtifactError: the reference has no pair of loads: without A/A differences no noise floor
-        exists.
+    Raises InvalidArtifactError: no A/A difference, without which no noise floor exists.
     """
     if not differences:
         raise InvalidArtifactError(
@@ -246,10 +241,7 @@ def ratio_estimates(
 
 
 def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
-    """Return the covariance of the combined log ratios.
-
-    A segment's ratios share the reference's loads and samples.
-    """
+    """Return the covariance of combined log ratios: a segment's share the reference's loads and samples."""
     columns: dict[tuple[int, int], int] = {}
     for group in groups:
         for load in group:
@@ -295,10 +287,7 @@ class Segment:
         return [row for row, name in enumerate(self.models) if name == model]
 
     def location(self, model: str) -> Floats:
-        """Return the log latency (rounds,) of a model.
-
-        The mean over its copies that ran in a round, NaN without any.
-        """
+        """Return a model's log latency (rounds,), the mean over its copies in a round; NaN without any."""
         values = self.log_ns[self.rows(model)]
         seen = np.isfinite(values)
         counts = seen.sum(axis=0)
@@ -311,29 +300,20 @@ class Segment:
         return float(np.exp(np.nanmedian(location))) / 1e6 if np.isfinite(location).any() else None
 
     def copies_of(self, model: str) -> Floats:
-        """Return the log latency (copies, rounds) of a model.
-
-        The others' mean where a copy did not run in a round.
-        """
+        """Return a model's log latency (copies, rounds); the others' mean where a copy did not run."""
         if model not in self._copies:
             values = self.log_ns[self.rows(model)]
             self._copies[model] = np.where(np.isfinite(values), values, self.location(model))
         return self._copies[model]
 
     def aa_difference(self, reference_id: str) -> AaDifference | None:
-        """Return the difference of the reference's copies.
-
-        None unless both ran in MIN_ROUNDS or more common rounds.
-        """
+        """Return the difference of the reference's copies; None below MIN_ROUNDS common rounds."""
         if reference_id not in self._differences:
             self._differences[reference_id] = self._aa_difference(reference_id)
         return self._differences[reference_id]
 
     def load_ratios(self, denominator: str, model: str = "") -> list[LoadRatio]:
-        """Return ratios of a model's loads (default: all others') to another's.
-
-        Those with MIN_ROUNDS common rounds.
-        """
+        """Return ratios of a model's loads (default: all others') to another's, from MIN_ROUNDS rounds on."""
         rows = [row for row, name in enumerate(self.models) if name != denominator and model in ("", name)]
         for row in rows:
             if (row, denominator) not in self._ratios:
@@ -377,8 +357,7 @@ class Segment:
 def segments_of(samples: pa.Table) -> list[Segment]:
     """Split samples into segments, in order of batch and segment; rows in order of model and copy.
 
-    Raises:
-        InvalidArtifactError: samples of one batch are both kept and rejected.
+    Raises InvalidArtifactError: samples of one batch are both kept and rejected.
     """
     encoded = samples.column("model").combine_chunks()
     if not isinstance(encoded, pa.DictionaryArray):
@@ -454,9 +433,8 @@ class AaInterval:
 class AaHistory:
     """Result of earlier batches, for the next one's A/A test.
 
-    Attributes:
-        load_sd: Standard deviation of one load's log latency.
-        factor: Half-width of a 95 % interval in units of the deviation that follows from `load_sd`.
+    `load_sd` is the standard deviation of one load's log latency, `factor` the half-width of a 95 % interval
+    in units of the deviation that follows from it.
     """
 
     load_sd: float
@@ -475,17 +453,13 @@ def history_of(differences: Sequence[AaDifference], load_sd: float = START_LOAD_
 
 
 def interval_of(differences: Sequence[AaDifference], history: AaHistory) -> AaInterval:
-    """Return the 95 % interval of one batch's A/A difference, load-to-load variance included.
-
-    `differences` are those of the batch's segments, at least one.
-    """
+    """Return the 95 % interval of one batch's A/A difference (of its segments), load variance included."""
     value, se = _combined(differences, history.load_sd)
     half = history.factor * se
     return AaInterval(value, value - half, value + half)
 
 
 def _combined(differences: Sequence[AaDifference], load_sd: float) -> tuple[float, float]:
-    """Return the inverse-variance mean of a batch's segments, and its expected deviation."""
     weights = np.array([1.0 / (2.0 * load_sd**2 + difference.se**2) for difference in differences])
     values = np.array([difference.log_difference for difference in differences])
     return float((weights * values).sum() / weights.sum()), float(1.0 / np.sqrt(weights.sum()))

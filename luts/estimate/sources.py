@@ -46,14 +46,9 @@ MIN_COVERAGE = 0.5
 
 @dataclass(frozen=True)
 class SourceEntries:
-    """Another device's entries.
+    """Another device's entries, in ms by block key.
 
-    Attributes:
-        name: Name of the LUT or published table, for people.
-        entry_ms: Milliseconds by block key.
-        base_ms: Of a call before any block runs.
-        transfer_ms_per_mib: Of data moved between blocks.
-        entry_se: Standard errors of those entries that are not exactly known, ms.
+    `entry_se` are standard errors of those that are not exactly known, ms.
     """
 
     name: str
@@ -78,8 +73,7 @@ class SourceEntries:
     def filled(self, keys: Sequence[str], features: Mapping[str, KeyFeatures]) -> Floats:
         """Return (k,) its entries; those that it lacks are predicted from features by its own physics.
 
-        Raises:
-            UsageError: it has fewer than half of the blocks.
+        Raises UsageError: it has fewer than half of the blocks.
         """
         self.check(keys)
         known = [key for key in keys if key in self.entry_ms]
@@ -137,14 +131,11 @@ def prices_by_kind(
 def with_sources(
     design: FitDesign, features: Mapping[str, KeyFeatures], sources: Sequence[SourceEntries]
 ) -> FitDesign:
-    """Return the design with the sources' entries as its prior.
+    """Return the design with the sources' entries as its prior; raises UsageError: one has too few blocks.
 
     Coefficients, in order: 1 times the mean of the scaled sources; with several, how far the mean moves
     toward each; a factor for each kind of block; a factor for each resource bound (constant, MACs, depthwise
     MACs, bytes).
-
-    Raises:
-        UsageError: a source has too few blocks.
     """
     scaled = np.array([_scaled(design, features, source) for source in sources])
     mean = scaled.mean(axis=0)

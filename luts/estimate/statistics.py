@@ -134,10 +134,7 @@ class Percentile:
     high: float | None
 
     def __str__(self) -> str:
-        """Return `10.21 ms (10.18 to 10.24)`.
-
-        An end of the interval that too few calls were made for is named.
-        """
+        """Return `10.21 ms (10.18 to 10.24)`; an end that too few calls were made for is named."""
         if self.low is None and self.high is None:
             return f"{self.ms:.3f} ms (too few calls for an interval)"
         if self.low is None:
@@ -149,10 +146,7 @@ class Percentile:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Percentiles of `calls` timed calls.
-
-    None where there are too few calls for an interval of the percentile.
-    """
+    """Percentiles of `calls` timed calls; None where there are too few for an interval."""
 
     calls: int
     p50: Percentile | None
@@ -296,13 +290,10 @@ PRIOR_NETWORKS = 10.0
 def predictive_quantile(standardised: Floats) -> float:
     """Return how many predictive standard deviations a 95 % interval reaches.
 
-    Args:
-        standardised: Errors of networks that were predicted without themselves, in predictive standard
-            deviations.
-
-    The variance of the errors is drawn toward 1 (scaled inverse chi-squared, Gelman et al. 2013, 2.6), which
-    makes the interval Student's. Intervals are never made narrower than the posterior's: networks that were
-    chosen as most informative are those that are predicted worst, and say little of how well others are.
+    `standardised` are errors of networks that were predicted without themselves, in such deviations. Their
+    variance is drawn toward 1 (scaled inverse chi-squared, Gelman et al. 2013, 2.6), which makes the interval
+    Student's. Intervals are never made narrower than the posterior's: networks that were chosen as most
+    informative are those that are predicted worst, and say little of how well others are.
     """
     weight = PRIOR_NETWORKS + len(standardised)
     variance = (PRIOR_NETWORKS + float((standardised**2).sum())) / weight

@@ -80,11 +80,7 @@ def close_names(name: str, known: Collection[str], count: int = SHOWN, cutoff: f
 def unknown(kind: str, name: str, known: Collection[str], further: str = "") -> str:
     """Return `unknown network 'x'; did you mean y?`, or the known names if none is similar.
 
-    Args:
-        kind: Kind of thing that the name should be of.
-        name: The unknown name; cut to 80 characters.
-        known: All names.
-        further: Other accepted values, or where all names are listed.
+    `further` names other accepted values, or where all names are listed. The name is cut to 80 characters.
     """
     close = close_names(name, known)
     if close:
@@ -102,9 +98,7 @@ _WITHOUT_VALUE = {"missing": "is missing", "extra_forbidden": "is not a field"}
 def first_problem(error: ValidationError, whole: str = "") -> str:
     """Return the first problem of a validation, such as `field.inner = value: should be …`.
 
-    Args:
-        error: A pydantic error.
-        whole: Name of the document, used where no single field is at fault.
+    `whole` names the document, used where no single field is at fault.
     """
     first = error.errors(include_url=False, include_context=False)[0]
     place, value = ".".join(map(str, first["loc"])), first["input"]

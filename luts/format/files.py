@@ -44,9 +44,8 @@ def storage_error(what: str, error: OSError, elsewhere: str = "choose another pl
 def check_writable(file: Path) -> None:
     """Check before the work that a file can be written; its folders need not exist yet.
 
-    Raises:
-        UsageError: It is a folder or a device, or a part of its path is a file.
-        StorageError: No permission to write there.
+    Raises UsageError: it is no file, or a part of its path is one. Raises StorageError: no permission to
+    write there.
     """
     if file.exists() and not file.is_file():
         kind = "a folder" if file.is_dir() else "not a file"
@@ -80,7 +79,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all. Raises StorageError: The file cannot be written."""
+    """Write a text file completely or not at all; raises StorageError."""
     try:
         write_atomically(path, text.encode())
     except OSError as error:
@@ -111,8 +110,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
     """Return the content of a file.
 
-    Raises:
-        InvalidArtifactError: The file is missing (the message ends with `remedy`) or larger than `max_bytes`.
+    Raises InvalidArtifactError: it is missing (the message ends with `remedy`) or larger than `max_bytes`.
     """
     try:
         with path.open("rb") as file:
@@ -131,8 +129,7 @@ def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
 def read_json(path: Path, model: type[Model], max_bytes: int, remedy: str) -> Model:
     """Return the value of a JSON file.
 
-    Raises:
-        InvalidArtifactError: The file is missing, larger than `max_bytes` or invalid; ends with `remedy`.
+    Raises InvalidArtifactError: it is missing, larger than `max_bytes` or invalid; ends with `remedy`.
     """
     data = read_bytes(path, max_bytes, remedy)
     try:
@@ -217,10 +214,10 @@ class AppendFile:
         shared: bool = False,
         durable: bool = True,
     ) -> None:
-        """Open the file and read it.
+        """Open the file and read it; its folder is created.
 
         Args:
-            path: The file; its folder is created.
+            path: The file.
             accept: Called with every line in order, see `read_lines`.
             writers: Other possible writers, for messages: "another `bench`".
             remedy: What to do if a line is damaged.
@@ -281,8 +278,7 @@ class AppendFile:
     def append(self, line: bytes) -> None:
         """Write a line, and wait until it is on the disk (if `durable`).
 
-        Raises:
-            StorageError: The disk is full; the file is as before.
+        Raises StorageError: the disk is full; the file is as before.
         """
         try:
             view = memoryview(line)

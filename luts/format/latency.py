@@ -32,12 +32,9 @@ class EntryCost:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted latency of a network.
+    """Predicted latency of a network in ms, and the interval of a new measurement.
 
     Attributes:
-        ms: Milliseconds.
-        low: Lower end of the interval of a new measurement.
-        high: Its upper end.
         level: Probability of the interval; None: no conformal width exists, so the half-widths of all entries
             are added up, which is wider than 95 %.
         weak_keys: Blocks whose entries are weak, each once, in order.
@@ -53,10 +50,7 @@ class Prediction:
     basis: str = "conformal"
 
     def for_other_device(self, log_sd: float) -> Prediction:
-        """Return the prediction for another device.
-
-        Times and divided by exp(1.96 `log_sd`), own width in quadrature.
-        """
+        """Return it for another device: times and divided by exp(1.96 `log_sd`), own width in quadrature."""
         own = math.log(max(self.high / self.ms, 1.0))
         factor = math.exp(min(math.hypot(own, 1.96 * log_sd), MAX_LOG))
         return replace(self, low=self.ms / factor, high=self.ms * factor, level=0.95, basis="spread")
@@ -83,9 +77,7 @@ def latency_ms(
 class Margin:
     """Distance between a prediction and an upper bound on a measurement.
 
-    Attributes:
-        relative: Fraction of the predicted latency.
-        arms_ms: Milliseconds to add for every occurrence of a block with this key.
+    `relative` is a fraction of the predicted latency; `arms_ms` are added for every occurrence of a block.
     """
 
     relative: float
@@ -97,11 +89,7 @@ class LatencyModel:
     """Prices networks by a LUT.
 
     Attributes:
-        base_ms: Of a call before any block runs.
-        transfer_ms_per_mib: Of data moved between blocks.
-        costs: Entries by block key.
         conformal_half_width: Relative; None where there is none.
-        conformal_level: Its probability.
         heldout_errors: (measured - predicted) / predicted of the LUT's held-out models, ascending.
         basis: `conformal`, or `posterior` (calibrated) where few were held out and other devices' LUTs are
             the prior.
@@ -151,17 +139,12 @@ class LatencyModel:
         return replace(model, heldout_errors=tuple(errors))
 
     def predict(self, blocks: Sequence[str], boundary_bytes: int) -> Prediction:
-        """Predict the latency of a network.
+        """Predict the latency of a network from its blocks, in any order, and the data moved between them.
 
         Blocks whose entries are weak widen a conformal interval by their own half-widths: held-out models
         represent only blocks like theirs.
 
-        Args:
-            blocks: Keys of its blocks, in any order.
-            boundary_bytes: Data moved between them.
-
-        Raises:
-            UsageError: a block has no entry.
+        Raises UsageError: a block has no entry.
         """
         entry_ms = {key: self.costs[key].ms for key in blocks if key in self.costs}
         ms = latency_ms(entry_ms, self.base_ms, self.transfer_ms_per_mib, blocks, boundary_bytes)

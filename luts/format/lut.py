@@ -58,8 +58,7 @@ _ORDER = [(name, "ascending") for name in ("batch", "segment", "round", "positio
 def normalise_samples(table: pa.Table) -> pa.Table:
     """Return the same rows under `SAMPLES_SCHEMA`, sorted, so that equal measurements give equal bytes.
 
-    Raises:
-        InvalidArtifactError: missing or unknown columns, nulls, values out of range, or too many rows.
+    Raises InvalidArtifactError: missing or unknown columns, nulls, values out of range, or too many rows.
     """
     if set(table.column_names) != set(SAMPLES_SCHEMA.names):
         raise InvalidArtifactError(
@@ -143,8 +142,7 @@ class Lut:
 
         Args:
             network: An architecture, or the keys of its blocks in any order.
-            boundary_bytes: Bytes moved between blocks that are given by their keys; an architecture knows its
-                own.
+            boundary_bytes: Bytes moved between blocks that are given by their keys.
 
         Raises:
             UsageError: a block has no entry, or `boundary_bytes` is missing although the LUT prices them.

@@ -74,11 +74,7 @@ STOP_S = 5.0
 
 
 class WorkerCrashError(BlocktimeError):
-    """A worker process ended before it answered.
-
-    Attributes:
-        cause: How it ended, such as "signal 9; out of memory?".
-    """
+    """A worker process ended before it answered; `cause` says how, such as "signal 9; out of memory?"."""
 
     def __init__(self, cause: str) -> None:
         """Make the message from the cause of the end."""
@@ -121,15 +117,11 @@ class WorkerPool(Generic[Task, Answer]):
     def stream(
         self, tasks: Iterable[Task], keep_going: bool = False
     ) -> Iterator[tuple[Task, Answer | BlocktimeError]]:
-        """Yield every task with its answer, as answers arrive.
+        """Yield every task with its answer, as answers arrive; tasks are taken when a worker is free.
 
-        Args:
-            tasks: Taken one by one, when a worker is free.
-            keep_going: Yield errors as answers. Otherwise no further task is assigned after the first error; the
-                tasks already assigned are finished and yielded, then the error is raised.
-
-        Raises:
-            BlocktimeError: What a worker raised (unless `keep_going`); `WorkerCrashError` if it crashed.
+        With `keep_going` errors are yielded as answers. Otherwise no further task is assigned after the first
+        error; the tasks already assigned are finished and yielded, then the error is raised: what a worker
+        raised, or `WorkerCrashError`.
         """
         for _, task, answer in self._run(tasks, keep_going):
             yield task, answer
@@ -275,12 +267,7 @@ STORE_BYTES = 256 << 20
 
 
 class Cluster:
-    """An open connection to Ray.
-
-    Attributes:
-        ray: The module.
-        owned: Whether this process started the cluster, and ends it.
-    """
+    """An open connection to Ray (its module); `owned`: this process started the cluster, and ends it."""
 
     def __init__(self, ray: Any, owned: bool, folder: Path | None = None) -> None:
         """Wrap an initialised Ray; `folder` is removed at the end."""

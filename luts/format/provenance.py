@@ -81,10 +81,8 @@ class Origin(Value):
     """`origin.json` of a LUT that was pulled.
 
     Attributes:
-        url: Repository that it was pulled from.
         digest: sha256 of its lut.json.
         verified: Whether this machine has recomputed all its entries from its samples.
-        pulled: Date.
         signature: `valid` for the public key of `key`, `unchecked` where no key was given, or `unsigned`.
         key: Fingerprint of the key it was checked with.
     """

@@ -28,23 +28,13 @@ class Registry(Generic[Item]):
     """
 
     def __init__(self, kind: str, load_plugins: Callable[[], object] | None = None):
-        """Create an empty registry.
-
-        Args:
-            kind: What one item is called in messages.
-            load_plugins: Called before every look-up, so that installed plugins have registered their items.
-        """
+        """Create an empty registry; `load_plugins`, called before every look-up, registers plugins' items."""
         self.kind = kind
         self.items: dict[str, Item] = {}
         self._load_plugins = load_plugins
 
     def add(self, name: str, item: Item) -> None:
-        """Register an item.
-
-        Raises:
-            UsageError: the name is not valid, or another item has it; the message says where both are
-            defined.
-        """
+        """Register an item; raises UsageError if its name is not valid, or another item has it."""
         if not re.fullmatch(NAME, name):
             raise UsageError(
                 f"{name[:80]!r} is not a valid name; use at most 64 of a-z, 0-9, ., _ and -",
@@ -86,7 +76,6 @@ class Registry(Generic[Item]):
 
 
 def _location(item: object) -> str:
-    """Return `module.name (file)` of a class or function."""
     name = f"{getattr(item, '__module__', '?')}.{getattr(item, '__qualname__', repr(item))}"
     try:
         return f"{name} ({inspect.getsourcefile(item)})"  # type: ignore[arg-type]

@@ -199,10 +199,7 @@ class Versions(Value):
 
 
 class HeldoutError(Value):
-    """Accuracy of predictions on whole models that were never fitted.
-
-    `within_5` is the fraction within 5 %.
-    """
+    """Accuracy of predictions on whole models that were never fitted; `within_5`: the fraction within 5 %."""
 
     models: Annotated[int, Field(ge=1, le=MAX_MODELS)]
     mape: Annotated[float, Field(ge=0)]
@@ -280,9 +277,7 @@ class UnitVariation(Value):
 
 
 class LutInputs(Value):
-    """Subject and conditions of a LUT's measurement.
-
-    Everything in lut.json that does not follow from samples.
+    """Subject and conditions of a LUT's measurement: all of lut.json that does not follow from samples.
 
     Attributes:
         failures: Planned models that could not be exported or run, with the reason.

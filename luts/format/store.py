@@ -89,10 +89,7 @@ def load_lut(name_or_path: str | Path | LutRef, first: Path | None = None) -> Lu
 
 
 def read_lut(folder: Path) -> Lut:
-    """Read the LUT in one folder and check its digests.
-
-    Raises InvalidArtifactError, which names the folder.
-    """
+    """Read the LUT in one folder, check its digests; raises InvalidArtifactError, which names the folder."""
     files = read_files(folder)
     try:
         return decode(files)
@@ -111,10 +108,7 @@ def read_meta(folder: Path) -> LutFile:
 
 
 def digest_of(ref: LutRef) -> str:
-    """Return the sha256 of a LUT's lut.json, which holds the digests of its other files.
-
-    "" if it is unreadable.
-    """
+    """Return the sha256 of a LUT's lut.json, which holds its files' digests; "" if it is unreadable."""
     try:
         content = read_bytes(ref.path / META_FILE, MAX_FILE_BYTES[META_FILE], "restore it")
     except InvalidArtifactError:
@@ -123,10 +117,7 @@ def digest_of(ref: LutRef) -> str:
 
 
 def is_worse(meta: LutMeta, before: LutMeta) -> bool:
-    """Return whether a LUT predicts held-out networks clearly worse than another.
-
-    False if either error is unknown.
-    """
+    """Return whether a LUT predicts held-out networks clearly worse than another; False if unknown."""
     if meta.heldout_error is None or before.heldout_error is None:
         return False
     return meta.heldout_error.mape > WORSE_FACTOR * before.heldout_error.mape
@@ -136,12 +127,10 @@ class LutStore:
     """LUTs under several root folders; new ones go to the first, the others are only read."""
 
     def __init__(self, roots: Sequence[Path], warn: Callable[[str], None] | None = None) -> None:
-        """Open a store.
+        """Open a store of LUTs in `device/space/variant/vN` under the roots, which need not exist.
 
-        Args:
-            roots: Folders that hold `device/space/variant/vN`; they need not exist.
-            warn: Called with one line about a LUT that is worse than the one before, unverified or not what
-                its name means; a Python warning by default.
+        `warn` is called with one line about a LUT that is worse than the one before, unverified or not what
+        its name means; a Python warning by default.
         """
         self.roots = tuple(roots)
         self._warn = warn or warnings.warn
@@ -226,13 +215,10 @@ class LutStore:
     def resolve(self, ref: str | Path | LutRef) -> LutRef:
         """Return the LUT that a path or a name means.
 
-        Args:
-            ref: A folder, `device/space/variant[/vN]` (or `@vN`), or parts of such a name in order, such as
-                `autovit-nano/v2` or `host`, if they fit one variant only. Without a version it means
-                `current`.
+        `ref` is a folder, `device/space/variant[/vN]` (or `@vN`), or parts of such a name in order, such as
+        `autovit-nano/v2` or `host`, if they fit one variant only. Without a version it means `current`.
 
-        Raises:
-            UsageError: none or several fit; the message lists them.
+        Raises UsageError: none or several fit; the message lists them.
         """
         if isinstance(ref, LutRef):
             return ref
@@ -260,8 +246,7 @@ class LutStore:
         A pulled LUT was measured on another unit of the device, so it counts only where nothing of that name
         was measured here, and an unverified one only where there is nothing else.
 
-        Raises:
-            InvalidArtifactError: the pinned version does not exist, or the pin can't be read.
+        Raises InvalidArtifactError: the pinned version does not exist, or the pin can't be read.
         """
         versions = {ref.version: ref for ref in self.list() if ref.name == name}
         if (pinned := self.pinned(name)) is not None:
@@ -280,8 +265,7 @@ class LutStore:
     def pinned(self, name: str) -> int | None:
         """Return the pinned version of `device/space/variant`, None without one.
 
-        Raises:
-            InvalidArtifactError: the file of the pin is damaged.
+        Raises InvalidArtifactError: the file of the pin is damaged.
         """
         for root in self.roots:
             path = root / name / PIN_FILE
@@ -300,9 +284,7 @@ class LutStore:
     def pin(self, ref: LutRef) -> None:
         """Make a version the one that its name means.
 
-        Raises:
-            UsageError: the path is outside the store.
-            StorageError: the file system refuses.
+        Raises UsageError: the path is outside the store. Raises StorageError: the file system refuses.
         """
         write_text(self.roots[0] / self._listed(ref).name / PIN_FILE, f"v{ref.version}\n")
 
@@ -341,10 +323,7 @@ class LutStore:
         )
 
     def load(self, ref: str | Path | LutRef) -> Lut:
-        """Load the LUT that `resolve` finds and check its digests.
-
-        Warn once about one that is not verified.
-        """
+        """Load the LUT that `resolve` finds and check its digests; warn once about an unverified one."""
         found = self.resolve(ref)
         lut = read_lut(found.path)
         origin = read_origin(found.path)

@@ -24,13 +24,7 @@ class Location(ABC):
     """A local or remote folder. Paths are relative, of names that the caller has checked."""
 
     def __init__(self, url: str, writable: bool = True, listed: bool = True) -> None:
-        """Describe a folder.
-
-        Args:
-            url: Its address as the user wrote it.
-            writable: Whether files can be created.
-            listed: Whether names can be listed.
-        """
+        """Describe a folder at an address; whether files can be created in it, and names listed."""
         self.url, self.writable, self.listed = url, writable, listed
 
     @abstractmethod
@@ -148,13 +142,9 @@ class Remote(Location):
     """A folder of a remote service, through fsspec."""
 
     def __init__(self, url: str, system: Any, writable: bool, exclusive: bool) -> None:
-        """Describe a remote folder.
+        """Describe a remote folder, through fsspec's file system.
 
-        Args:
-            url: Its address.
-            system: fsspec's file system.
-            writable: Whether files can be created.
-            exclusive: Whether the service itself refuses to create a file that exists.
+        `exclusive`: whether the service itself refuses to create a file that exists.
         """
         super().__init__(url, writable, listed=writable)
         self._system, self._exclusive = system, exclusive
@@ -240,8 +230,7 @@ def _within(content: bytes, path: str, limit: int, url: str) -> bytes:
 def location(url: str) -> Location:
     """Return the folder at a URL: a path or `file:`, `s3://`, `hf://`, `https://`.
 
-    Raises:
-        UsageError: another scheme, an archive, or the extra `share` is not installed.
+    Raises UsageError: another scheme, an archive, or the extra `share` is not installed.
     """
     scheme, colon, rest = url.partition(":")
     if "::" in url or url.endswith(ARCHIVES):

@@ -288,11 +288,9 @@ class Repository:
     def find(self, wanted: str) -> SharedLut:
         """Return the newest LUT that a name fits.
 
-        Args:
-            wanted: `device/space/variant`, parts of it in order, or the first digits of a digest.
+        `wanted` is `device/space/variant`, parts of it in order, or the first digits of a digest.
 
-        Raises:
-            UsageError: none fits, or LUTs of several names; the message lists them.
+        Raises UsageError: none fits, or LUTs of several names; the message lists them.
         """
         luts = self.luts()
         words = [word for word in wanted.split("/") if word]
@@ -408,7 +406,7 @@ def pull(
     Raises:
         UsageError: no LUT, or several, have such a name.
         InvalidArtifactError: it is damaged, not what the index says, does not verify, or is not signed by the
-        key.
+            key.
     """
     shared = repository.find(wanted)
     for ref in store.list():
@@ -467,10 +465,7 @@ def sign_lut(ref: LutRef, private_key: Path) -> Path:
 
 
 def read_signature(folder: Path) -> bytes | None:
-    """Return the signature in a LUT's folder, None without one.
-
-    Raises InvalidArtifactError: it is too large.
-    """
+    """Return the signature in a LUT's folder, None without one; InvalidArtifactError: it is too large."""
     path = folder / SIGNATURE_FILE
     return read_bytes(path, SIGNATURE_BYTES, "remove it") if path.exists() else None
 
@@ -478,8 +473,7 @@ def read_signature(folder: Path) -> bytes | None:
 def note_verified(folder: Path, public_key: Path | None) -> str:
     """Record that a LUT was verified, and return how far it can be trusted.
 
-    Raises:
-        InvalidArtifactError: the signature is not of the given key.
+    Raises InvalidArtifactError: the signature is not of the given key.
     """
     signature, origin = read_signature(folder), read_origin(folder)
     signed, key = _signed({META_FILE: read_files(folder)[META_FILE]}, signature, public_key)

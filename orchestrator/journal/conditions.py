@@ -42,12 +42,8 @@ def clock_cap_change(before: DeviceState, after: DeviceState) -> str:
 def throttle_reason(before: DeviceState, after: DeviceState, cores: str = "") -> str:
     """Return why what ran between two states does not count; empty if nothing known invalidates it.
 
-    Conditions that the agent was asked to ignore do not count; the LUT names them.
-
-    Args:
-        before: State before the run.
-        after: State after the run.
-        cores: Cores that threads were pinned to, if any.
+    Conditions that the agent was asked to ignore do not count; the LUT names them. `cores` are those that
+    threads were pinned to, if any.
     """
     for state in (before, after):
         if state.thermal_state in ("serious", "critical") and "throttled" not in state.caveats:
@@ -72,16 +68,7 @@ SwitchState = Literal["on", "off", "both"]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Everything seen in kept batches, as LUTs record it; empty or None if the device does not report it.
-
-    Attributes:
-        caveats: Reasons not to measure that were allowed.
-        qos: Quality-of-service classes of the timing thread.
-        keep_warm: Whether a load kept the processor warm.
-        sustained_performance: Whether Android's sustained performance mode was on.
-        cores: Lists of the cores that threads could run on.
-        input_buffers: Where inputs were stored (`input_buffers` of loads).
-    """
+    """Everything seen in kept batches, as a LUT records it (`LutInputs`); empty or None if not reported."""
 
     caveats: tuple[str, ...]
     qos: tuple[str, ...]
@@ -270,7 +257,7 @@ def migrated_operations(base: Sequence[PlacedType], removal: Sequence[PlacedType
 def _differing(
     base: Sequence[PlacedType], removal: Sequence[PlacedType]
 ) -> tuple[Sequence[PlacedType], Sequence[PlacedType]]:
-    """Return both without their common beginning and end, which are counterparts in some best alignment."""
+    """Return both without their common ends, which are counterparts in some best alignment."""
     shorter = min(len(base), len(removal))
     start = next((i for i in range(shorter) if base[i] != removal[i]), shorter)
     left = shorter - start
@@ -293,8 +280,7 @@ class MemoryUse:
     """Memory of the agent beyond that before it loaded the model, in bytes.
 
     Attributes:
-        resident: Median between runs.
-        resident_low, resident_high: Range between runs; the agent's own buffers are included.
+        resident: Median between runs, with its range; the agent's own buffers are included.
         peak: Largest at any moment, loading included; None if an earlier peak of the agent was higher.
     """
 

@@ -89,8 +89,7 @@ _REMEDY = "restore the file, or start over with --fresh or another run folder"
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Return all whole records of a journal.
 
-    Raises:
-        InvalidArtifactError: The file is unreadable, too large, or damaged before its last line.
+    Raises InvalidArtifactError: the file is unreadable, too large, or damaged before its last line.
     """
     records: list[dict[str, Any]] = []
     read_lines(path, partial(_decode_line, records), _REMEDY)
@@ -112,8 +111,7 @@ def samples_table(records: Iterable[Record]) -> pa.Table:
 
     A batch without a verdict counts as kept: it may still be running.
 
-    Raises:
-        InvalidArtifactError: Samples belong to no batch, or there is not a single one.
+    Raises InvalidArtifactError: samples belong to no batch, or there is not a single one.
     """
     return JournalSamples(records).table()
 
@@ -161,11 +159,7 @@ class JournalSamples:
         return normalise_samples(pa.concat_tables([samples for _, samples in self._read_all()]))
 
     def estimation(self, reference_id: str, batches: Collection[int] | None = None) -> LatencyEstimates:
-        """Return the estimates from all samples so far, or from those of some batches.
-
-        Raises:
-            InvalidArtifactError: Samples belong to no batch, or there is not a single one.
-        """
+        """Return the estimates from all samples so far, or from those of some batches; raises as `table`."""
         read = self._read_all(batches)
         return LatencyEstimates(
             reference_id,
@@ -237,8 +231,7 @@ class MeasurementLog:
     def __init__(self, path: Path, header: Header) -> None:
         """Open or create the journal.
 
-        Raises:
-            MeasurementRejectedError: The journal is of another device, runtime, agent, plan or model.
+        Raises MeasurementRejectedError: it is of another device, runtime, agent, plan or model.
         """
         self._journal = Journal(path)
         self.records: list[Record] = []
@@ -377,8 +370,7 @@ def placements(records: Iterable[Record]) -> dict[str, list[PlacedType]]:
 def read_log(path: Path) -> list[Record]:
     """Return the records of a journal, the header first; another process may be writing it.
 
-    Raises:
-        InvalidArtifactError: The file is damaged, or not a journal.
+    Raises InvalidArtifactError: the file is damaged, or not a journal.
     """
     records = [parse_record(document) for document in read_records(path)]
     _header_of(path, records)

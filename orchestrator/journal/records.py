@@ -307,12 +307,9 @@ class ChosenModel(_Record):
 
 
 class ChoiceRecord(_Record):
-    """Networks that were added to the plan while measuring.
+    """Networks that were added to the plan while measuring, from pass `pass_index` on, and why.
 
-    Attributes:
-        pass_index: First pass that measures them.
-        half_width: Relative half-width of predictions before the choice; None if unknown.
-        reason: Why they were chosen.
+    `half_width` is the relative half-width of predictions before the choice; None if unknown.
     """
 
     kind: Literal["choice"] = "choice"
@@ -338,11 +335,7 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator
 
 
 def parse_record(document: dict[str, Any]) -> Record:
-    """Return a validated record.
-
-    Raises:
-        InvalidArtifactError: The record does not fit its schema; names the first problem.
-    """
+    """Return a validated record; raises InvalidArtifactError, which names the first problem."""
     try:
         return _RECORD.validate_python(document)
     except ValidationError as error:

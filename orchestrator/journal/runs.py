@@ -23,9 +23,7 @@ _ELSEWHERE = "set BLOCKTIME_RUNS to another folder"
 def runs_root() -> Path:
     """Return the folder of measurement runs: $BLOCKTIME_RUNS, else `runs` in the user's data folder.
 
-    Raises:
-        UsageError: It is a file.
-        StorageError: No permission to write there.
+    Raises UsageError: it is a file. Raises StorageError: no permission to write there.
     """
     root = Path(os.environ.get("BLOCKTIME_RUNS") or data_folder() / "runs")
     check_folder(root, _ELSEWHERE)
@@ -63,11 +61,7 @@ class Run:
         write_text(self.folder / _NAMES, json.dumps(dict(names), indent=1) + "\n")
 
     def model_names(self) -> dict[str, str]:
-        """Return names by id; empty if the run has stored none.
-
-        Raises:
-            InvalidArtifactError: The file has other content.
-        """
+        """Return names by id; empty if the run stored none. Raises InvalidArtifactError: other content."""
         path = self.folder / _NAMES
         if not path.exists():
             return {}
@@ -83,11 +77,8 @@ class Run:
 def find_run(root: Path, label: str, *, fresh: bool = False, reuse: bool = False) -> Run:
     """Return the newest run of `label` if it is open (or, with `reuse`, done), else a new one.
 
-    Args:
-        root: Folder of all runs.
-        label: Names what is measured; runs of one label are numbered.
-        fresh: Start a new run even if one is open.
-        reuse: Return a finished run instead of starting another.
+    `label` names what is measured; runs of one label are numbered. `fresh` starts a new run even if one is
+    open.
     """
     if not re.fullmatch(r"[a-z0-9._-]{1,200}", label):
         raise ValueError(f"{label!r} cannot name a folder")

@@ -20,13 +20,10 @@ class SustainedPoint:
     Attributes:
         segment: Counted from 0; a further one starts after every interruption.
         start_s, end_s: On the device's clock, from the start of the measurement.
-        calls: Number of calls.
-        p50_ms, p90_ms: Percentiles of the calls.
         thermal_state: The worse of both ends.
         headroom: Android's thermal headroom; 1.0 is severe throttling.
         celsius: The hottest thermal zone.
-        mhz: Clock of the fastest core.
-        cap_mhz: Clock limit of that core.
+        mhz, cap_mhz: Clock of the fastest core, and its limit.
     """
 
     segment: int
@@ -145,11 +142,9 @@ class Slowdown:
     """Result of a sustained run.
 
     Attributes:
-        first_ms: Latency while the device was cool.
-        last_ms: Latency in the last tenth.
+        first_ms, last_ms: Latency while the device was cool, and in the last tenth.
         since_s: When it became slower for long; None if it did not.
-        slow_ms: Median latency from then on, while it was slower.
-        slow_share: Fraction of the time that it was slower.
+        slow_ms, slow_share: Median latency from then on, while it was slower, and the fraction of that time.
         signs: What the device reported about heat and clock, in words.
         silent: Whether the device reports nothing about either.
     """

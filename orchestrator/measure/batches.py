@@ -71,7 +71,7 @@ def round_orders(
 def close_batch(log: MeasurementLog, batch: int, interruption: str = "") -> EndRecord:
     """Write the verdict on a batch to the log and return it.
 
-    A batch is rejected if the device throttled, its two loads of the reference disagree, or it was never finished
+    It is rejected if the device throttled, its two loads of the reference disagree, or it was never finished
     because of an `interruption`.
     """
     aa = _aa_interval(log, batch)
@@ -84,7 +84,7 @@ def close_batch(log: MeasurementLog, batch: int, interruption: str = "") -> EndR
 
 
 def _aa_interval(log: MeasurementLog, batch: int) -> AaInterval | None:
-    """Return the A/A log difference and its 95 % interval; None if no segment has enough rounds for one."""
+    """Return the A/A interval; None if no segment has enough rounds for one."""
     if log.longest_segment(batch) < MIN_ROUNDS:
         return None
     earlier = set(sorted(log.closed_batches())[-AA_MEMORY:])
@@ -118,16 +118,7 @@ class BatchRunner:
         seed: int,
         notify: Callable[[str], None],
     ) -> None:
-        """Prepare to run batches.
-
-        Args:
-            connection: The device.
-            files: Model files by id.
-            log: Where batches are written, and which ones are resumed.
-            policy: Sizes and stopping rules of batches.
-            seed: Seed of the schedules.
-            notify: Called with messages about waiting and excluded models.
-        """
+        """Prepare to run batches of these files; `notify` is called about waiting and excluded models."""
         self.connection, self.files, self.log = connection, files, log
         self.policy, self.seed, self._notify = policy, seed, notify
         self._loading = ""

@@ -43,13 +43,9 @@ StopReason = Literal["narrow", "predictions", "budget", "passes"]
 
 @dataclass(frozen=True)
 class ModelSet:
-    """Models to measure.
+    """Models to measure: files by id, the reference's among them.
 
-    Attributes:
-        files: Model files by id, the reference among them.
-        reference_id: Id of the reference.
-        plan_digest: Name of the set; journals of another set are refused.
-        seed: Seed of all schedules.
+    Journals of a set with another `plan_digest` are refused; `seed` is that of all schedules.
     """
 
     files: Mapping[str, ModelFile]

@@ -135,12 +135,8 @@ def excess_by_settle_runs(ns: np.ndarray) -> tuple[float, ...]:
 def excess_co_resident(ns: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
     """Return the relative excess of the settled latency among other models over that alone, less the drift.
 
-    The faster quarter of calls is compared: bursts of other work count less.
-
-    Args:
-        ns: Nanoseconds [rounds, calls] among other models.
-        before: The same alone, before.
-        after: The same alone, after.
+    The faster quarter of calls is compared: bursts of other work count less. All are nanoseconds [rounds,
+    calls]; `before` and `after` are alone.
     """
     others, first, last = (
         math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (ns, before, after)
@@ -180,14 +176,11 @@ class InterferenceTest:
     def choose_policy(self, models: Sequence[str]) -> Policy:
         """Return the policy for this device; that of the log if the test was made before.
 
-        A test that fails decides nothing: a faulty model shows in its batch.
-
-        Args:
-            models: Models of the measurement, the reference among them.
+        A test that fails decides nothing: a faulty model shows in its batch. The reference is among `models`.
 
         Raises:
-            MeasurementRejectedError: Neither settle runs nor small batches remove the interference, or the user has
-                switched keep-warm on and it slows calls down.
+            MeasurementRejectedError: Neither settle runs nor small batches remove the interference, or the user
+                has switched keep-warm on and it slows calls down.
         """
         decision = self_test_decision(self._log.records)
         if decision is None:

@@ -112,13 +112,9 @@ def run_when_ready(
 ) -> RunResult:
     """Run a schedule as soon as the agent does not answer `not_ready`; brings its app to the front if needed.
 
-    Args:
-        connection: The device.
-        schedule: What to run.
-        notify: Called with each new reason for waiting.
+    `notify` is called with each new reason for waiting.
 
-    Raises:
-        MeasurementRejectedError: The device stays unfit for `WAIT_S`, or for a reason that can't clear.
+    Raises MeasurementRejectedError: the device stays unfit for `WAIT_S`, or for a reason that can't clear.
     """
     deadline_s, reason = _clock() + WAIT_S, ""
     while True:
@@ -180,11 +176,7 @@ _MODEL_ERRORS = ("bad_model", "out_of_memory", "run_failed")
 
 
 class ReferenceFailedError(InvalidArtifactError):
-    """The device can't run the reference, to which every model is compared.
-
-    Attributes:
-        reason: Why.
-    """
+    """The device can't run the reference, to which every model is compared; `reason` says why."""
 
     def __init__(self, device: str, reason: str) -> None:
         """Name the device and the reason."""
@@ -216,15 +208,11 @@ class CrashingModels:
     def find(self, models: Sequence[str], loading: str) -> dict[str, str]:
         """Return the models to exclude after a crash, with the reason; empty to try the batch again.
 
-        The model that was being loaded is suspected first; at the second unexplained crash each model is tried
-        alone; at the third all models of the batch but the reference are excluded: they crash only together.
+        The model that was being loaded (empty if none was) is suspected first; at the second unexplained
+        crash each model is tried alone; at the third all of the batch but the reference, its first, are
+        excluded: they crash only together.
 
-        Args:
-            models: Models of the batch, the reference first.
-            loading: The model that was being loaded; empty if none was.
-
-        Raises:
-            AgentLostError: The device was lost and did not come back.
+        Raises AgentLostError: the device was lost and did not come back.
         """
         self._crashes += 1
         if loading:

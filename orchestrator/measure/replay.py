@@ -51,13 +51,8 @@ def make_script(
 ) -> Script:
     """Return the script of everything that a policy may need, with the rules for stopping earlier.
 
-    Args:
-        subject: The models.
-        variant: How they run.
-        policy: How they are measured.
-        budget_s: Seconds after which no further pass starts.
-        poll_s: Seconds between two checks of a device that is not ready.
-        wait_s: Longest wait for a device to be ready.
+    No pass starts after `budget_s`. A device that is not ready is checked every `poll_s`, for at most
+    `wait_s`.
     """
     digests = {name: file.sha256 for name, file in subject.files.items()}
     reference = digests[subject.reference_id]
@@ -156,11 +151,7 @@ class Replay:
         self._variant = variant
 
     def measure(self, journal: Path, created: str) -> Measurement:
-        """Return the measurement; its records are written to a new log.
-
-        Args:
-            journal: File of the log.
-            created: Time stamp of the log.
+        """Return the measurement; its records are written to a new log with the time stamp `created`.
 
         Raises:
             InvalidArtifactError: A reply is invalid, or a model is not in the plan.

@@ -49,15 +49,11 @@ class Measurement:
     """Result of a measurement: ratios of all models to the reference, and the reference's quiet latency.
 
     Attributes:
-        hello: The agent's description of itself and the device.
         header: The journal's first record.
-        estimation: Estimates from all samples.
-        batches_kept, batches_rejected: Numbers of batches by verdict.
         failures: Models that this device can't run, with the reason; they have no ratio.
         loads: Load times by model.
         conditions: Conditions under which kept batches were measured.
         placements: Operations with their compute units, of the models whose runtime reports them.
-        ending: Why measuring ended.
         prediction_half_width: Relative half-width of predictions at the end; None if unknown.
         policy: The policy, with what the self-test changed.
         usages: Memory and energy of the requested models, if the device reports them.
@@ -90,9 +86,7 @@ class Measurement:
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
         """Return a model's latency and the 95 % interval of its ratio, in ms.
 
-        Args:
-            model_id: The model.
-            reference_ms: Latency of the reference that the ratio is scaled by; default: this measurement's.
+        The ratio is scaled by `reference_ms`, by default this measurement's.
         """
         ratio = self.estimates.ratios[model_id]
         scale = self.reference.ms if reference_ms is None else reference_ms
@@ -139,11 +133,7 @@ def make_header(
 
 
 def check_runtime(device_name: str, hello: HelloReply, variant: Variant) -> None:
-    """Check that an agent can run a variant.
-
-    Raises:
-        UsageError: It lacks the runtime, delegate, cores or an option.
-    """
+    """Check that an agent can run a variant; UsageError: it lacks the runtime, delegate, cores or option."""
     runtime = hello.runtimes.get(variant.runtime)
     if runtime is None:
         raise _no_runtime(device_name, hello, variant)
@@ -228,14 +218,7 @@ def measure(
 ) -> Measurement:
     """Measure models on a device, resuming where the journal ends.
 
-    Args:
-        device: The device.
-        variant: How models run.
-        model_set: The models.
-        journal: File of the journal.
-        policy: How models are measured.
-        options: When measuring ends, and whom it notifies.
-        usage_of: Models whose memory and energy are measured first.
+    Memory and energy of the models `usage_of` are measured first.
 
     Raises:
         UsageError: The device's agent cannot run the variant.
@@ -265,13 +248,7 @@ def measure_with(
 ) -> Measurement:
     """Run what the log lacks on one device or on a fleet: the self-test, then passes.
 
-    Args:
-        executor: The device or fleet.
-        log: The open journal.
-        hello: Description of one of its devices.
-        model_set: The models.
-        policy: How models are measured.
-        options: When measuring ends, and whom it notifies.
+    `hello` describes one of the devices.
 
     Raises:
         DeviceError: No device is left.

@@ -47,13 +47,7 @@ def run_sustained(
     """Call the log's reference until it has run for `duration_s` in all, resuming where the log ends.
 
     After a loss or an interruption it is loaded again, as another segment: the device has cooled in between.
-
-    Args:
-        connection: The device.
-        file: The model.
-        log: Where calls are written.
-        duration_s: Seconds of calls.
-        progress: Called with seconds done and in all.
+    `progress` is called with seconds done and in all.
 
     Raises:
         AgentLostError: The device was lost repeatedly; measurements so far are in the log.
@@ -87,7 +81,6 @@ def _run_segment(
     duration_s: float,
     progress: ProgressCallback,
 ) -> None:
-    """Load the model and call it until the time is up."""
     earlier = [record for record in log.records if isinstance(record, BatchRecord)]
     before = connection.client.state()
     loaded = connection.load(file)

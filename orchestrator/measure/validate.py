@@ -28,8 +28,7 @@ MAX_JSON_BYTES = 64 << 20
 class LatencyComparison(Value):
     """One architecture (canonical JSON), predicted and measured, with intervals.
 
-    Attributes:
-        percentiles: Percentiles of single calls in ms as they ran that day; None in files of earlier versions.
+    `percentiles` are of single calls in ms as they ran that day; None in files of earlier versions.
     """
 
     arch: str = Field(max_length=MAX_ARCH_BYTES)
@@ -60,8 +59,7 @@ class Validation(Value):
     """`validation.json`: how accurate a LUT's predictions are.
 
     Attributes:
-        lut: Name of the LUT.
-        device: Name of the measured device.
+        lut, device: Names of the LUT and of the measured device.
         measured: Whether the numbers come from a real device.
         noise_floor: Relative spread between two loads of one model in this measurement.
         coverage: Fraction of measurements inside the predicted intervals.
@@ -115,22 +113,17 @@ class Validation(Value):
 
     @classmethod
     def load(cls, path: Path) -> Validation:
-        """Read a file that `save` wrote. Raises InvalidArtifactError: The file is damaged."""
+        """Read a file that `save` wrote; raises InvalidArtifactError: it is damaged."""
         return read_json(path, cls, MAX_JSON_BYTES, "run bench validate again")
 
 
 def compare_latencies(
     model: LatencyModel, archs: Sequence[Arch], measurement: Measurement, reference_ms: float | None
 ) -> list[LatencyComparison]:
-    """Return predictions next to measurements.
+    """Return predictions of architectures next to their measurements.
 
-    Args:
-        model: Latency model of the LUT.
-        archs: Architectures, all measured.
-        measurement: The measurement.
-        reference_ms: The LUT's reference latency, to which measurements are scaled. None for a LUT of another
-            device: then measurements keep their own scale, with the uncertainty of their reference in the
-            intervals.
+    Measurements are scaled to `reference_ms`, the LUT's reference latency. None for a LUT of another device:
+    then they keep their own scale, with the uncertainty of their reference in the intervals.
     """
     rows = []
     for arch in archs:
@@ -157,15 +150,7 @@ def compare_latencies(
 def summarise_validation(
     name: str, device: str, lut: Lut, comparisons: Sequence[LatencyComparison], measurement: Measurement
 ) -> Validation:
-    """Return errors, rank correlation and coverage over all comparisons.
-
-    Args:
-        name: Name of the LUT.
-        device: Name of the measured device.
-        lut: The LUT.
-        comparisons: One for each architecture.
-        measurement: The measurement.
-    """
+    """Return errors, rank correlation and coverage over all comparisons, for the LUT `name` and a device."""
     truth = [c.measured_ms for c in comparisons]
     guess = [c.predicted_ms for c in comparisons]
     inside = sum(c.predicted_low <= c.measured_ms <= c.predicted_high for c in comparisons)

@@ -372,15 +372,10 @@ def _alone(model: PlanModel) -> PlanModel:
 def replacement_models(
     plan: Plan, failed: Collection[str], lately: Sequence[PlanModel], expectation: ExpectedCosts
 ) -> list[PlanModel]:
-    """Return as many new models as whole networks failed recently, as far as the space has some.
+    """Return as many new models as whole networks failed recently (`lately`), as far as the space has some.
 
-    Removals and swaps are not replaced: the joint fit estimates their blocks from other models.
-
-    Args:
-        plan: The plan, with earlier replacements.
-        failed: Ids of all its models that failed.
-        lately: Those of them that have no replacement yet.
-        expectation: Expected costs of blocks.
+    Removals and swaps are not replaced: the joint fit estimates their blocks from other models. `failed` are
+    the ids of all models that failed, of the plan with its earlier replacements.
     """
     lost = Counter("heldout" if model.role == "heldout" else "design" for model in lately if model.arch)
     avoided = _avoided(plan, failed)
@@ -410,11 +405,7 @@ def next_networks(
 ) -> list[PlanModel]:
     """Return new design networks in order of their information; fewer if the space has no more.
 
-    Args:
-        plan: All networks so far, including held-out and failed ones.
-        expectation: Expected costs, with the remaining sources.
-        failed: Ids of networks that failed.
-        count: Number of networks.
+    `plan` has all networks so far, including held-out ones and those that `failed`.
     """
     fitted = [m for m in plan.models if m.role != "heldout" and m.model_id not in failed]
     return _design_models(plan, expectation, fitted, _new_archs(plan, "further", NEXT_DRAWS), count)

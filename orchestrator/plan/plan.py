@@ -202,8 +202,7 @@ def with_classifier_prices(lut: Lut, classes: int) -> Lut:
 
     Only classifiers are added, from physics (`luts.classifiers`), and only to a LUT that covers its space.
 
-    Raises:
-        UsageError: `classes` is not a number of classes.
+    Raises UsageError: `classes` is not a number of classes.
     """
     if classes < 1:
         raise UsageError(f"{classes} classes; give 1 or more", code="bad_classes")

@@ -40,12 +40,9 @@ MIN_KNOWN = 3
 
 
 def export_seconds(missing: Sequence[ExportSpec], known_s: Sequence[float], workers: int) -> float:
-    """Return a rough estimate of the seconds for all exports: from this machine's own ones, else from typical ones.
+    """Return a rough estimate of the seconds for all exports by so many processes.
 
-    Args:
-        missing: Models to export.
-        known_s: Durations of finished exports of the same plan.
-        workers: Number of exporting processes.
+    It rests on this machine's own exports of the plan, `known_s`, else on typical ones.
     """
     if not missing:
         return 0.0
@@ -73,7 +70,6 @@ class EntryForecast:
     """What a plan is expected to determine about one entry.
 
     Attributes:
-        key: Block key.
         models: Number of fitted models with the block.
         shown: Whether a removal or a swap isolates it.
         relative_se: Standard error relative to the expected latency.
@@ -93,13 +89,9 @@ class EntryForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Expected time and result of a plan.
+    """Expected device time of a plan (fewest and all passes), and its entries, the least certain first.
 
-    Attributes:
-        source: Source of the expected latencies.
-        device_s: Device time of the fewest passes.
-        most_s: Device time of all passes.
-        entries: One forecast for each entry, the least certain first.
+    `source` is that of the expected latencies.
     """
 
     source: str
@@ -185,8 +177,7 @@ def plan_of_size(
 ) -> Plan:
     """Return the plan of so many models that predicts best; with removals and swaps if there is room.
 
-    Raises:
-        UsageError: Fewer than three models.
+    Raises UsageError: fewer than three models.
     """
     if models < 3:
         raise UsageError(

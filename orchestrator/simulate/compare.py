@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from luts.estimate.statistics import mape
-from luts.format.files import storage_error
+from luts.format.files import write_json
 from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from orchestrator.simulate.device import GroundTruth, Scenario, boundary_mib
@@ -91,18 +90,7 @@ def write_truth(
     models: Mapping[str, Sequence[str]],
     comparison: GroundTruthComparison,
 ) -> None:
-    """Write the truth, and how close the LUT is, as JSON.
-
-    Args:
-        path: The file.
-        scenario: The simulated device.
-        threads: Threads of the models.
-        models: Block keys by model id.
-        comparison: How close the LUT is.
-
-    Raises:
-        StorageError: The file can't be written.
-    """
+    """Write the truth about models (block keys by id), and how close the LUT is; raises StorageError."""
     truth = GroundTruth(scenario.costs, threads)
     document = {
         "simulated": True,
@@ -119,7 +107,4 @@ def write_truth(
         },
         "comparison": asdict(comparison),
     }
-    try:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise storage_error(f"cannot write {path}", error) from error
+    write_json(path, document)

@@ -107,10 +107,7 @@ class Noise(Value):
 class Processor:
     """Spends simulated time on executions; the same seed and calls give the same times.
 
-    Attributes:
-        now_ns: Its clock.
-        throttled: Whether it throttles now.
-        celsius: Its temperature; None without throttling.
+    `celsius` is its temperature; None without throttling.
     """
 
     def __init__(self, noise: Noise, cores: int = 1, seed: int | None = 0) -> None:
@@ -134,10 +131,8 @@ class Processor:
     def execute(self, quiet_ns: float, threads: int = 1, *, cold: bool = False) -> int:
         """Return the nanoseconds that an execution takes now, and advance the clock by them.
 
-        Args:
-            quiet_ns: Undisturbed duration, including the load's factor.
-            threads: Number of threads.
-            cold: Whether another model ran right before.
+        `quiet_ns` is the undisturbed duration, the load's factor included; `cold`: another model ran right
+        before.
         """
         noise, rng = self.noise, self._rng
         factor = math.exp(noise.sample_sd * rng.standard_normal() + self._drift)
@@ -383,8 +378,7 @@ seconds.
 def find_scenario(text: str) -> Scenario:
     """Return a predefined scenario by name, or that of a JSON file.
 
-    Raises:
-        UsageError: Neither, or the file is not a scenario; names the first field that is wrong.
+    Raises UsageError: neither, or the file is not a scenario; names the first field that is wrong.
     """
     if text in SCENARIOS:
         return SCENARIOS[text]
@@ -442,8 +436,8 @@ def write_model(blocks: Sequence[str], folder: Path) -> ModelFile:
 def read_model(path: Path) -> tuple[str, ...]:
     """Return the block keys of a model file.
 
-    Raises:
-        InvalidArtifactError: It is not a model of a simulated device, or names a block that does not exist.
+    Raises InvalidArtifactError: it is not a model of a simulated device, or names a block that does not
+    exist.
     """
     with path.open("rb") as file:
         content = file.read(MAX_MODEL_BYTES + 1)

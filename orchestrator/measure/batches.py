@@ -106,22 +106,19 @@ class _ModelFailedError(Exception):
         self.no_memory = error.code == "out_of_memory"
 
 
+@dataclass
 class BatchRunner:
-    """Runs batches on a device; everything is written to the log first."""
+    """Runs batches on a device; everything is written to the log first.
 
-    def __init__(
-        self,
-        connection: DeviceConnection,
-        files: Mapping[str, ModelFile],
-        log: MeasurementLog,
-        policy: Policy,
-        seed: int,
-        notify: Callable[[str], None],
-    ) -> None:
-        """Prepare to run batches of these files; `notify` is called about waiting and excluded models."""
-        self.connection, self.files, self.log = connection, files, log
-        self.policy, self.seed, self._notify = policy, seed, notify
-        self._loading = ""
+    `notify` is called about waiting and excluded models; `loading` is the model that is being loaded.
+    """
+
+    connection: DeviceConnection
+    files: Mapping[str, ModelFile]
+    log: MeasurementLog
+    policy: Policy
+    notify: Callable[[str], None]
+    loading: str = ""
 
     def run(self, key: BatchKey, models: list[str]) -> EndRecord:
         """Measure the reference (loaded twice) and `models` together, or resume the batch that the log has open.
@@ -134,14 +131,14 @@ class BatchRunner:
             ReferenceFailedError: The reference itself can't be measured on this device.
             MeasurementRejectedError: There is no memory for the reference.
         """
-        losses, memory = 0, MemoryWait(self._notify)
-        crashing = CrashingModels(self.connection, self.files, self._notify)
+        losses, memory = 0, MemoryWait(self.notify)
+        crashing = CrashingModels(self.connection, self.files, self.notify)
         while True:
             batch = self._without_failed(self.log.open_batch() or self._new_batch(key, models))
             starts = self.connection.device.agent_starts
             try:
                 if not self._is_done(batch):
-                    cool_down(self.connection, self.policy.cooling_s, self._notify)
+                    cool_down(self.connection, self.policy.cooling_s, self.notify)
                     self._measure(batch)
                 end = close_batch(self.log, batch.batch)
                 if self.log.throttle_reason(batch.batch):
@@ -157,7 +154,7 @@ class BatchRunner:
                     raise
                 self.connection.hello()
                 if self.connection.device.agent_starts > starts:
-                    found = crashing.find(batch.slots, self._loading)
+                    found = crashing.find(batch.slots, self.loading)
                     for model, reason in found.items():
                         self._exclude(model, reason)
                     losses = 0 if found else losses
@@ -176,7 +173,7 @@ class BatchRunner:
     def _exclude(self, model: str, reason: str) -> None:
         if model == self.log.header.reference_id:
             raise ReferenceFailedError(self.connection.device.name, reason)
-        self._notify(f"excluded {model}: {reason}")
+        self.notify(f"excluded {model}: {reason}")
         self.log.append(FailureRecord(model=model, reason=reason))
 
     def _without_failed(self, batch: BatchRecord) -> BatchRecord:
@@ -202,7 +199,7 @@ class BatchRunner:
         """Load all models as a new segment of the batch, and run rounds until all ratios are narrow."""
         loaded: dict[int, LoadReply] = {}
         try:
-            for slot in load_order(len(batch.slots), self.seed, batch.batch, batch.segment):
+            for slot in load_order(len(batch.slots), self.log.header.seed, batch.batch, batch.segment):
                 loaded[slot] = self._load(batch.slots[slot])
         except _ModelFailedError:
             for load in loaded.values():
@@ -219,7 +216,7 @@ class BatchRunner:
             self.connection.client.unload(handle)
 
     def _load(self, model: str) -> LoadReply:
-        self._loading = model
+        self.loading = model
         try:
             loaded = self.connection.load(
                 self.files[model], lambda seconds: self._notify_wait(f"loading {model}", seconds)
@@ -227,9 +224,9 @@ class BatchRunner:
             if model not in placements(self.log.records):
                 self._write_placement(model, loaded)
         except AgentError as error:
-            self._loading = ""
+            self.loading = ""
             raise _ModelFailedError(model, error) from error
-        self._loading = ""
+        self.loading = ""
         return loaded
 
     def _write_placement(self, model: str, loaded: LoadReply) -> None:
@@ -240,24 +237,24 @@ class BatchRunner:
             self.log.append(record)
 
     def _notify_wait(self, action: str, seconds: float) -> None:
-        self._notify(f"{action} for {seconds:.0f} s; the first time, a device may compile it for minutes")
+        self.notify(f"{action} for {seconds:.0f} s; the first time, a device may compile it for minutes")
 
     def _run_rounds(self, batch: BatchRecord, handles: list[int], first_round: int, warmup: int) -> None:
         policy = self.policy
         rounds = min(policy.chunk_rounds, policy.max_rounds - first_round)
         order = round_orders(
-            len(batch.slots), self.seed, batch.batch, first_round, rounds, policy.settle_runs
+            len(batch.slots), self.log.header.seed, batch.batch, first_round, rounds, policy.settle_runs
         )
         schedule = Schedule(
             handles, order, warmup, policy.warmup_ms, policy.pace_us, policy.keep_warm or None
         )
-        result = run_when_ready(self.connection, schedule, self._notify)
+        result = run_when_ready(self.connection, schedule, self.notify)
         cap_change, result = self._cap_change(result)
         # After `max_attempts` repetitions the batch is rejected by its last run, and the device gets a pause.
         repeat = self.log.rejected_runs(batch.batch) < policy.max_attempts
         rejected = cap_change if repeat else ""
         if rejected:
-            self._notify(f"repeating {len(order)} rounds, {rejected}")
+            self.notify(f"repeating {len(order)} rounds, {rejected}")
         record = RoundsRecord.from_run(batch, first_round, policy.settle_runs, order, result, rejected)
         self.log.append(record)
 

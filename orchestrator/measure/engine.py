@@ -21,6 +21,11 @@ from orchestrator.wire.client import ModelFile
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the current activity, steps done, and steps in all (0 and 0 for a message without steps)."""
 
+
+def ignore_progress(message: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
 PredictionHalfWidth = Callable[[LatencyEstimates], float | None]
 """Relative half-width of predictions, given the estimates so far; None if unknown."""
 
@@ -67,10 +72,14 @@ class EngineOptions:
     """
 
     budget_s: float
-    progress: ProgressCallback
+    progress: ProgressCallback = ignore_progress
     prediction_half_width: PredictionHalfWidth | None = None
     planner: AdaptivePlanner | None = None
     models: Sequence[str] | None = None
+
+    def notify(self, message: str) -> None:
+        """Report a message without steps."""
+        self.progress(message, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -260,14 +269,7 @@ class Engine:
         self, connection: DeviceConnection, log: MeasurementLog, key: BatchKey, models: list[str]
     ) -> None:
         """Measure models together until a batch with each is kept; in smaller batches if the device overheats."""
-        runner = BatchRunner(
-            connection,
-            self._files,
-            log,
-            self._batch_policy,
-            self.seed,
-            lambda message: self._progress(message, 0, 0),
-        )
+        runner = BatchRunner(connection, self._files, log, self._batch_policy, self._options.notify)
         while True:
             failed, ended = self.log.failures(), self._ended(key.pass_index)
             # Of the whole pass, not of the group: a failure changes the groups of a run that is resumed.

@@ -153,25 +153,15 @@ def excess_without_keep_warm(warm: np.ndarray, before: np.ndarray, after: np.nda
     return math.copysign(max(0.0, abs(excess) - abs(last - first)), excess)
 
 
+@dataclass(frozen=True)
 class InterferenceTest:
-    """Runs the self-test on a device; every sample goes to the log first."""
+    """Runs the self-test on a device; every sample goes to the log first, the result to `notify`."""
 
-    def __init__(
-        self,
-        connection: DeviceConnection,
-        files: Mapping[str, ModelFile],
-        log: MeasurementLog,
-        policy: Policy,
-        notify: Callable[[str], None],
-    ):
-        """Prepare the self-test of a device; `notify` is called with its result."""
-        self._connection, self._files, self._log, self._policy, self._notify = (
-            connection,
-            files,
-            log,
-            policy,
-            notify,
-        )
+    connection: DeviceConnection
+    files: Mapping[str, ModelFile]
+    log: MeasurementLog
+    policy: Policy
+    notify: Callable[[str], None]
 
     def choose_policy(self, models: Sequence[str]) -> Policy:
         """Return the policy for this device; that of the log if the test was made before.
@@ -182,28 +172,28 @@ class InterferenceTest:
             MeasurementRejectedError: Neither settle runs nor small batches remove the interference, or the user
                 has switched keep-warm on and it slows calls down.
         """
-        decision = self_test_decision(self._log.records)
+        decision = self_test_decision(self.log.records)
         if decision is None:
-            others = [model for model in models if model != self._log.header.reference_id]
+            others = [model for model in models if model != self.log.header.reference_id]
             if not others:
-                return self._policy
+                return self.policy
             decision = self._decide(others)
-            self._notify(f"self-test: {decision.reason}")
-            self._log.append(decision)
+            self.notify(f"self-test: {decision.reason}")
+            self.log.append(decision)
         return replace(
-            self._policy,
+            self.policy,
             settle_runs=decision.settle_runs,
             batch_models=decision.batch_models,
             keep_warm=decision.keep_warm,
         )
 
     def _decide(self, others: Sequence[str]) -> DecisionRecord:
-        policy, finding = self._policy, None
+        policy, finding = self.policy, None
         for _ in range(ATTEMPTS):
             try:
                 found = self._run_test(others)
             except (AgentError, AgentLostError) as error:
-                self._connection.drop()
+                self.connection.drop()
                 return DecisionRecord(
                     settle_runs=policy.settle_runs,
                     batch_models=policy.batch_models,
@@ -225,7 +215,7 @@ class InterferenceTest:
                 reason=finding.describe(),
             )
         raise MeasurementRejectedError(
-            f"models interfere with each other on {self._connection.device.name} even with the most conservative "
+            f"models interfere with each other on {self.connection.device.name} even with the most conservative "
             f"settings (reference {finding.alone_ms:.3g} ms: {finding.describe()}); stop other work, or measure "
             "networks of very different size in separate runs (--no-self-test skips this test)",
             code="interference",
@@ -233,35 +223,35 @@ class InterferenceTest:
 
     def _needs_keep_warm(self, finding: InterferenceResult) -> bool:
         """Return whether batches must keep the processor busy: clocks fall otherwise, and without --pace."""
-        cold, is_on = finding.cold_excess or 0.0, bool(self._connection.client.state().keep_warm)
+        cold, is_on = finding.cold_excess or 0.0, bool(self.connection.client.state().keep_warm)
         if is_on and cold < -RESIDENT_TOLERANCE:
             raise MeasurementRejectedError(
-                f"keep-warm slows {self._connection.device.name} down ({finding.describe()}); switch it off in "
+                f"keep-warm slows {self.connection.device.name} down ({finding.describe()}); switch it off in "
                 "the app (--no-self-test skips this test)",
                 code="keep_warm_slows",
             )
-        return not is_on and not self._policy.pace_us and cold > RESIDENT_TOLERANCE
+        return not is_on and not self.policy.pace_us and cold > RESIDENT_TOLERANCE
 
     def _run_test(self, others: Sequence[str]) -> InterferenceResult:
         """Run the test once; in batches of one model too if a whole batch interferes."""
-        reference = self._log.header.reference_id
+        reference = self.log.header.reference_id
         subject = self._load(reference)
-        paced_ns = 1e3 * self._policy.pace_us * (1 + REFERENCE_CALLS)
+        paced_ns = 1e3 * self.policy.pace_us * (1 + REFERENCE_CALLS)
         round_ns = max(paced_ns, float(self._run([subject], 1).sum()))
         rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, int(1e9 * PHASE_S / round_ns)))
-        can_spin = self._connection.hello().keep_warm
+        can_spin = self.connection.hello().keep_warm
         off = False if can_spin else None
         alone = self._run([subject], rounds, off)
         warm = self._run([subject], rounds, True) if can_spin else None
         before, cold = alone, None
         after: tuple[float, ...] = ()
         excesses: dict[int, float] = {}
-        for residents in dict.fromkeys((self._policy.batch_models + 2, MIN_RESIDENTS)):
+        for residents in dict.fromkeys((self.policy.batch_models + 2, MIN_RESIDENTS)):
             others_loaded = itertools.islice(itertools.cycle(others), residents - 2)
             others_handles = [self._load(model) for model in (reference, *others_loaded)]
             ns = self._run([subject, *others_handles], rounds, off)
             for handle in others_handles:
-                self._connection.client.unload(handle)
+                self.connection.client.unload(handle)
             again = self._run([subject], rounds, off)
             if warm is not None and cold is None:
                 cold = excess_without_keep_warm(warm, before, again)
@@ -270,11 +260,11 @@ class InterferenceTest:
             if excesses[residents] <= RESIDENT_TOLERANCE:
                 break
             alone = again
-        self._connection.client.unload(subject)
+        self.connection.client.unload(subject)
         return InterferenceResult(after, excesses, cold, float(np.median(before[:, REFERENCE_CALLS])) / 1e6)
 
     def _load(self, model: str) -> int:
-        return self._connection.load(self._files[model]).handle
+        return self.connection.load(self.files[model]).handle
 
     def _run(self, handles: Sequence[int], rounds: int, keep_warm: bool | None = None) -> np.ndarray:
         """Return nanoseconds [rounds, 1 + REFERENCE_CALLS]: another model (or the first), then the reference."""
@@ -282,10 +272,10 @@ class InterferenceTest:
             [1 + i % (len(handles) - 1) if len(handles) > 1 else 0, *[0] * REFERENCE_CALLS]
             for i in range(rounds)
         ]
-        policy = self._policy
+        policy = self.policy
         schedule = Schedule(handles, order, policy.warmup, policy.warmup_ms, policy.pace_us, keep_warm)
-        result = run_when_ready(self._connection, schedule, self._notify)
-        self._log.append(
+        result = run_when_ready(self.connection, schedule, self.notify)
+        self.log.append(
             InterferenceRecord(residents=len(handles), order=order, ns=result.samples, keep_warm=keep_warm)
         )
         return result.samples

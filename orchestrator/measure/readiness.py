@@ -150,20 +150,19 @@ def _bring_to_front(connection: DeviceConnection) -> bool:
     return True
 
 
+@dataclass
 class MemoryWait:
-    """The waiting of one batch for free memory."""
+    """The waiting of one batch for free memory; `notify` is called at the first wait."""
 
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        """`notify` is called at the first wait."""
-        self._notify = notify
-        self._since_s: float | None = None
+    notify: Callable[[str], None]
+    since_s: float | None = None
 
     def wait(self, reason: str, limit_s: float) -> bool:
         """Wait a while; return False instead once the batch has waited for `limit_s` in all."""
-        if self._since_s is None:
-            self._since_s = _clock()
-            self._notify(f"waiting for free memory, {reason}")
-        elif _clock() - self._since_s > limit_s:
+        if self.since_s is None:
+            self.since_s = _clock()
+            self.notify(f"waiting for free memory, {reason}")
+        elif _clock() - self.since_s > limit_s:
             return False
         _sleep(_POLL_S)
         return True
@@ -195,15 +194,14 @@ def refusal_reason(error: AgentError) -> str:
     return f"{error.code}: {error}"
 
 
+@dataclass
 class CrashingModels:
     """Finds the models that crash the agent, from the crashes in one batch."""
 
-    def __init__(
-        self, connection: DeviceConnection, files: Mapping[str, ModelFile], notify: Callable[[str], None]
-    ) -> None:
-        """Prepare for the crashes of one batch; `notify` is called before models are tried alone."""
-        self._connection, self._files, self._notify = connection, files, notify
-        self._crashes = 0
+    connection: DeviceConnection
+    files: Mapping[str, ModelFile]
+    notify: Callable[[str], None]
+    crashes: int = 0
 
     def find(self, models: Sequence[str], loading: str) -> dict[str, str]:
         """Return the models to exclude after a crash, with the reason; empty to try the batch again.
@@ -214,26 +212,26 @@ class CrashingModels:
 
         Raises AgentLostError: the device was lost and did not come back.
         """
-        self._crashes += 1
+        self.crashes += 1
         if loading:
-            self._notify(f"the agent crashed or hung while loading {loading}: trying that model alone")
+            self.notify(f"the agent crashed or hung while loading {loading}: trying that model alone")
         found = self._try_alone([loading] if loading else [])
-        if not found and self._crashes == _CRASHES_BEFORE_SEARCH:
-            self._notify("the agent crashed or hung twice: searching for the model that causes it")
+        if not found and self.crashes == _CRASHES_BEFORE_SEARCH:
+            self.notify("the agent crashed or hung twice: searching for the model that causes it")
             found = self._try_alone(model for model in dict.fromkeys(models) if model != loading)
-        if not found and self._crashes > _CRASHES_BEFORE_SEARCH:
+        if not found and self.crashes > _CRASHES_BEFORE_SEARCH:
             batch = list(dict.fromkeys(models))
             reason = (
-                f"the agent crashed or hung {self._crashes} times with {', '.join(batch)} loaded together, "
+                f"the agent crashed or hung {self.crashes} times with {', '.join(batch)} loaded together, "
                 "though with none of them alone"
             )
             found = dict.fromkeys(batch[1:], reason)
         if found:
-            self._crashes = 0
+            self.crashes = 0
         return found
 
     def _try_alone(self, models: Iterable[str]) -> dict[str, str]:
-        reasons = {model: _failure_alone(self._connection, self._files[model]) for model in models}
+        reasons = {model: _failure_alone(self.connection, self.files[model]) for model in models}
         return {model: reason for model, reason in reasons.items() if reason}
 
 

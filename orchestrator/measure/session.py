@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -232,7 +232,7 @@ def measure(
     header = make_header(hello, variant, model_set, policy, device.fixed_performance)
     try:
         with MeasurementLog(journal, header) as log:
-            record_usage(connection, model_set.files, log, policy, usage_of, _notifier(options))
+            record_usage(connection, model_set.files, log, policy, usage_of, options.notify)
             return measure_with(SingleDevice(connection, log), log, hello, model_set, policy, options)
     finally:
         connection.drop()
@@ -267,15 +267,11 @@ def _run_self_test(
     models, policies = options.models or list(model_set.files), [policy]
 
     def run(connection: DeviceConnection, log: MeasurementLog) -> None:
-        test = InterferenceTest(connection, model_set.files, log, policy, _notifier(options))
+        test = InterferenceTest(connection, model_set.files, log, policy, options.notify)
         policies.append(test.choose_policy(models))
 
     executor.run_all([BatchTask(tuple(models), run)])
     return policies[-1]
-
-
-def _notifier(options: EngineOptions) -> Callable[[str], None]:
-    return lambda text: options.progress(text, 0, 0)
 
 
 def make_measurement(hello: HelloReply, log: MeasurementLog, result: EngineResult) -> Measurement:

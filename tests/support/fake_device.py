@@ -6,6 +6,7 @@ import random
 import numpy as np
 
 from orchestrator.export.artifacts.spec import Variant
+from orchestrator.journal.log import read_log
 from orchestrator.measure.engine import EngineOptions, ModelSet
 from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
@@ -200,14 +201,13 @@ def device(**options):
     return FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()}, **options)
 
 
-def run(folder, fake, policy=POLICY, budget_s=1e9, variant=VARIANT):
-    """Measure them on it; the journal is in `folder`."""
-    journal = folder / "journal.jsonl"
-    return measure(
-        fake,
-        variant,
-        subject(folder),
-        journal,
-        policy,
-        EngineOptions(budget_s=budget_s, progress=lambda *_: None),
-    )
+def run(folder, fake, policy=POLICY, budget_s=1e9, variant=VARIANT, models=None, usage_of=(), **options):
+    """Measure them (or `models`) on it; the journal is in `folder`."""
+    journal, models = folder / "journal.jsonl", models or subject(folder)
+    engine_options = EngineOptions(budget_s=budget_s, **options)
+    return measure(fake, variant, models, journal, policy, engine_options, usage_of=usage_of)
+
+
+def records(folder, *kinds):
+    """Return the records of some kinds in the journal in `folder`."""
+    return [record for record in read_log(folder / "journal.jsonl") if isinstance(record, kinds)]

@@ -79,7 +79,7 @@ def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> di
     others = [name for name in subject.files if name != subject.reference_id]
     try:
         with MeasurementLog(journal, header) as log:
-            runner = BatchRunner(link, subject.files, log, POLICY, subject.seed, print)
+            runner = BatchRunner(link, subject.files, log, POLICY, print)
             ends = [runner.run(BatchKey(trial, 0, 0), others) for trial in range(trials)]
             estimation = log.estimation()
     finally:

@@ -2,7 +2,7 @@
 
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.records import EndRecord, RoundsRecord
-from tests.support.fake_device import POLICY, QUIET, device, run
+from tests.support.fake_device import POLICY, QUIET, device, records, run
 
 
 def capped(mhz):
@@ -13,7 +13,7 @@ def test_clock_cap_change_repeats_rounds(tmp_path):
     full, cut = capped(2367.0), capped(1800.0)
     outcome = run(tmp_path, device(states=[full, cut, cut, cut]))
     assert outcome.batches_rejected == 0
-    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord)]
+    chunks = records(tmp_path, RoundsRecord)
     assert [chunk.rejected for chunk in chunks[:3]] == [
         "the clock of core 4 was capped at 1800 MHz after 2367 MHz",
         "",

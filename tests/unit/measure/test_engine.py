@@ -8,8 +8,7 @@ import pytest
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, MeasurementRejectedError, RoundsRecord
-from orchestrator.measure.engine import EngineOptions, ModelSet
-from orchestrator.measure.session import measure
+from orchestrator.measure.engine import ModelSet
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentLostError
 from tests.support.errors import raises
@@ -19,6 +18,7 @@ from tests.support.fake_device import (
     TRUE_MS,
     VARIANT,
     device,
+    records,
     run,
 )
 from tests.support.sample_places import sample_places
@@ -60,7 +60,7 @@ def test_runs_are_warmed_up_by_time(tmp_path):
     warmups, warmups_ms = zip(*fake.warmups, strict=True)
     assert set(warmups_ms) == {POLICY.warmup_ms}
     assert set(warmups) == {0, POLICY.warmup}, "visits after a load are for its first run alone"
-    chunks = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord)]
+    chunks = records(tmp_path, RoundsRecord)
     assert [chunk.warmed.rounds for chunk in chunks] == list(range(1, fake.runs + 1))
 
 
@@ -75,7 +75,7 @@ def test_runs_use_the_pace(tmp_path):
 def test_models_have_other_company_in_every_pass(tmp_path):
     run(tmp_path, device(), dataclasses.replace(POLICY, half_width=0.0))
     company = {}
-    for batch in (r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, BatchRecord)):
+    for batch in records(tmp_path, BatchRecord):
         company.setdefault(batch.pass_index, set()).add(frozenset(batch.slots) - {"model00"})
     assert [sorted(map(len, groups)) for groups in company.values()] == [[4, 4]] * 3
     assert len({frozenset(groups) for groups in company.values()}) == 3
@@ -87,7 +87,7 @@ def test_batch_ends_once_ratios_are_narrow(tmp_path):
         folder = tmp_path / str(noise)
         run(folder, device(noise=noise), dataclasses.replace(POLICY, max_attempts=99))
         seen = {}
-        for chunk in (r for r in read_log(folder / "journal.jsonl") if isinstance(r, RoundsRecord)):
+        for chunk in records(folder, RoundsRecord):
             seen[chunk.batch] = seen.get(chunk.batch, 0) + len(chunk.order)
         assert set(seen.values()) == {rounds}
 
@@ -200,14 +200,7 @@ def test_refused_variants(tmp_path):
 
 def test_one_model_alone_is_measured_against_itself(tmp_path):
     files = {"model00": ModelFile(tmp_path / "x", SHA["model00"])}
-    result = measure(
-        device(),
-        VARIANT,
-        ModelSet(files, "model00", "0" * 64, 0),
-        tmp_path / "journal.jsonl",
-        POLICY,
-        EngineOptions(budget_s=1e9, progress=lambda *_: None),
-    )
+    result = run(tmp_path, device(), models=ModelSet(files, "model00", "0" * 64, 0))
     assert result.ms("model00")[0] == result.reference.ms
 
 

@@ -9,18 +9,16 @@ from orchestrator.journal.conditions import throttle_reason
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import BatchRecord, FailureRecord, MeasurementRejectedError
 from orchestrator.measure import readiness
-from orchestrator.measure.engine import EngineOptions, ModelSet
-from orchestrator.measure.session import check_runtime, default_threads, measure, threads_warning
-from orchestrator.plan.plan import Policy
+from orchestrator.measure.engine import ModelSet
+from orchestrator.measure.session import check_runtime, default_threads, threads_warning
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import DeviceState
+from tests.support import fake_device
 from tests.support.errors import raises
-from tests.support.fake_device import QUIET, FakeClient, FakeDevice
+from tests.support.fake_device import POLICY, QUIET, SHA, FakeClient, FakeDevice
 
-TRUE_MS = {f"model{i:02d}": 1.0 + 0.25 * i for i in range(7)}
-SHA = {name: f"{i:064x}" for i, name in enumerate(TRUE_MS)}
-POLICY = Policy(batch_models=4, min_rounds=10, max_rounds=20, max_passes=3, cooling_s=0.0)
+TRUE_MS = {name: ms for name, ms in fake_device.TRUE_MS.items() if name < "model07"}
 
 
 def device(
@@ -40,34 +38,41 @@ def state(**changes):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "reported"),
+    ("before", "after", "cores", "reported"),
     [
-        ({"throttle_count": 3}, {"throttle_count": 4}, "the processor throttled"),
-        ({"throttle_count": 3}, {"throttle_count": 3}, ""),
-        ({"throttle_count": None}, {"throttle_count": 4}, ""),
-        ({}, {"thermal_state": "critical"}, "thermal state critical"),
-        ({"thermal_state": "serious"}, {}, "thermal state serious"),
-        ({}, {"thermal_state": "fair"}, ""),
-        ({}, {"low_power_mode": True}, "low-power mode was on"),
-        ({}, {"low_power_mode": True, "caveats": ["power_save"]}, ""),
-        ({}, {"thermal_state": "serious", "caveats": ["throttled"]}, ""),
+        ({"throttle_count": 3}, {"throttle_count": 4}, "", "the processor throttled"),
+        ({"throttle_count": 3}, {"throttle_count": 3}, "", ""),
+        ({"throttle_count": None}, {"throttle_count": 4}, "", ""),
+        ({}, {"thermal_state": "critical"}, "", "thermal state critical"),
+        ({}, {"thermal_state": "critical", "caveats": ["throttled"]}, "", ""),
+        ({"thermal_state": "serious"}, {}, "", "thermal state serious"),
+        ({}, {"thermal_state": "serious", "caveats": ["throttled"]}, "", ""),
+        ({}, {"thermal_state": "fair"}, "", ""),
+        ({"thermal_headroom": 0.5}, {"thermal_headroom": 0.74}, "", "thermal headroom 0.74"),
+        ({}, {"thermal_headroom": 0.74, "caveats": ["throttled"]}, "", ""),
+        ({}, {"low_power_mode": True}, "", "low-power mode was on"),
+        ({"low_power_mode": True}, {}, "", "low-power mode was on"),
+        ({}, {"low_power_mode": True, "caveats": ["power_save"]}, "", ""),
+        ({"low_power_mode": True, "caveats": ["power_save"]}, {}, "", ""),
+        ({"cores": "4-8"}, {"cores": "4-8"}, "4-8", ""),
+        ({"cores": "4-8"}, {"cores": "0-8"}, "", ""),
+        ({"cores": "4-8"}, {"cores": "0-8"}, "4-8", "threads could run on cores 0-8 and not on 4-8 alone"),
     ],
 )
-def test_what_speaks_against_what_ran_between_two_states(before, after, reported):
-    assert throttle_reason(state(**before), state(**after)) == reported
+def test_reason_why_what_ran_between_two_states_does_not_count(before, after, cores, reported):
+    assert throttle_reason(state(**before), state(**after), cores) == reported
+
+
+def test_a_warm_phone_may_cool():
+    assert readiness.may_pass(state(thermal_headroom=0.74))
 
 
 def run(tmp_path, fake, notes=None, policy=POLICY):
-    files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
-    return measure(
-        fake,
-        Variant("executorch", "xnnpack", "fp32", 1),
-        ModelSet(files, "model00", "0" * 64, seed=3),
-        tmp_path / "journal.jsonl",
-        policy,
-        EngineOptions(
-            budget_s=1e9, progress=lambda message, *_: None if notes is None else notes.append(message)
-        ),
+    files = {name: ModelFile(tmp_path / name, SHA[name]) for name in TRUE_MS}
+    models = ModelSet(files, "model00", "0" * 64, seed=3)
+    noted = [] if notes is None else notes
+    return fake_device.run(
+        tmp_path, fake, policy, models=models, progress=lambda message, *_: noted.append(message)
     )
 
 
@@ -207,22 +212,6 @@ def test_an_empty_battery_can_be_charged(tmp_path, naps):
     assert len(naps) == 1
 
 
-def test_allowed_conditions_keep_a_batch():
-    def state(**fields):
-        return DeviceState.model_validate(QUIET | fields)
-
-    hot, allowed = state(thermal_state="critical"), state(thermal_state="critical", caveats=["throttled"])
-    saving, forced = state(low_power_mode=True), state(low_power_mode=True, caveats=["power_save"])
-    assert throttle_reason(state(), hot)
-    assert throttle_reason(saving, state())
-    assert not throttle_reason(state(), allowed)
-    warm = state(thermal_headroom=0.74)
-    assert throttle_reason(state(thermal_headroom=0.5), warm) == "thermal headroom 0.74"
-    assert readiness.may_pass(warm)
-    assert not throttle_reason(state(), state(thermal_headroom=0.74, caveats=["throttled"]))
-    assert not throttle_reason(forced, state())
-
-
 def test_app_is_brought_to_front(tmp_path, naps):
     hidden = device(unready=[QUIET | {"foreground": False}] * 2)
     run(tmp_path, hidden)
@@ -272,13 +261,6 @@ def test_threads_warning():
     assert "3 threads are more than the default of 2 on pixel8" in threads_warning(
         "pixel8", hello, Variant("executorch", "xnnpack", "fp32", 3)
     )
-
-
-def test_unpinned_threads_reject_a_batch():
-    pinned, free = (DeviceState.model_validate(QUIET | {"cores": cores}) for cores in ("4-8", "0-8"))
-    assert not throttle_reason(pinned, pinned, "4-8")
-    assert throttle_reason(pinned, free, "4-8") == "threads could run on cores 0-8 and not on 4-8 alone"
-    assert not throttle_reason(pinned, free)
 
 
 def test_runtime_without_thread_option(monkeypatch):

@@ -45,7 +45,7 @@ def profiled(folder: Path, noise: Noise, policy: Policy = POLICY) -> Measurement
             ExportedPlan(PLAN, files).model_set,
             folder / "journal.jsonl",
             policy,
-            EngineOptions(budget_s=0, progress=lambda *_: None),
+            EngineOptions(budget_s=0),
         )
 
 

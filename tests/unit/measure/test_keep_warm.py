@@ -17,14 +17,12 @@ from orchestrator.journal.records import (
     InterferenceRecord,
     RoundsRecord,
 )
-from orchestrator.measure.engine import EngineOptions
 from orchestrator.measure.interference import InterferenceResult, excess_without_keep_warm
-from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.messages import DeviceState
 from tests.support.errors import raises
-from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, subject
+from tests.support.fake_device import QUIET, SHA, TRUE_MS, FakeClient, FakeDevice, run
 
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)
 
@@ -61,11 +59,8 @@ def measured(folder: Path, policy: Policy = POLICY, **device):
     fake = SpinningDevice({SHA[name]: ms for name, ms in TRUE_MS.items()})
     for name, value in device.items():
         setattr(fake, name, value)
-    journal = folder / "journal.jsonl"
-    result = measure(
-        fake, VARIANT, subject(folder), journal, policy, EngineOptions(budget_s=0, progress=lambda *_: None)
-    )
-    records = read_log(journal)
+    result = run(folder, fake, policy, budget_s=0)
+    records = read_log(folder / "journal.jsonl")
     (decision,) = [record for record in records if isinstance(record, DecisionRecord)]
     tests = [record.keep_warm for record in records if isinstance(record, InterferenceRecord)]
     states = {r.state_after.keep_warm for r in records if isinstance(r, RoundsRecord)}

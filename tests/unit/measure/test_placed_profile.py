@@ -8,13 +8,10 @@ from luts.verify import verify_lut
 from orchestrator.cli.main import app
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import Report
-from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import describe_conditions
 from orchestrator.journal.log import placements, read_log
 from orchestrator.journal.records import PlacementRecord
 from orchestrator.journal.runs import Run
-from orchestrator.measure.engine import EngineOptions
-from orchestrator.measure.session import measure
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.exported_plan import ExportedPlan
@@ -22,6 +19,7 @@ from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import PlacedOperation, Placement
 from search.spaces import get_space
 from tests.support.fake_device import QUIET, FakeClient, FakeDevice
+from tests.support.fake_device import run as measure_on
 
 POLICY = Policy(batch_models=12, min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0)
 PLAN = make_plan(get_space("autovit-nano"), design=2, heldout=2, removals="reference", seed=1)
@@ -89,12 +87,9 @@ def profile(tmp_path, placed_of, states=None):
     device.placed = {made[model.model_id].sha256: placed_of(model) for model in PLAN.models}
     device.states = states
     run = Run(tmp_path / "run")
-    subject = ExportedPlan(PLAN, made).model_set
-    variant = Variant("executorch", "xnnpack", "fp32", 1)
-    measurement = measure(
-        device, variant, subject, run.journal, POLICY, EngineOptions(budget_s=0, progress=lambda *_: None)
-    )
-    return ExportedPlan(PLAN, made).lut(measurement, "fake"), run
+    exported = ExportedPlan(PLAN, made)
+    measurement = measure_on(run.folder, device, POLICY, budget_s=0, models=exported.model_set)
+    return exported.lut(measurement, "fake"), run
 
 
 def stays(model):

@@ -66,7 +66,7 @@ def resume(device, journal, files):
             ExportedPlan(PLAN, files).model_set,
             journal,
             Policy.of(simulated=True),
-            EngineOptions(budget_s=0, progress=lambda *_: None),
+            EngineOptions(budget_s=0),
         )
 
 

@@ -10,10 +10,8 @@ from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.statistics import location_and_se
 from orchestrator.journal.log import JournalSamples, read_log, samples_table
 from orchestrator.journal.records import BatchRecord, RoundsRecord
-from orchestrator.measure.engine import EngineOptions
-from orchestrator.measure.session import measure
 from tests.support.errors import raises
-from tests.support.fake_device import POLICY, QUIET, VARIANT, device, subject
+from tests.support.fake_device import POLICY, QUIET, device, run
 
 
 @pytest.fixture
@@ -21,30 +19,16 @@ def records(tmp_path):
     """Of a run with a rejected batch, cut off once; chunks of four rounds."""
     policy = dataclasses.replace(POLICY, chunk_rounds=4, load_se=0.0)
     fake = device(states=[QUIET, QUIET | {"thermal_state": "serious"}], lose_after={6})
-    journal = tmp_path / "journal.jsonl"
-    measure(
-        fake,
-        VARIANT,
-        subject(tmp_path),
-        journal,
-        policy,
-        EngineOptions(budget_s=1e9, progress=lambda *_: None),
-    )
-    return read_log(journal)
+    run(tmp_path, fake, policy)
+    return read_log(tmp_path / "journal.jsonl")
 
 
 def reported(estimation):
     """Everything that an estimation says, for exact comparison."""
+    names = ("batch", "segment", "models", "copies", "kept")
     loads = [
-        (
-            session.batch,
-            session.segment,
-            session.models,
-            session.copies,
-            session.kept,
-            session.log_ns.tolist(),
-        )
-        for session in estimation.segments
+        ([getattr(segment, name) for name in names], segment.log_ns.tolist())
+        for segment in estimation.segments
     ]
     return loads, estimation.ratios.ratios, estimation.ratios.covariance.tolist(), estimation.quiet
 

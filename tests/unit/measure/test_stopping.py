@@ -5,22 +5,8 @@ import dataclasses
 import numpy as np
 
 from luts.estimate.statistics import half_width
-from orchestrator.measure.engine import EngineOptions
-from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
-from tests.support.fake_device import POLICY, SHA, TRUE_MS, VARIANT, FakeDevice, subject
-
-
-def run(tmp_path, width, policy):
-    device = FakeDevice({SHA[name]: ms for name, ms in TRUE_MS.items()})
-    return measure(
-        device,
-        VARIANT,
-        subject(tmp_path),
-        tmp_path / "journal.jsonl",
-        policy,
-        EngineOptions(budget_s=1e9, progress=lambda *_: None, prediction_half_width=width),
-    )
+from tests.support.fake_device import POLICY, device, run
 
 
 def test_ends_with_narrow_predictions(tmp_path):
@@ -32,7 +18,7 @@ def test_ends_with_narrow_predictions(tmp_path):
         sizes.append(estimation.samples.num_rows)
         return next(widths)
 
-    result = run(tmp_path, width, policy)
+    result = run(tmp_path, device(), policy, prediction_half_width=width)
     assert (result.ending, result.prediction_half_width) == ("predictions", 0.015)
     assert result.estimates.ratios["model01"].loads == 4
     assert sizes == sorted(set(sizes))
@@ -40,9 +26,14 @@ def test_ends_with_narrow_predictions(tmp_path):
 
 def test_other_endings_are_distinguished(tmp_path):
     never = dataclasses.replace(POLICY, min_passes=1, max_passes=2, half_width=0.0)
-    passes = run(tmp_path / "a", lambda estimation: 0.5, never)
+    passes = run(tmp_path / "a", device(), never, prediction_half_width=lambda _: 0.5)
     assert (passes.ending, passes.prediction_half_width) == ("passes", 0.5)
-    narrow = run(tmp_path / "b", lambda estimation: 0.5, dataclasses.replace(never, half_width=0.5))
+    narrow = run(
+        tmp_path / "b",
+        device(),
+        dataclasses.replace(never, half_width=0.5),
+        prediction_half_width=lambda _: 0.5,
+    )
     assert (narrow.ending, narrow.prediction_half_width) == ("narrow", None)
 
 

@@ -12,13 +12,12 @@ from luts.format.store import lut_store
 from orchestrator.journal.conditions import Usage, describe_conditions, usage_by_model
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import UsageRecord
-from orchestrator.measure.engine import EngineOptions
-from orchestrator.measure.session import Measurement, measure
+from orchestrator.measure.session import Measurement
 from orchestrator.measure.sustained import measure_memory
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.messages import DeviceState
-from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, subject
+from tests.support.fake_device import QUIET, SHA, TRUE_MS, VARIANT, FakeClient, FakeDevice, run, subject
 
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0)
 MIB = 1 << 20
@@ -66,15 +65,7 @@ class PhoneClient(FakeClient):
 
 
 def measured(folder: Path, phone: Phone, usage_of: Sequence[str] = NAMES) -> Measurement:
-    return measure(
-        phone,
-        VARIANT,
-        subject(folder),
-        folder / "journal.jsonl",
-        POLICY,
-        EngineOptions(budget_s=0, progress=lambda *_: None),
-        usage_of=usage_of,
-    )
+    return run(folder, phone, POLICY, budget_s=0, usage_of=usage_of)
 
 
 def phone(**options: Any) -> Phone:

@@ -15,7 +15,6 @@ from luts.estimate.design import identify
 from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.latencies import LatencyEstimates, QuietLatency, RemovalCost, block_removals
 from luts.estimate.likelihood import FitData
-from luts.estimate.ratios import RatioEstimates
 from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import conformal_widths, heldout_error
 from luts.format.errors import InvalidArtifactError, shorten
@@ -61,7 +60,7 @@ def check_parts(
     for spec in specs:
         if spec.role in ("removal", "swap"):
             _check_pair(spec, by_id.get(spec.base_id))
-    silent = [spec.model_id for spec in specs if spec.model_id not in estimation.ratios.ratios]
+    silent = [spec.model_id for spec in specs if spec.model_id not in estimation.ratios]
     if silent:
         raise InvalidArtifactError(
             f"no usable load of {shorten(silent)}; measure them again or leave them out",
@@ -145,21 +144,21 @@ def build_lut(
     check_parts(inputs, specs, estimation, features)
     quiet = estimation.quiet
     measured = tuple(_measured(spec, estimation) for spec in specs)
-    fit = fit_measured(measured, estimation.ratios, features, stored_sources(inputs, sorted(features)))
+    fit = fit_measured(measured, estimation, features, stored_sources(inputs, sorted(features)))
     truth, predicted = _heldout_ms(measured, fit)
     meta = LutMeta(
         **dict(inputs),
         reference_ms=quiet.ms,
         reference_ci_low=quiet.low,
         reference_ci_high=quiet.high,
-        noise_floor=estimation.ratios.noise_floor,
-        load_sd=estimation.ratios.load_variance.sd,
+        noise_floor=estimation.noise_floor,
+        load_sd=estimation.load_variance.sd,
         misfit_sd=fit.misfit_sd,
         base_ms=fit.base_ms,
         transfer_ms_per_mib=fit.transfer_ms_per_mib,
         prior=tuple(KindPrior(kind=kind, **dict(coefficients)) for kind, coefficients in fit.prior.items()),
         heldout_error=heldout_error(truth, predicted),
-        conformal=_widths(measured, fit, estimation.ratios),
+        conformal=_widths(measured, fit, estimation),
         dropped_sources=dict(fit.dropped),
         unit_spread=estimation.unit_variation,
     )
@@ -178,7 +177,7 @@ def prediction_half_width(
     Conformal at 95 %, else with sources the posterior's, else conformal at 90 %, else None.
     """
     measured, fit = fit_so_far(models, estimation, features, sources)
-    widths = _widths(measured, fit, estimation.ratios)
+    widths = _widths(measured, fit, estimation)
     known = (widths.half_width_95, widths.posterior_half_width_95, widths.half_width_90)
     return next((width for width in known if width is not None), None)
 
@@ -191,8 +190,8 @@ def fit_so_far(
 ) -> tuple[list[MeasuredModel], JointFit]:
     """Return the models that have samples, and a fit of them."""
     specs = sorted(models, key=lambda spec: spec.model_id)
-    measured = [_measured(spec, estimation) for spec in specs if spec.model_id in estimation.ratios.ratios]
-    return measured, fit_measured(measured, estimation.ratios, features, sources)
+    measured = [_measured(spec, estimation) for spec in specs if spec.model_id in estimation.ratios]
+    return measured, fit_measured(measured, estimation, features, sources)
 
 
 def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries]:
@@ -219,14 +218,14 @@ def _known(keys: Sequence[str], values: Sequence[float | None]) -> dict[str, flo
     return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
 
-def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimates: RatioEstimates) -> Conformal:
+def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimation: LatencyEstimates) -> Conformal:
     truth, predicted = _heldout_ms(measured, fit)
     widths = conformal_widths(truth, predicted)
     if not fit.sources:
         return widths
     heldout = [model for model in measured if model.split == "heldout"]
     half_width = fit.half_width(
-        heldout, predicted, [estimates.ratios[model.model_id].se for model in heldout]
+        heldout, predicted, [estimation.ratios[model.model_id].se for model in heldout]
     )
     return widths.model_copy(update={"posterior_half_width_95": half_width})
 
@@ -238,7 +237,7 @@ def estimates_of(lut: Lut, samples: pa.Table | None = None) -> LatencyEstimates:
 
 
 def _measured(spec: ModelSpec, estimation: LatencyEstimates) -> MeasuredModel:
-    quiet, ratio = estimation.quiet, estimation.ratios.ratios[spec.model_id]
+    quiet, ratio = estimation.quiet, estimation.ratios[spec.model_id]
     return MeasuredModel(
         **dict(spec),
         ms=quiet.ms * float(np.exp(ratio.log_ratio)),
@@ -251,15 +250,15 @@ def _measured(spec: ModelSpec, estimation: LatencyEstimates) -> MeasuredModel:
 
 def fit_measured(
     measured: Sequence[MeasuredModel],
-    estimates: RatioEstimates,
+    estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
     sources: Sequence[SourceEntries] = (),
 ) -> JointFit:
     """Fit the entries to those measured models that are rows of the fit; see `fit_entries`."""
-    order = {name: row for row, name in enumerate(estimates.ratios)}
+    order = {name: row for row, name in enumerate(estimation.ratios)}
     fitted = [model for model in measured if model.fitted]
     rows: NDArray[np.intp] = np.array([order[model.model_id] for model in fitted])
-    return fit_entries(FitData.of(fitted, estimates.covariance[np.ix_(rows, rows)]), features, sources)
+    return fit_entries(FitData.of(fitted, estimation.covariance[np.ix_(rows, rows)]), features, sources)
 
 
 def _heldout_ms(measured: Sequence[MeasuredModel], fit: JointFit) -> tuple[list[float], list[float]]:

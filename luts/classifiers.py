@@ -25,7 +25,7 @@ def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
     estimation = estimates_of(lut)
     known = {entry.key: entry for entry in lut.entries}
     every = {key: entry.features for key, entry in known.items()} | dict(features)
-    fit = fit_measured(lut.models, estimation.ratios, every, stored_sources(lut.meta, sorted(known)))
+    fit = fit_measured(lut.models, estimation, every, stored_sources(lut.meta, sorted(known)))
     added = []
     for key, own in features.items():
         ms, se = _priced(key, known, fit)

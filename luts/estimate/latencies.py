@@ -16,14 +16,16 @@ from luts.estimate.ratios import (
     AaHistory,
     AaInterval,
     LoadRatio,
+    LoadVariance,
     Ratio,
-    RatioEstimates,
     Segment,
+    by_model,
     combine_loads,
+    covariance,
     history_of,
     interval_of,
     load_variance,
-    ratio_estimates,
+    noise_floor,
     segments_of,
 )
 from luts.estimate.statistics import (
@@ -37,7 +39,7 @@ from luts.estimate.statistics import (
 )
 from luts.format.errors import InvalidArtifactError
 from luts.format.lut import normalise_samples
-from luts.format.schema import ModelSpec, UnitVariation
+from luts.format.schema import Floats, ModelSpec, UnitVariation
 
 QUIET_QUANTILE = 0.2
 """Interference only ever adds time, so the quiet latency is a low quantile over segments; not the minimum,
@@ -189,12 +191,37 @@ class LatencyEstimates:
         return [ratio for segment in self._kept for ratio in segment.load_ratios(denominator, model)]
 
     @cached_property
-    def ratios(self) -> RatioEstimates:
-        """Ratios of all models to the reference; raises InvalidArtifactError without a pair of its loads."""
+    def load_variance(self) -> LoadVariance:
+        """Variance of one load. Raises InvalidArtifactError: the reference has no pair of loads."""
+        if not self.differences:
+            raise InvalidArtifactError(
+                f"reference {self.reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; "
+                "load it twice a batch",
+                code="no_reference_pair",
+            )
+        return load_variance(self.loads, self.differences)
+
+    @cached_property
+    def noise_floor(self) -> float:
+        """Robust standard deviation of the A/A log differences of all segments."""
+        return noise_floor(self.differences)
+
+    @cached_property
+    def ratios(self) -> dict[str, Ratio]:
+        """Ratios to the reference of all models with a usable load, in order of name; raises as `load_variance`."""
+        variance = self.load_variance
+        ratios = {name: combine_loads(group, variance) for name, group in by_model(self.loads).items()}
         rows = [segment.log_ns[row] for segment in self._kept for row in segment.rows(self.reference_id)]
-        rounds = int(sum(np.isfinite(row).sum() for row in rows))
-        reference = Ratio(0.0, 0.0, 0.0, 0.0, len(rows), rounds) if rows else None
-        return ratio_estimates(self.reference_id, reference, self.loads, self.differences)
+        if rows:
+            rounds = int(sum(np.isfinite(row).sum() for row in rows))
+            ratios[self.reference_id] = Ratio(0.0, 0.0, 0.0, 0.0, len(rows), rounds)
+        return {name: ratios[name] for name in sorted(ratios)}
+
+    @cached_property
+    def covariance(self) -> Floats:
+        """(n, n) covariance of the logarithms of `ratios`: loads next to the same reference share its error."""
+        groups = by_model(self.loads)
+        return covariance([groups.get(name, []) for name in self.ratios], self.load_variance)
 
     @cached_property
     def quiet(self) -> QuietLatency:
@@ -223,7 +250,7 @@ class LatencyEstimates:
                 f"reference {self.reference_id} has no kept sample; measure it in every batch",
                 code="no_reference_samples",
             )
-        sd = self.ratios.load_variance.sd
+        sd = self.load_variance.sd
         return {unit: quiet_latency(medians_ms[unit], sd) for unit in sorted(medians_ms)}
 
     def percentiles(self, model: str) -> Percentiles:
@@ -283,7 +310,7 @@ def block_removals(specs: Sequence[ModelSpec], estimation: LatencyEstimates) -> 
         usable = [spec for spec in group if not spec.migrated_operations] or group
         costs = [removal_cost(estimation, spec.base_id, spec.model_id) for spec in usable]
         counts = [spec.migrated_operations for spec in usable if spec.migrated_operations is not None]
-        cost = combine_removals(costs, estimation.ratios.load_variance.df)
+        cost = combine_removals(costs, estimation.load_variance.df)
         removals[key] = replace(cost, migrated_operations=max(counts, default=None))
     return removals
 
@@ -295,7 +322,7 @@ def removal_cost(estimation: LatencyEstimates, base_id: str, removal_id: str) ->
     and the reference's noise drop out of d. Without a common segment d is the difference of the two ratios.
     The error is propagated to first order: base^2 (exp(d)^2 var(d) + (1 - exp(d))^2 var(log base)).
     """
-    ratios, variance = estimation.ratios.ratios, estimation.ratios.load_variance
+    ratios, variance = estimation.ratios, estimation.load_variance
     base, removal = ratios[base_id], ratios[removal_id]
     paired = estimation.load_ratios(removal_id, base_id)
     if paired:

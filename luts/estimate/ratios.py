@@ -136,22 +136,6 @@ class Ratio:
     rounds: int
 
 
-@dataclass(frozen=True)
-class RatioEstimates:
-    """Ratios by model, in order of name (the reference is 0 by definition), and the covariance of their logarithms.
-
-    The covariance (n, n) is in the same order: models measured next to the same loads of the reference share
-    its error. `noise_floor` is the robust standard deviation of the A/A log differences of all segments.
-    """
-
-    reference_id: str
-    ratios: dict[str, Ratio]
-    covariance: Floats
-    load_variance: LoadVariance
-    noise_floor: float
-    differences: tuple[AaDifference, ...]
-
-
 def combine_loads(loads: Sequence[LoadRatio], variance: LoadVariance) -> Ratio:
     """Return the mean over the loads of one model, weights 1 / (load variance + se^2), with a t interval."""
     values, own = _values_and_variances(loads, variance)
@@ -170,14 +154,13 @@ def _values_and_variances(loads: Sequence[LoadRatio], variance: LoadVariance) ->
 
 def load_variance(loads: Sequence[LoadRatio], differences: Sequence[AaDifference]) -> LoadVariance:
     """Return the load variance pooled over all models with two or more loads and all A/A differences."""
-    by_model = _by_model(loads)
     groups = [
         LoadGroup(
             values=np.array([load.log_ratio for load in group]),
             standard_errors=np.array([load.se for load in group]),
             loads_each=np.array([load.loads_each for load in group]),
         )
-        for group in by_model.values()
+        for group in by_model(loads).values()
     ]
     if differences:
         limit = WINSOR * noise_floor(differences)
@@ -198,49 +181,15 @@ def noise_floor(differences: Sequence[AaDifference]) -> float:
     return MAD_TO_SD * float(np.median([abs(difference.log_difference) for difference in differences]))
 
 
-def _by_model(loads: Sequence[LoadRatio]) -> dict[str, list[LoadRatio]]:
+def by_model(loads: Sequence[LoadRatio]) -> dict[str, list[LoadRatio]]:
+    """Return loads by model."""
     groups: dict[str, list[LoadRatio]] = {}
     for load in loads:
         groups.setdefault(load.model, []).append(load)
     return groups
 
 
-def ratio_estimates(
-    reference_id: str,
-    reference: Ratio | None,
-    loads: Sequence[LoadRatio],
-    differences: Sequence[AaDifference],
-) -> RatioEstimates:
-    """Estimate the ratios of all models with a usable load.
-
-    `reference` is the reference's own ratio, None where it was in no kept batch; `loads` are of kept batches,
-    `differences` of rejected ones too.
-
-    Raises InvalidArtifactError: no A/A difference, without which no noise floor exists.
-    """
-    if not differences:
-        raise InvalidArtifactError(
-            f"reference {reference_id} has no pair of loads with {MIN_ROUNDS} common rounds; "
-            "load it twice a batch",
-            code="no_reference_pair",
-        )
-    variance = load_variance(loads, differences)
-    groups = _by_model(loads)
-    ratios = {name: combine_loads(group, variance) for name, group in groups.items()}
-    if reference is not None:
-        ratios[reference_id] = reference
-    names = sorted(ratios)
-    return RatioEstimates(
-        reference_id=reference_id,
-        ratios={name: ratios[name] for name in names},
-        covariance=_covariance([groups.get(name, []) for name in names], variance),
-        load_variance=variance,
-        noise_floor=noise_floor(differences),
-        differences=tuple(differences),
-    )
-
-
-def _covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
+def covariance(groups: Sequence[Sequence[LoadRatio]], variance: LoadVariance) -> Floats:
     """Return the covariance of combined log ratios: a segment's share the reference's loads and samples."""
     columns: dict[tuple[int, int], int] = {}
     for group in groups:

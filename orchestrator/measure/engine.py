@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from luts.estimate.latencies import LatencyEstimates
-from luts.estimate.ratios import RatioEstimates
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, ChoiceRecord, EndRecord, MeasurementRejectedError
 from orchestrator.measure.batches import BatchKey, BatchRunner, pass_groups
@@ -219,7 +218,7 @@ class Engine:
             self.models += [chosen.model for chosen in choice.models]
 
     def _fewest_calls(self, estimation: LatencyEstimates) -> int:
-        failed, ratios = self.log.failures(), estimation.ratios.ratios
+        failed, ratios = self.log.failures(), estimation.ratios
         return min(
             ratios[model].rounds
             for model in (self.log.header.reference_id, *self.models)
@@ -229,7 +228,7 @@ class Engine:
     def _assess(self) -> EngineResult:
         """Return the estimates after a pass; the ending is `passes` if nothing is narrow yet."""
         estimation = self.log.estimation()
-        if self._is_narrow(estimation.ratios):
+        if self._is_narrow(estimation):
             return EngineResult(estimation, "narrow")
         width = self._half_width(estimation)
         narrow = width is not None and width <= self.policy.heldout_half_width
@@ -239,8 +238,8 @@ class Engine:
         half_width = self._options.prediction_half_width
         return half_width(estimation) if half_width else None
 
-    def _is_narrow(self, estimates: RatioEstimates) -> bool:
-        widths = [(ratio.high - ratio.low) / 2 for ratio in estimates.ratios.values()]
+    def _is_narrow(self, estimation: LatencyEstimates) -> bool:
+        widths = [(ratio.high - ratio.low) / 2 for ratio in estimation.ratios.values()]
         return max(widths, default=0.0) <= self.policy.half_width
 
     def _run_pass(self, pass_index: int) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.estimate.latencies import LatencyEstimates, QuietLatency
-from luts.estimate.ratios import RatioEstimates
 from luts.format.errors import UsageError
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
@@ -61,7 +60,7 @@ class Measurement:
 
     hello: HelloReply
     header: Header
-    estimation: LatencyEstimates
+    estimates: LatencyEstimates
     batches_kept: int
     batches_rejected: int
     failures: Mapping[str, str]
@@ -74,14 +73,9 @@ class Measurement:
     usages: Mapping[str, Usage]
 
     @property
-    def estimates(self) -> RatioEstimates:
-        """Ratios of all models to the reference."""
-        return self.estimation.ratios
-
-    @property
     def reference(self) -> QuietLatency:
         """The reference's quiet latency."""
-        return self.estimation.quiet
+        return self.estimates.quiet
 
     def ms(self, model_id: str, reference_ms: float | None = None) -> tuple[float, float, float]:
         """Return a model's latency and the 95 % interval of its ratio, in ms.

@@ -141,7 +141,7 @@ def compare_latencies(
                 measured_ms=ms,
                 measured_low=max(low, 0.0),
                 measured_high=high,
-                percentiles=measurement.estimation.percentiles(model_id(keys)),
+                percentiles=measurement.estimates.percentiles(model_id(keys)),
             )
         )
     return rows

@@ -243,7 +243,7 @@ def _comparable(one: MixerCost, other: MixerCost) -> bool:
 
 def _cost(variant: Variant, mixer: Mixer, measurement: Measurement) -> MixerCost:
     block, macs, scale = mixer.block, mixer.block.macs(), measurement.reference.ms
-    cost = cost_of_copy(measurement.estimation, mixer)
+    cost = cost_of_copy(measurement.estimates, mixer)
     ms = cost.ms * scale
     ms_low, ms_high = measurement.reference.widen(ms, cost.low * scale, cost.high * scale)
     alone_ms, *ends = measurement.ms(model_id(mixer.alone))

@@ -99,7 +99,7 @@ class ExportedPlan:
             },
             fixed_performance=header.identity.fixed_performance,
             **asdict(seen),
-            units=_units(measurement.estimation),
+            units=_units(measurement.estimates),
             reference_usage=_usage_fields(measurement.usages.get(header.reference_id)),
             sources=self.sources.stored_for(features),
         )
@@ -108,7 +108,7 @@ class ExportedPlan:
             for model in self.plan.models
             if model.model_id not in measurement.failures
         ]
-        valid = measurement.estimation.without(measurement.failures)
+        valid = measurement.estimates.without(measurement.failures)
         return build_lut(inputs, models, valid, features)
 
 
@@ -245,7 +245,7 @@ class GrowingPlan:
         if not self._left:
             return None
         plan, fitting = self.exported.plan, self.exported.fitting_sources(estimation)
-        failed = {model.model_id for model in plan.models} - estimation.ratios.ratios.keys()
+        failed = {model.model_id for model in plan.models} - estimation.ratios.keys()
         expectation = replace(self._expectation, sources=fitting)
         networks = next_networks(plan, expectation, failed, min(self._step, self._left))
         made = self._export(networks)

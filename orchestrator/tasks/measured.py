@@ -106,7 +106,7 @@ class JointMeasurement:
             **asdict(measurement.loads[identifier]),
             loads=ratio.loads,
             rounds=ratio.rounds,
-            percentiles=measurement.estimation.percentiles(identifier),
+            percentiles=measurement.estimates.percentiles(identifier),
             usage=measurement.usages.get(identifier, Usage(None, None)),
             delegates=lowered.delegates if lowered else None,
             outside=lowered.outside if lowered else None,

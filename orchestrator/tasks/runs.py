@@ -211,7 +211,7 @@ def run_latencies(run: Run) -> tuple[PastRun, list[PastLatency]]:
     estimation = JournalSamples(records).estimation(header.reference_id)
     failed = {record.model: record.reason for record in records if isinstance(record, FailureRecord)}
     names = run.model_names()
-    measured = [model for model in estimation.ratios.ratios if model not in failed]
+    measured = [model for model in estimation.ratios if model not in failed]
     rows = [_latency(names.get(model, model), model, estimation) for model in measured]
     rows.sort(key=lambda row: (row.ms or 0, row.model))
     rows += [PastLatency(names.get(model, model), failure=why) for model, why in sorted(failed.items())]
@@ -219,7 +219,7 @@ def run_latencies(run: Run) -> tuple[PastRun, list[PastLatency]]:
 
 
 def _latency(name: str, model: str, estimation: LatencyEstimates) -> PastLatency:
-    ratio, quiet = estimation.ratios.ratios[model], estimation.quiet
+    ratio, quiet = estimation.ratios[model], estimation.quiet
     ms, low, high = (quiet.ms * math.exp(log) for log in (ratio.log_ratio, ratio.low, ratio.high))
     low, high = quiet.widen(ms, low, high)
     return PastLatency(name, ms, low, high, ratio.loads, ratio.rounds, estimation.percentiles(model))

@@ -209,14 +209,14 @@ class Campaign:
                 f"network {unknown[0]} of the LUT is not in the plan; profile as this benchmark does",
                 code="other_plan",
             )
-        ratios = LatencyEstimates.of(lut.samples, lut.meta.reference_id).ratios
-        row = {name: number for number, name in enumerate(ratios.ratios)}
+        estimates = LatencyEstimates.of(lut.samples, lut.meta.reference_id)
+        row = {name: number for number, name in enumerate(estimates.ratios)}
         models = sorted(lut.models, key=lambda model: position[model.model_id])
         fitted, heldout = (tuple(m for m in models if m.split == split) for split in ("fit", "heldout"))
         used, kept = ([row[model.model_id] for model in group] for group in (fitted, heldout))
-        observed = Observations(fitted, ratios.covariance[np.ix_(used, used)], alone_ms, features)
+        observed = Observations(fitted, estimates.covariance[np.ix_(used, used)], alone_ms, features)
         seconds = device_seconds(lut.samples, lut.meta.reference_id, int(lut.meta.policy["settle_runs"]))
-        covariance = ratios.covariance[np.ix_(kept, kept)]
+        covariance = estimates.covariance[np.ix_(kept, kept)]
         return cls(observed, heldout, covariance, _orders(observed), seconds | dict(alone_seconds))
 
     def score(self, name: str, count: int) -> Row:
@@ -340,7 +340,7 @@ def _campaign(lut: Lut, plan: Plan, target: Target) -> Campaign:
     specs = get_space(SPACE).block_specs(plan.resolutions)
     run = _measured_alone(lut, plan, [spec.key for spec in specs], target)
     samples, reference = samples_table(read_log(run.journal)), lut.meta.reference_id
-    ratios = _by_key(LatencyEstimates.of(samples, reference).ratios.ratios, specs)
+    ratios = _by_key(LatencyEstimates.of(samples, reference).ratios, specs)
     alone_ms = {key: lut.meta.reference_ms * math.exp(ratio.log_ratio) for key, ratio in ratios.items()}
     seconds = _by_key(device_seconds(samples, reference, ALONE_POLICY.settle_runs), specs)
     return Campaign.of(lut, plan, features_of(specs), alone_ms, seconds)

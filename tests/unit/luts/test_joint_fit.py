@@ -8,8 +8,9 @@ from scipy.stats import multivariate_normal
 
 from luts.estimate.design import identify, partners
 from luts.estimate.joint import JointFit, fit_entries
+from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.likelihood import KIND, FitData, FitDesign, MarginalLikelihood, design_of, solve
-from luts.estimate.ratios import AaDifference, LoadGroup, LoadRatio, pooled_load_variance, ratio_estimates
+from luts.estimate.ratios import AaDifference, LoadGroup, LoadRatio, pooled_load_variance
 from luts.format.schema import MIB, KeyFeatures
 from tests.support.lut_world import Noise, make_study, make_world
 
@@ -184,7 +185,8 @@ def test_ratios_and_their_covariance_by_hand() -> None:
         load("b", 1, 0.30, 0.004, 2e-6),
     ]
     pairs = [AaDifference(batch, 0, 0.01, 0.002, 20) for batch in (0, 1)]
-    estimates = ratio_estimates("r", None, loads, pairs)
+    estimates = LatencyEstimates("r", [], [])
+    vars(estimates).update(loads=loads, differences=pairs)
     v = estimates.load_variance.sd**2
     whole = {"a0": 1.5 * v + 9e-6, "a1": 1.5 * v + 25e-6, "b1": 1.5 * v + 16e-6}
     weight = (1 / whole["a0"]) / (1 / whole["a0"] + 1 / whole["a1"])

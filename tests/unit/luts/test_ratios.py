@@ -75,7 +75,7 @@ def test_drift_cancels_in_ratios() -> None:
             (0, 0, number, "r", 1, round(4e6 * drift)),
             (0, 0, number, "m", 0, round(6e6 * drift)),
         ]
-    estimates = LatencyEstimates.of(rows(*samples), "r").ratios
+    estimates = LatencyEstimates.of(rows(*samples), "r")
     assert np.exp(estimates.ratios["m"].log_ratio) == pytest.approx(3.0)
     assert estimates.ratios["r"].log_ratio == 0.0
     assert (estimates.ratios["m"].loads, estimates.ratios["m"].rounds) == (1, 4)
@@ -86,7 +86,7 @@ def test_round_with_one_reference_copy_counts() -> None:
     samples = [(0, 0, number, "r", copy, 1_000_000) for number in range(4) for copy in (0, 1)]
     samples += [(0, 0, 4, "r", 1, 1_000_000)]
     samples += [(0, 0, number, "m", 0, 2_000_000) for number in range(6)]
-    ratio = LatencyEstimates.of(rows(*samples), "r").ratios.ratios["m"]
+    ratio = LatencyEstimates.of(rows(*samples), "r").ratios["m"]
     assert ratio.rounds == 5
     assert np.exp(ratio.log_ratio) == pytest.approx(2.0)
 
@@ -106,14 +106,14 @@ def busy_rounds(generator: np.random.Generator, segments: int) -> pa.Table:
 
 
 def test_interference_does_not_favour_the_side_with_one_load() -> None:
-    ratio = LatencyEstimates.of(busy_rounds(np.random.default_rng(8), 150), "r").ratios.ratios["m"]
+    ratio = LatencyEstimates.of(busy_rounds(np.random.default_rng(8), 150), "r").ratios["m"]
     assert abs(ratio.log_ratio) < 0.002
     assert ratio.low <= 0 <= ratio.high
 
 
 def test_model_intervals_cover_the_truth_under_interference() -> None:
     ratios = [
-        LatencyEstimates.of(busy_rounds(np.random.default_rng(seed), 5), "r").ratios.ratios["m"]
+        LatencyEstimates.of(busy_rounds(np.random.default_rng(seed), 5), "r").ratios["m"]
         for seed in range(60)
     ]
     assert np.mean([ratio.low <= 0 <= ratio.high for ratio in ratios]) >= 0.9
@@ -126,7 +126,7 @@ def test_rejected_batches_count_for_the_noise_floor_only() -> None:
     samples = normalise_samples(
         samples.set_column(samples.column_names.index("kept"), "kept", pc.invert(rejected))
     )
-    estimates = LatencyEstimates.of(samples, "reference").ratios
+    estimates = LatencyEstimates.of(samples, "reference")
     assert list(estimates.ratios) == ["a", "reference"]
     assert estimates.ratios["a"].loads == 3
     assert len(estimates.differences) == 6
@@ -139,7 +139,7 @@ def test_reference_without_a_pair_is_refused() -> None:
 
 def test_quiet_simulation_is_recovered_exactly() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(4), noise=QUIET)
-    ratios = LatencyEstimates.of(samples, "reference").ratios.ratios
+    ratios = LatencyEstimates.of(samples, "reference").ratios
     for name, truth in TRUTH.items():
         assert ratios[name].log_ratio == pytest.approx(truth - TRUTH["reference"], abs=1e-6)
 
@@ -151,7 +151,7 @@ def test_model_intervals_cover_the_truth(noise: Noise) -> None:
         samples = simulate(
             TRUTH, "reference", [["a", "b"], ["c"], ["a"]] * 2, np.random.default_rng(seed), noise=noise
         )
-        ratios = LatencyEstimates.of(samples, "reference").ratios.ratios
+        ratios = LatencyEstimates.of(samples, "reference").ratios
         hits += [
             ratios[name].low <= TRUTH[name] - TRUTH["reference"] <= ratios[name].high
             for name in ("a", "b", "c")
@@ -187,7 +187,7 @@ def test_load_variance_is_recovered_from_groups_and_pairs(truth: float) -> None:
 
 def test_models_of_a_segment_share_the_reference_error() -> None:
     samples = simulate(TRUTH, "reference", [["a", "b"], ["c"]], np.random.default_rng(6), segments=2)
-    estimates = LatencyEstimates.of(samples, "reference").ratios
+    estimates = LatencyEstimates.of(samples, "reference")
     names = list(estimates.ratios)
     covariance = estimates.covariance
     a, b, c, reference = (names.index(name) for name in ("a", "b", "c", "reference"))

@@ -88,15 +88,15 @@ def test_old_records_give_the_old_estimates():
         (4, 0),
     ]
     estimation = JournalSamples(records).estimation(PLAN.reference.model_id)
-    ratios, quiet = estimation.ratios, estimation.quiet
+    quiet = estimation.quiet
     assert estimation.samples.num_rows == EXPECTED["samples"]
     assert sum(estimation.samples.column("ns").to_pylist()) == EXPECTED["ns"]
-    assert ratios.ratios.keys() == EXPECTED["log_ratios"].keys()
+    assert estimation.ratios.keys() == EXPECTED["log_ratios"].keys()
     for name, expected in EXPECTED["log_ratios"].items():
-        ratio = ratios.ratios[name]
+        ratio = estimation.ratios[name]
         assert (ratio.log_ratio, ratio.low, ratio.high) == pytest.approx(expected, rel=1e-12, abs=1e-15)
-    assert ratios.noise_floor == pytest.approx(EXPECTED["noise_floor"], rel=1e-12)
-    assert ratios.load_variance.sd == pytest.approx(EXPECTED["load_sd"], rel=1e-12)
+    assert estimation.noise_floor == pytest.approx(EXPECTED["noise_floor"], rel=1e-12)
+    assert estimation.load_variance.sd == pytest.approx(EXPECTED["load_sd"], rel=1e-12)
     assert (quiet.ms, quiet.low, quiet.high) == pytest.approx(EXPECTED["quiet_ms"], rel=1e-12)
 
 

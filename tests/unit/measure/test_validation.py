@@ -67,7 +67,7 @@ def test_percentiles_of_a_comparison() -> None:
         return reported
 
     measurement = SimpleNamespace(
-        ms=lambda *_: (10.0, 9.9, 10.1), estimation=SimpleNamespace(percentiles=percentiles_of)
+        ms=lambda *_: (10.0, 9.9, 10.1), estimates=SimpleNamespace(percentiles=percentiles_of)
     )
     model = SimpleNamespace(predict=lambda *_: SimpleNamespace(ms=10.0, low=9.0, high=11.0))
     (row,) = compare_latencies(model, [arch], measurement, 10.0)  # type: ignore[arg-type]

@@ -23,15 +23,10 @@ from orchestrator.plan.plan import Policy, features_of, model_id
 from orchestrator.wire.messages import DeviceState
 from search.blocks import boundary_bytes, parse_key, parse_keys
 from search.spaces import get_space
+from tests.support.fake_device import QUIET
 from tests.support.lut_world import lut_inputs, simulate
 
-STATE = dict.fromkeys(DeviceState.model_fields) | {
-    "uptime_ns": 1,
-    "cpus": [],
-    "thermal_zones": [],
-    "qos": "utility",
-    "caveats": ["power_save"],
-}
+STATE = DeviceState.model_validate(QUIET | {"qos": "utility", "caveats": ["power_save"]})
 
 SPACE = get_space("autovit-nano")
 ROUNDS = 20

@@ -18,11 +18,13 @@ from orchestrator.journal.records import (
 )
 from orchestrator.journal.runs import Run
 from orchestrator.tasks.runs import find_past_run, past_runs, run_latencies
+from orchestrator.wire.messages import DeviceState
 from tests.support.bench import answer, bench
 from tests.support.errors import raises
+from tests.support.fake_device import QUIET
 
 ROUNDS = 20
-COOL = {"thermal_state": "nominal"}
+COOL = DeviceState.model_validate(QUIET)
 
 
 def write_run(folder, created="2026-03-01T00:00:00+00:00", simulated=False, kept=(True, True, False)):

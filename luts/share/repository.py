@@ -79,24 +79,15 @@ class SharedLut(Value):
     def of_files(cls, files: Mapping[str, bytes]) -> Self:
         """Return the entry of a LUT's four files. Raises InvalidArtifactError."""
         meta = decode_meta(files[META_FILE])
-        device = meta.device
+        same_fields = cls.model_fields.keys() - {"format", "files"}
         return cls(
+            **meta.model_dump(include=same_fields - {"device", "digest"}),
+            **meta.device.model_dump(include=same_fields),
             digest=hashlib.sha256(files[META_FILE]).hexdigest(),
-            device=device.name,
-            space=meta.space,
-            variant=meta.variant,
-            model=device.model,
-            soc=device.soc,
-            os=device.os,
-            os_build=device.os_build,
+            device=meta.device.name,
             runtime=meta.versions.runtime,
-            measured=meta.measured,
-            reference_id=meta.reference_id,
-            reference_ms=meta.reference_ms,
-            noise_floor=meta.noise_floor,
             mape=meta.heldout_error.mape if meta.heldout_error else None,
-            created=meta.created,
-            files={name: _shared_file(files[name]) for name in MAX_FILE_BYTES},  # type: ignore[misc]
+            files={name: _shared_file(files[name]) for name in MAX_FILE_BYTES},
         )
 
     @property

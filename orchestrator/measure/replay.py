@@ -27,7 +27,6 @@ from orchestrator.journal.log import MeasurementLog, placements
 from orchestrator.journal.records import (
     BatchRecord,
     FailureRecord,
-    Header,
     MeasurementRejectedError,
     PlacementRecord,
     RoundsRecord,
@@ -35,7 +34,13 @@ from orchestrator.journal.records import (
 from orchestrator.measure.batches import close_batch, load_order, pass_groups, round_orders
 from orchestrator.measure.engine import EngineResult, ModelSet
 from orchestrator.measure.readiness import COOL_HEADROOM, ReferenceFailedError
-from orchestrator.measure.session import Measurement, check_runtime, make_identity, make_measurement
+from orchestrator.measure.session import (
+    Measurement,
+    check_runtime,
+    make_header,
+    make_identity,
+    make_measurement,
+)
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.messages import HelloReply, LoadReply
 
@@ -158,14 +163,7 @@ class Replay:
             ReferenceFailedError: The device refused the reference.
             MeasurementRejectedError: Too few batches count.
         """
-        identity = make_identity(self.hello, self._variant, self._subject, self._policy, False)
-        header = Header(
-            identity=identity,
-            reference_id=self._subject.reference_id,
-            seed=self._subject.seed,
-            created=created,
-            simulated=self.hello.device.simulated,
-        )
+        header = make_header(self.hello, self._variant, self._subject, self._policy, False, created)
         with MeasurementLog(journal, header) as log:
             for record in self._records:
                 if isinstance(record, ModelFailure):

@@ -114,14 +114,19 @@ def make_identity(
 
 
 def make_header(
-    hello: HelloReply, variant: Variant, model_set: ModelSet, policy: Policy, fixed_performance: bool
+    hello: HelloReply,
+    variant: Variant,
+    model_set: ModelSet,
+    policy: Policy,
+    fixed_performance: bool,
+    created: str = "",
 ) -> Header:
-    """Return the first record of a journal that starts now."""
+    """Return the first record of a journal, which starts now unless it was `created` before."""
     return Header(
         identity=make_identity(hello, variant, model_set, policy, fixed_performance),
         reference_id=model_set.reference_id,
         seed=model_set.seed,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        created=created or datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         simulated=hello.device.simulated,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from orchestrator.journal.sustained import (
 )
 from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.readiness import DeviceConnection
-from orchestrator.measure.session import check_runtime, make_identity
+from orchestrator.measure.session import check_runtime, make_header
 from orchestrator.measure.sustained import run_sustained
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.measured import journal_id
@@ -228,15 +227,8 @@ def _measure(
     hello = link.hello()
     check_runtime(device.name, hello, variant)
     subject = ModelSet({model: file}, model, file.sha256, seed=0)
-    header = Header(
-        identity=make_identity(
-            hello, variant, subject, Policy.of(variant.is_simulated), device.fixed_performance
-        ),
-        reference_id=model,
-        seed=0,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        simulated=hello.device.simulated,
-    )
+    policy = Policy.of(variant.is_simulated)
+    header = make_header(hello, variant, subject, policy, device.fixed_performance)
     try:
         with MeasurementLog(run.journal, header) as log:
             run_sustained(link, file, log, duration_s, steps(progress))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import random
 import statistics
 import subprocess
@@ -21,11 +20,10 @@ from orchestrator.devices.common.device import Device
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import MeasurementLog
-from orchestrator.journal.records import Header
 from orchestrator.measure.batches import BatchKey, BatchRunner
 from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.readiness import DeviceConnection
-from orchestrator.measure.session import make_identity
+from orchestrator.measure.session import make_header
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import export_all, files_of
 from search.spaces import get_arch, get_space
@@ -69,13 +67,7 @@ def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> di
     """Measure batches of fresh loads as a profile does, each with an interval that rests on those before it."""
     link = DeviceConnection(device, VARIANT.runtime, VARIANT.load_options)
     hello = link.hello()
-    header = Header(
-        identity=make_identity(hello, VARIANT, subject, POLICY, device.fixed_performance),
-        reference_id=subject.reference_id,
-        seed=subject.seed,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        simulated=hello.device.simulated,
-    )
+    header = make_header(hello, VARIANT, subject, POLICY, device.fixed_performance)
     others = [name for name in subject.files if name != subject.reference_id]
     try:
         with MeasurementLog(journal, header) as log:

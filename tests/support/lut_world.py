@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -213,3 +214,10 @@ def make_study(  # noqa: PLR0913 - a factory of tests, called by keyword
         rounds=rounds,
     )
     return Study(lut_inputs(), tuple(specs), samples, world.features, truth)
+
+
+def small_study(seed: int = 0, slots: int = 3, **options: Any) -> Study:
+    """A study of few models and rounds; options as of `make_study`."""
+    generator = np.random.default_rng(seed)
+    smallest = {"designs": 4, "segments": 1, "rounds": 5}
+    return make_study(generator, make_world(generator, slots=slots), **smallest | options)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,14 +30,12 @@ from luts.format.lut import (
 from luts.format.schema import MAX_BLOCKS, MAX_COUNT, Entry, KeyFeatures, LutInputs, MeasuredModel
 from luts.verify import verify_lut, verify_values
 from tests.support.errors import raises
-from tests.support.lut_world import lut_inputs, make_study, make_world, model_spec
+from tests.support.lut_world import lut_inputs, model_spec, small_study
 
 
 @pytest.fixture(scope="module")
 def lut() -> Lut:
-    generator = np.random.default_rng(0)
-    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
-    return study.lut()
+    return small_study(removals=1).lut()
 
 
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=160)
@@ -106,8 +103,7 @@ def test_columns_without_placement(lut: Lut) -> None:
 
 
 def test_former_column_name_is_read(tmp_path: Path) -> None:
-    generator = np.random.default_rng(1)
-    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
+    study = small_study(seed=1, removals=1)
     specs = [
         spec.model_copy(update={"migrated_operations": 2 if spec.role == "removal" else None})
         for spec in study.models

@@ -34,7 +34,7 @@ from luts.format.lut import Lut
 from luts.format.schema import Coefficients, KeyFeatures, KindPrior
 from luts.format.store import LutRef, LutStore
 from tests.support.errors import raises
-from tests.support.lut_world import make_study, make_world
+from tests.support.lut_world import small_study
 
 SHIPPED = LutStore([Path(luts.format.store.__file__).parents[1] / "data"])
 PRICE = Coefficients(constant_ms=0.5, ms_per_mmac=0.1, ms_per_depthwise_mmac=0.4, ms_per_mib=2.0)
@@ -86,9 +86,7 @@ def test_expected_costs_of_a_luts_own_blocks(ref: LutRef) -> None:
 @pytest.fixture(scope="module")
 def plain() -> Lut:
     """Its blocks' features tell neither weights nor depthwise MACs."""
-    generator = np.random.default_rng(0)
-    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
-    return study.lut()
+    return small_study(removals=1).lut()
 
 
 def test_lut_without_weights_does_not_price_them(plain: Lut) -> None:

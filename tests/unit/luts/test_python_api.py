@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from luts.build import build_lut
 from luts.format.store import LutStore
 from search.spaces import get_arch
 from tests.support.errors import raises
-from tests.support.lut_world import make_study, make_world
+from tests.support.lut_world import small_study
 
 
 @pytest.fixture(autouse=True)
@@ -61,13 +62,10 @@ def test_prediction_with_interval(lut: luts.Lut) -> None:
 
 def test_block_keys_suffice_without_transfer_cost(lut: luts.Lut) -> None:
     keys = get_arch("autovit-xxs-paper").keys()
-    free = luts.Lut(
-        lut.meta.model_copy(update={"transfer_ms_per_mib": 0.0}), lut.entries, lut.models, lut.samples
+    free, costly = (
+        replace(lut, meta=lut.meta.model_copy(update={"transfer_ms_per_mib": price})) for price in (0.0, 0.5)
     )
     assert free.predict(keys) == free.predict(keys, 10**6)
-    costly = luts.Lut(
-        lut.meta.model_copy(update={"transfer_ms_per_mib": 0.5}), lut.entries, lut.models, lut.samples
-    )
     assert costly.predict(keys, 2**20).ms == pytest.approx(costly.predict(keys, 0).ms + 0.5)
     with raises("missing_boundary_bytes"):
         costly.predict(keys)
@@ -88,8 +86,7 @@ def test_tables_become_data_frames(lut: luts.Lut) -> None:
 
 
 def test_unknown_count_is_missing_in_the_data_frame() -> None:
-    generator = np.random.default_rng(0)
-    study = make_study(generator, make_world(generator, slots=3), designs=4, removals=1, segments=1, rounds=5)
+    study = small_study(removals=1)
     specs = [
         spec.model_copy(update={"migrated_operations": 3 if spec.role == "removal" else None})
         for spec in study.models

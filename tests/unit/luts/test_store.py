@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import luts
@@ -19,18 +19,16 @@ from luts.format.store import LutRef, LutStore, lut_store, read_lut
 from luts.verify import verify_lut
 from orchestrator.cli.main import exit_code
 from tests.support.errors import raises
-from tests.support.lut_world import make_study, make_world
+from tests.support.lut_world import small_study
 
 
 @pytest.fixture(scope="module")
 def lut() -> Lut:
-    generator = np.random.default_rng(0)
-    study = make_study(generator, make_world(generator, slots=3), designs=4, segments=1, rounds=5)
-    return study.lut()
+    return small_study().lut()
 
 
-def of(lut: Lut, **fields: str) -> Lut:
-    return Lut(lut.meta.model_copy(update=fields), lut.entries, lut.models, lut.samples)
+def of(lut: Lut, **fields: object) -> Lut:
+    return replace(lut, meta=lut.meta.model_copy(update=fields))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -159,7 +157,7 @@ NAME = "host/toy/simulated-t1"
 
 def with_mape(lut: Lut, mape: float | None) -> Lut:
     error = mape and HeldoutError(models=12, mape=mape, within_5=1.0, within_10=1.0, kendall_tau=None)
-    return Lut(lut.meta.model_copy(update={"heldout_error": error}), lut.entries, lut.models, lut.samples)
+    return of(lut, heldout_error=error)
 
 
 class RecordingStore(LutStore):

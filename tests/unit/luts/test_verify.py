@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow.compute as pc
 import pytest
 
@@ -29,7 +28,7 @@ from orchestrator.cli.main import exit_code
 from orchestrator.tasks.sources import Source, Sources
 from tests.support.bench import bench
 from tests.support.errors import raises
-from tests.support.lut_world import make_study, make_world
+from tests.support.lut_world import small_study
 from tests.unit.tasks.test_sources import WORLD, made, slower
 
 FILES = (META_FILE, ENTRIES_FILE, MODELS_FILE, SAMPLES_FILE)
@@ -37,10 +36,7 @@ FILES = (META_FILE, ENTRIES_FILE, MODELS_FILE, SAMPLES_FILE)
 
 @pytest.fixture(scope="module")
 def lut() -> Lut:
-    generator = np.random.default_rng(0)
-    world = make_world(generator, slots=4)
-    study = make_study(generator, world, designs=6, heldout=9, removals=1, segments=2, rounds=6)
-    return study.lut()
+    return small_study(slots=4, designs=6, heldout=9, removals=1, segments=2, rounds=6).lut()
 
 
 def written(root: Path, files: dict[str, bytes]) -> Path:
@@ -95,12 +91,6 @@ def test_oversized_file_is_refused(lut: Lut, tmp_path: Path) -> None:
         verify_lut(folder)
 
 
-def changed(lut: Lut, **parts: object) -> Lut:
-    return Lut(
-        **{"meta": lut.meta, "entries": lut.entries, "models": lut.models, "samples": lut.samples, **parts}
-    )
-
-
 def entry(number: int, **fields: object) -> Callable[[Lut], Lut]:
     """Return a change of fields of an entry; numbers are factors of what was there."""
 
@@ -110,7 +100,7 @@ def entry(number: int, **fields: object) -> Callable[[Lut], Lut]:
             name: getattr(row, name) * by if isinstance(by, float) else by for name, by in fields.items()
         }
         rows = (*lut.entries[:number], row.model_copy(update=values), *lut.entries[number + 1 :])
-        return changed(lut, entries=rows)
+        return replace(lut, entries=rows)
 
     return change
 
@@ -120,7 +110,7 @@ def meta(**fields: float | object) -> Callable[[Lut], Lut]:
 
     def change(lut: Lut) -> Lut:
         values = {n: getattr(lut.meta, n) * v if isinstance(v, float) else v for n, v in fields.items()}
-        return changed(lut, meta=lut.meta.model_copy(update=values))
+        return replace(lut, meta=lut.meta.model_copy(update=values))
 
     return change
 
@@ -132,14 +122,14 @@ def without_removal(lut: Lut) -> Lut:
 
 def slower_model(lut: Lut) -> Lut:
     model = lut.models[0].model_copy(update={"ms": lut.models[0].ms * 1.001})
-    return changed(lut, models=(model, *lut.models[1:]))
+    return replace(lut, models=(model, *lut.models[1:]))
 
 
 def slower_samples(lut: Lut) -> Lut:
     ns = lut.samples.column("ns")
     slowed = pc.if_else(pc.equal(lut.samples.column("model"), lut.models[0].model_id), pc.add(ns, 1000), ns)
     column = lut.samples.column_names.index("ns")
-    return changed(lut, samples=lut.samples.set_column(column, lut.samples.schema.field("ns"), slowed))
+    return replace(lut, samples=lut.samples.set_column(column, lut.samples.schema.field("ns"), slowed))
 
 
 def better_held_out_error(lut: Lut) -> Lut:
@@ -158,10 +148,10 @@ EDITS: dict[str, Callable[[Lut], Lut]] = {
     "loads": entry(0, loads=1),
     "method": entry(0, method="prior"),
     "macs": lambda lut: entry(0, macs=2 * lut.entries[0].macs)(lut),
-    "entry left out": lambda lut: changed(lut, entries=lut.entries[1:]),
-    "order": lambda lut: changed(lut, entries=lut.entries[::-1]),
+    "entry left out": lambda lut: replace(lut, entries=lut.entries[1:]),
+    "order": lambda lut: replace(lut, entries=lut.entries[::-1]),
     "model": slower_model,
-    "model left out": lambda lut: changed(lut, models=lut.models[:-1]),
+    "model left out": lambda lut: replace(lut, models=lut.models[:-1]),
     "sample": slower_samples,
     "reference": meta(reference_ms=1.01),
     "noise floor": meta(noise_floor=0.5),
@@ -183,7 +173,7 @@ def test_edit_with_new_digests_is_detected(lut: Lut, name: str, tmp_path: Path) 
 def test_differences_in_the_last_digits_pass(lut: Lut) -> None:
     entry = lut.entries[0]
     near = entry.model_copy(update={"ms": entry.ms * (1 + 1e-12)})
-    verify_values(changed(lut, entries=(near, *lut.entries[1:])))
+    verify_values(replace(lut, entries=(near, *lut.entries[1:])))
 
 
 @pytest.fixture(scope="module")

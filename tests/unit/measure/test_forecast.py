@@ -113,66 +113,53 @@ def first_loads(folder, device_model, seconds, variant="coreml-fp16-all", simula
             )
 
 
-def plan_nano(target, **options):
-    return plan_profile(ProfileCommand(space="autovit-nano", target=target, **options))
-
-
-def test_forecast_of_first_loads(tmp_path, monkeypatch):
+@pytest.fixture
+def plan_nano(tmp_path, monkeypatch):
+    """Plan a profile of a device, with runs and cache in `tmp_path`."""
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    store, choice = LutStore([tmp_path]), PlanOptions(models=12)
+
+    def plan(device, pace_us=0, **target):
+        return plan_profile(
+            ProfileCommand(
+                space="autovit-nano",
+                target=Target(device, **target),
+                plan=PlanOptions(models=12),
+                store=LutStore([tmp_path]),
+                workers=2,
+                pace_us=pace_us,
+            )
+        )
+
+    return plan
+
+
+def test_forecast_of_first_loads(tmp_path, plan_nano):
     runs = tmp_path / "runs"
     first_loads(runs / "iphone15-autovit-xxs-coreml-fp16-all-1", "iPhone15,4", [900.0])
     first_loads(runs / "iphone13-x-coreml-fp16-cpuonly-1", "iPhone14,5", [900.0], "coreml-fp16-cpuonly")
     first_loads(runs / "iphone13-y-coreml-fp16-all-1", "iPhone14,5", [900.0], simulated=True)
-    planned = plan_profile(
-        ProfileCommand(space="autovit-nano", target=Target("iphone13"), plan=choice, store=store, workers=2)
-    )
+    planned = plan_nano("iphone13")
     assert (planned.compile_s, planned.first_loads) == (None, 0), "never invented"
     first_loads(runs / "measure-iphone13-coreml-fp16-all-2", "iPhone14,5", [20.0, 40.0, 90.0])
-    planned = plan_profile(
-        ProfileCommand(space="autovit-nano", target=Target("iphone13"), plan=choice, store=store, workers=2)
-    )
+    planned = plan_nano("iphone13")
     assert planned.compile_s == pytest.approx(40.0 * planned.compiled)
     assert planned.first_loads == 3
 
 
-def test_forecast_needs_a_plausible_device(tmp_path, monkeypatch):
-    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path))
-    store = LutStore([tmp_path])
+def test_forecast_needs_a_plausible_device(plan_nano):
     with raises("unknown_device"):
-        plan_nano(Target("iphnoe13", threads=1), store=store)
+        plan_nano("iphnoe13", threads=1)
     with raises("unknown_agent"):
-        plan_nano(Target("host", agent="rust"), store=store)
-    choice = PlanOptions(models=12)
-    planned = plan_nano(Target("iphone13"), plan=choice, store=store, workers=2)
+        plan_nano("host", agent="rust")
+    planned = plan_nano("iphone13")
     specs = [ExportSpec(model.blocks, runtime="coreml") for model in planned.plan.models]
     assert (planned.cached, planned.export_s) == (0, export_seconds(specs, [], 2))
     assert planned.compiled == len(planned.plan.models) >= 12, "Core ML prepares each for the neural engine"
     for more in ({"backend": "cpuandgpu"}, {"precision": "fp32"}, {"runtime": "executorch", "threads": 1}):
-        assert (
-            plan_profile(
-                ProfileCommand(
-                    space="autovit-nano", target=Target("iphone13", **more), plan=choice, store=store
-                )
-            ).compiled
-            == 0
-        )
-    assert (
-        plan_profile(
-            ProfileCommand(space="autovit-nano", target=Target("simulated"), plan=choice, store=store)
-        ).export_s
-        is None
-    )
-    plain, paced = (
-        plan_profile(
-            ProfileCommand(
-                space="autovit-nano", target=Target("simulated"), plan=choice, pace_us=pace_us, store=store
-            )
-        )
-        for pace_us in (0, 1_000_000)
-    )
+        assert plan_nano("iphone13", **more).compiled == 0
+    plain, paced = (plan_nano("simulated", pace_us) for pace_us in (0, 1_000_000))
+    assert plain.export_s is None
     assert paced.plan == plain.plan
     assert paced.forecast.device_s > 10 * plain.forecast.device_s, "a call a second"
 

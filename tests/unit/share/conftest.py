@@ -3,21 +3,17 @@
 import subprocess
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from luts.format.store import LutStore
 from luts.share.location import location
 from luts.share.repository import Repository
-from tests.support.lut_world import make_study, make_world
+from tests.support.lut_world import small_study
 
 
 @pytest.fixture(scope="session")
 def lut():
-    generator = np.random.default_rng(0)
-    world = make_world(generator, slots=3)
-    study = make_study(generator, world, designs=3, segments=2, rounds=4)
-    return study.lut()
+    return small_study(designs=3, segments=2, rounds=4).lut()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import json
 import threading
 import zlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -118,12 +118,10 @@ def samples_table(records: Iterable[Record]) -> pa.Table:
 
 @dataclass
 class _SegmentSamples:
-    """Runs of one segment, and the samples that were read from them so far."""
+    """Runs of one segment; `read` is what was read from them, None since the last one was added."""
 
-    tables: list[pa.Table] = field(default_factory=list)
-    unread: list[tuple[BatchRecord | None, RoundsRecord]] = field(default_factory=list)
-    samples: pa.Table | None = None
-    segment: Segment | None = None
+    runs: list[tuple[BatchRecord | None, RoundsRecord]] = field(default_factory=list)
+    read: tuple[Segment, pa.Table] | None = None
 
 
 def unit_digest(serial: str) -> str:
@@ -132,7 +130,7 @@ def unit_digest(serial: str) -> str:
 
 
 class JournalSamples:
-    """The samples of a growing journal and the estimates from them; nothing is read or computed twice."""
+    """The samples of a growing journal and the estimates from them; nothing is computed twice."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         """Read records; `add` takes further ones."""
@@ -151,8 +149,8 @@ class JournalSamples:
         elif isinstance(record, RoundsRecord) and not record.rejected:
             key = record.batch, record.segment
             segment = self._segments.setdefault(key, _SegmentSamples())
-            segment.unread.append((self._batches.get(key), record))
-            segment.samples = segment.segment = None
+            segment.runs.append((self._batches.get(key), record))
+            segment.read = None
 
     def table(self) -> pa.Table:
         """Return all samples so far under `SAMPLES_SCHEMA`."""
@@ -178,24 +176,15 @@ class JournalSamples:
 
     def _read(self, key: tuple[int, int]) -> tuple[Segment, pa.Table]:
         cached, kept = self._segments[key], key[0] not in self._rejected
-        if cached.samples is None or cached.segment is None:
-            cached.tables += [_samples_of(batch, rounds) for batch, rounds in cached.unread]
-            cached.unread.clear()
-            cached.samples = _add_verdict(pa.concat_tables(cached.tables), kept)
-            (cached.segment,) = segments_of(cached.samples)
-        elif cached.segment.kept != kept:
-            cached.samples = _add_verdict(cached.samples.drop_columns(["kept"]), kept)
-            cached.segment = replace(cached.segment, kept=kept)
-        return cached.segment, cached.samples
+        if cached.read is None or cached.read[0].kept != kept:
+            tables = [_samples_of(batch, rounds, kept) for batch, rounds in cached.runs]
+            samples = normalise_samples(pa.concat_tables(tables))
+            (segment,) = segments_of(samples)
+            cached.read = segment, samples
+        return cached.read
 
 
-def _add_verdict(samples: pa.Table, kept: bool) -> pa.Table:
-    verdict = pa.array(np.full(samples.num_rows, kept))
-    return normalise_samples(samples.append_column("kept", verdict))
-
-
-def _samples_of(batch: BatchRecord | None, rounds: RoundsRecord) -> pa.Table:
-    """Return the samples of some rounds, without the column `kept`."""
+def _samples_of(batch: BatchRecord | None, rounds: RoundsRecord, kept: bool) -> pa.Table:
     if batch is None:
         raise InvalidArtifactError(
             f"journal: samples of batch {rounds.batch}, which was never started", code="invalid_journal"
@@ -216,6 +205,7 @@ def _samples_of(batch: BatchRecord | None, rounds: RoundsRecord) -> pa.Table:
             "model": np.asarray(batch.slots, dtype=object)[slots.ravel()],
             "copy": np.asarray(batch.copies)[slots.ravel()],
             "ns": rounds.ns[:, timed].ravel(),
+            "kept": np.full(slots.size, kept),
         }
     )
 

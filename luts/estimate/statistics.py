@@ -73,11 +73,6 @@ def _resample_indices(count: int, block: int) -> NDArray[np.intp]:
     return result
 
 
-def block_length(count: int) -> int:
-    """Return the cube root of the number of rounds, the rate that minimises the error of the bootstrap variance."""
-    return max(1, round(float(np.cbrt(count))))
-
-
 def location_and_se(values: Floats) -> tuple[float, float]:
     """Return the midmean of one load's rounds (n,) and its standard error by circular moving-block bootstrap.
 
@@ -90,7 +85,8 @@ def location_and_se(values: Floats) -> tuple[float, float]:
     """
     quantities = np.atleast_2d(values)
     count = quantities.shape[1]
-    block = block_length(count)
+    # Blocks of the cube root of the count minimise the error of the bootstrap variance.
+    block = max(1, round(float(np.cbrt(count))))
     replicates = midmean(quantities[:, _resample_indices(count, block)]).mean(axis=0)
     low, high = np.quantile(replicates, _ONE_SD)
     shrinkage = count / (count - block)

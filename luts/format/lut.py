@@ -337,10 +337,6 @@ def _encode_samples(samples: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _is_number(column: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(column) or pa.types.is_boolean(column))
-
-
 def _check_ids(models: pa.DictionaryArray) -> None:
     """Check lengths before rows are unpacked: a small file can repeat one long string in every row."""
     if not pa.types.is_dictionary(models.type) or not pa.types.is_string(models.type.value_type):
@@ -363,7 +359,11 @@ def _decode_samples(content: bytes) -> pa.Table:
         )
         if unpacked_bytes > 2 * MAX_FILE_BYTES[SAMPLES_FILE]:
             raise ValueError(f"{unpacked_bytes} bytes unpacked")
-        texts = [field.name for field in file.schema_arrow if not _is_number(field.type)]
+        texts = [
+            field.name
+            for field in file.schema_arrow
+            if not pa.types.is_integer(field.type) and not pa.types.is_boolean(field.type)
+        ]
         if texts != ["model"]:
             raise ValueError(f"columns other than model hold strings: {shorten(texts)}")
         table = file.read(use_threads=False)

@@ -138,17 +138,17 @@ def excess_co_resident(ns: np.ndarray, before: np.ndarray, after: np.ndarray) ->
     The faster quarter of calls is compared: bursts of other work count less. All are nanoseconds [rounds,
     calls]; `before` and `after` are alone.
     """
-    others, first, last = (
-        math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (ns, before, after)
-    )
+    others, first, last = _settled_logs(ns, before, after)
     return max(0.0, math.expm1(others - (first + last) / 2) - abs(last - first))
+
+
+def _settled_logs(*parts: np.ndarray) -> list[float]:
+    return [math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in parts]
 
 
 def excess_without_keep_warm(warm: np.ndarray, before: np.ndarray, after: np.ndarray) -> float:
     """Return the relative excess of the latency before and after over that with keep-warm, less the drift."""
-    kept_warm, first, last = (
-        math.log(np.quantile(part[:, REFERENCE_CALLS], 0.25)) for part in (warm, before, after)
-    )
+    kept_warm, first, last = _settled_logs(warm, before, after)
     excess = math.expm1((first + last) / 2 - kept_warm)
     return math.copysign(max(0.0, abs(excess) - abs(last - first)), excess)
 

@@ -13,7 +13,7 @@ from orchestrator.journal.conditions import HOT_HEADROOM
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.wire.client import AgentClient, ModelFile, RunResult
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
-from orchestrator.wire.messages import Battery, DeviceState, HelloReply, LoadReply
+from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply
 
 
 class DeviceConnection:
@@ -86,7 +86,7 @@ def may_pass(state: DeviceState) -> bool:
         or (state.thermal_headroom or 0.0) >= HOT_HEADROOM
         or state.low_power_mode is True
         or state.foreground is False
-        or (state.battery is not None and _is_low(state.battery))
+        or (state.battery is not None and state.battery.percent < (5 if state.battery.charging else 15))
     )
 
 
@@ -101,10 +101,6 @@ def cool_down(connection: DeviceConnection, limit_s: float, notify: Callable[[st
             return
         notify(f"letting {connection.device.name} cool before the next batch")
         _sleep(_POLL_S)
-
-
-def _is_low(battery: Battery) -> bool:
-    return battery.percent < (5.0 if battery.charging else 15.0)
 
 
 def run_when_ready(

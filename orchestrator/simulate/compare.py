@@ -10,7 +10,6 @@ import numpy as np
 
 from luts.estimate.statistics import mape
 from luts.format.files import write_json
-from luts.format.latency import latency_ms
 from luts.format.lut import Lut
 from orchestrator.simulate.device import GroundTruth, Scenario, boundary_mib
 
@@ -60,14 +59,8 @@ def compare_lut_with_truth(lut: Lut, truth: GroundTruth) -> GroundTruthCompariso
     errors_ms = abs(np.array([entry.ms for entry in measured]) - true_ms)
     alone = np.array([entry.identified == "alone" for entry in measured])
     covered = [entry.ci_low <= ms <= entry.ci_high for entry, ms in zip(measured, true_ms, strict=True)]
-    entry_ms = {entry.key: entry.ms for entry in lut.entries}
     heldout = [model for model in lut.models if model.split == "heldout"]
-    predicted = [
-        latency_ms(
-            entry_ms, lut.meta.base_ms, lut.meta.transfer_ms_per_mib, model.blocks, model.boundary_bytes
-        )
-        for model in heldout
-    ]
+    predicted = [lut.predict(model.blocks, model.boundary_bytes).ms for model in heldout]
     latencies = [scale * truth.latency_ms(model.blocks) for model in heldout]
     strays = [truth.context_ms(model.blocks) / truth.latency_ms(model.blocks) for model in heldout]
     return GroundTruthComparison(

@@ -191,13 +191,6 @@ def test_a_changed_model_is_named(tmp_path, monkeypatch):
         run(tmp_path, device())
 
 
-def test_refused_variants(tmp_path):
-    with raises("unsupported_runtime"):
-        run(tmp_path, device(), variant=Variant("coreml", "all"))
-    with raises("too_many_threads"):
-        run(tmp_path, device(), variant=Variant("executorch", "xnnpack", "fp32", 8))
-
-
 def test_one_model_alone_is_measured_against_itself(tmp_path):
     files = {"model00": ModelFile(tmp_path / "x", SHA["model00"])}
     result = run(tmp_path, device(), models=ModelSet(files, "model00", "0" * 64, 0))

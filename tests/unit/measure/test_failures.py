@@ -241,18 +241,20 @@ def test_a_phone_chooses_its_own_number_of_threads():
     assert default_threads(FakeClient(fake).hello(), Variant("coreml", "all")) == Variant("coreml", "all")
 
 
-def test_missing_delegate_is_refused():
-    hello = FakeClient(device()).hello()
-    with raises("unsupported_backend"):
-        check_runtime("pixel8", hello, Variant("executorch", "vulkan", "fp32", 1))
-    check_runtime("pixel8", hello, Variant("executorch", "portable", "fp32", 1))
-    check_runtime("pixel8", hello, Variant("executorch", "xnnpack", "fp32", 1))
-
-
-def test_unsupported_pinning_is_refused():
-    hello = FakeClient(device()).hello()
-    with raises("unsupported_option"):
-        check_runtime("iphone13", hello, Variant("executorch", "xnnpack", "fp32", 1, "0"))
+@pytest.mark.parametrize(
+    ("variant", "code"),
+    [
+        (Variant("coreml", "all"), "unsupported_runtime"),
+        (Variant("executorch", "vulkan", "fp32", 1), "unsupported_backend"),
+        (Variant("executorch", "xnnpack", "fp32", 8), "too_many_threads"),
+        (Variant("executorch", "xnnpack", "fp32", 1, "0"), "unsupported_option"),
+    ],
+)
+def test_refused_variants(tmp_path, variant, code):
+    with raises(code):
+        fake_device.run(tmp_path, device(), variant=variant)
+    for backend in ("portable", "xnnpack"):
+        check_runtime("pixel8", FakeClient(device()).hello(), Variant("executorch", backend, "fp32", 1))
 
 
 def test_threads_warning():

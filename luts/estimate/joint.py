@@ -119,14 +119,14 @@ def fit_entries(
         prices = prices_by_kind(design.keys, features, solution[entries])
     else:
         by_kind = coefficients.reshape(len(design.kinds), TERMS)
-        prices = {kind: coefficients_of(row) for kind, row in zip(design.kinds, by_kind, strict=True)}
+        prices = dict(zip(design.kinds, by_kind, strict=True))
     return JointFit(
         keys=design.keys,
         ms=solution[entries],
         se=np.sqrt(variance),
         base_ms=float(solution[0]),
         transfer_ms_per_mib=float(solution[1]) if data.boundary_bytes.any() else 0.0,
-        prior=prices,
+        prior={kind: coefficients_of(row) for kind, row in prices.items()},
         entry_sd=float(deviations[ENTRY]),
         misfit_sd=misfit_sd,
         kind_sd=float(deviations[KIND]),

@@ -18,11 +18,11 @@ from luts.estimate.likelihood import (
     MarginalLikelihood,
     learn_deviations,
 )
-from luts.estimate.physics import TERMS, amounts, coefficients_of
+from luts.estimate.physics import TERMS, amounts
 from luts.estimate.statistics import CONFIDENCE, normal_quantile
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
-from luts.format.schema import Coefficients, Floats, KeyFeatures
+from luts.format.schema import Floats, KeyFeatures
 
 SOURCE_WEIGHT_SD = 0.5
 """How far the mean of several sources may move toward one of them."""
@@ -81,11 +81,10 @@ class SourceEntries:
         missing = np.isnan(ms)
         if missing.any():
             prices = prices_by_kind(known, features, ms[~missing])
-            pooled = coefficients_of(np.mean([list(dict(row).values()) for row in prices.values()], axis=0))
+            pooled = np.mean(list(prices.values()), axis=0)
             for position in np.flatnonzero(missing):
                 feature = features[keys[position]]
-                price = prices.get(feature.kind, pooled)
-                ms[position] = np.array(amounts(feature)) @ np.array(list(dict(price).values()))
+                ms[position] = np.array(amounts(feature)) @ prices.get(feature.kind, pooled)
         return ms
 
     def standard_errors(self, keys: Sequence[str], filled: Floats) -> Floats:
@@ -111,10 +110,8 @@ def source_from_lut(name: str, lut: Lut) -> SourceEntries:
     )
 
 
-def prices_by_kind(
-    keys: Sequence[str], features: Mapping[str, KeyFeatures], ms: Floats
-) -> dict[str, Coefficients]:
-    """Fit the physics of every kind of block to entries (k,), by least squares of relative errors."""
+def prices_by_kind(keys: Sequence[str], features: Mapping[str, KeyFeatures], ms: Floats) -> dict[str, Floats]:
+    """Fit coefficients (TERMS,) of every kind of block to entries (k,), by least squares of relative errors."""
     from scipy.optimize import nnls
 
     kinds = np.array([features[key].kind for key in keys])
@@ -123,8 +120,7 @@ def prices_by_kind(
     prices = {}
     for kind in sorted(set(kinds)):
         rows, unit = kinds == kind, np.maximum(amount[kinds == kind].max(axis=0), 1e-12)
-        solved = nnls(amount[rows] / unit / size[rows, None], ms[rows] / size[rows])[0] / unit
-        prices[str(kind)] = coefficients_of(solved)
+        prices[str(kind)] = nnls(amount[rows] / unit / size[rows, None], ms[rows] / size[rows])[0] / unit
     return prices
 
 
@@ -193,9 +189,7 @@ def _scaled(design: FitDesign, features: Mapping[str, KeyFeatures], source: Sour
 def _bound_shares(keys: Sequence[str], features: Mapping[str, KeyFeatures], ms: Floats) -> Floats:
     """Return (k, TERMS) fractions of constant, MACs, depthwise MACs and bytes in the physics of the entries."""
     prices = prices_by_kind(keys, features, ms)
-    parts = np.array(
-        [np.array(amounts(features[key])) * list(dict(prices[features[key].kind]).values()) for key in keys]
-    )
+    parts = np.array([np.array(amounts(features[key])) * prices[features[key].kind] for key in keys])
     return np.asarray(parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-12))
 
 

@@ -179,6 +179,9 @@ ENTRIES_FILE = "entries.csv"
 MODELS_FILE = "models.csv"
 SAMPLES_FILE = "samples.parquet"
 
+_DIGESTED = {"entries": ENTRIES_FILE, "models": MODELS_FILE, "samples": SAMPLES_FILE}
+"""Files by the field of `Digests` that holds their sha256."""
+
 MAX_FILE_BYTES = {
     META_FILE: 8 << 20,
     ENTRIES_FILE: 16 << 20,
@@ -212,11 +215,7 @@ def encode(lut: Lut) -> dict[str, bytes]:
 def encode_meta(meta: LutMeta, files: Mapping[str, bytes]) -> bytes:
     """Return lut.json for the other three files: sorted keys, their digests, and its own."""
     document = meta.model_dump(mode="json")
-    document["sha256"] = {
-        "entries": _sha256(files[ENTRIES_FILE]),
-        "models": _sha256(files[MODELS_FILE]),
-        "samples": _sha256(files[SAMPLES_FILE]),
-    }
+    document["sha256"] = {field: _sha256(files[name]) for field, name in _DIGESTED.items()}
     document["digest"] = _sha256(_canonical(document))
     return _canonical(document)
 
@@ -224,12 +223,8 @@ def encode_meta(meta: LutMeta, files: Mapping[str, bytes]) -> bytes:
 def decode(files: Mapping[str, bytes]) -> Lut:
     """Read a LUT from its four files. Raises InvalidArtifactError: one is damaged or was edited."""
     meta = decode_meta(files[META_FILE])
-    for name, digest in (
-        (ENTRIES_FILE, meta.sha256.entries),
-        (MODELS_FILE, meta.sha256.models),
-        (SAMPLES_FILE, meta.sha256.samples),
-    ):
-        if _sha256(files[name]) != digest:
+    for field, name in _DIGESTED.items():
+        if _sha256(files[name]) != getattr(meta.sha256, field):
             raise InvalidArtifactError(
                 f"{name} differs from its digest in {META_FILE}: it was edited or truncated; restore it",
                 code="digest_mismatch",

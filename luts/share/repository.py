@@ -87,7 +87,7 @@ class SharedLut(Value):
             device=meta.device.name,
             runtime=meta.versions.runtime,
             mape=meta.heldout_error.mape if meta.heldout_error else None,
-            files={name: _shared_file(files[name]) for name in MAX_FILE_BYTES},
+            files={name: _shared_file(files[name]) for name in MAX_FILE_BYTES},  # type: ignore[misc]
         )
 
     @property

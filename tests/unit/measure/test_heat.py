@@ -1,16 +1,26 @@
-"""A device that gets hot: its batches are thrown away, repeated and split, and it is left to cool."""
+"""A device that gets hot, or whose clock caps move: batches are thrown away, repeated and split; it cools."""
 
 import dataclasses
 
 import pytest
 
 from orchestrator.journal.log import read_log, samples_table
-from orchestrator.journal.records import BatchRecord, EndRecord
+from orchestrator.journal.records import BatchRecord, EndRecord, RoundsRecord
 from orchestrator.measure import readiness
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.messages import DeviceState
 from tests.support.errors import raises
-from tests.support.fake_device import POLICY, QUIET, SHA, TRUE_MS, FakeClient, FakeDevice, device, run
+from tests.support.fake_device import (
+    POLICY,
+    QUIET,
+    SHA,
+    TRUE_MS,
+    FakeClient,
+    FakeDevice,
+    device,
+    records,
+    run,
+)
 
 
 def throttled():
@@ -90,10 +100,10 @@ def test_overheating_batches_are_split(tmp_path):
     policy = dataclasses.replace(POLICY, min_rounds=20, half_width=1e-9)
     result = run(tmp_path, Phone(bears_s=0.3), policy)
     assert {ratio.loads for name, ratio in result.estimates.ratios.items() if name != "model00"} == {3}
-    records = read_log(tmp_path / "journal.jsonl")
-    kept = {record.batch for record in records if isinstance(record, EndRecord) and record.kept}
-    hot = [r.batch for r in records if isinstance(r, EndRecord) and r.reason == "thermal state serious"]
-    models = {r.batch: len(r.slots) - 2 for r in records if isinstance(r, BatchRecord)}
+    ends = records(tmp_path, EndRecord)
+    kept = {end.batch for end in ends if end.kept}
+    hot = [end.batch for end in ends if end.reason == "thermal state serious"]
+    models = {batch.batch: len(batch.slots) - 2 for batch in records(tmp_path, BatchRecord)}
     assert hot[:2] == [0, 1]
     assert [models[batch] for batch in hot[:2]] == [4, 4]
     assert {models[batch] for batch in kept} <= {1, 2}
@@ -103,14 +113,13 @@ def test_overheating_batches_are_split(tmp_path):
 def test_warm_start_does_not_split_batches(tmp_path):
     hot = QUIET | {"thermal_state": "serious"}
     run(tmp_path, device(states=[QUIET, hot, hot, hot, hot, QUIET]))
-    records = read_log(tmp_path / "journal.jsonl")
-    assert {len(record.slots) - 2 for record in records if isinstance(record, BatchRecord)} == {4}
+    assert {len(record.slots) - 2 for record in records(tmp_path, BatchRecord)} == {4}
 
 
 def test_a_throttled_batch_is_thrown_away_and_repeated(tmp_path):
     fake = device(states=[QUIET, throttled()])
     result = run(tmp_path, fake)
-    ends = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord)]
+    ends = records(tmp_path, EndRecord)
     assert [end.reason for end in ends if not end.kept] == ["thermal state serious"]
     assert (result.batches_kept, result.batches_rejected) == (len(ends) - 1, 1)
     table = samples_table(read_log(tmp_path / "journal.jsonl"))
@@ -122,5 +131,45 @@ def test_constant_throttling_is_an_error(tmp_path):
     fake = device(states=[throttled()] * 1000)
     with raises("batch_rejected"):
         run(tmp_path, fake)
-    ends = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord)]
+    ends = records(tmp_path, EndRecord)
     assert len(ends) == POLICY.max_attempts
+
+
+def capped(mhz):
+    return QUIET | {"cpus": [{"cpu": 4, "mhz": None, "max_mhz": mhz, "governor": None}]}
+
+
+def test_clock_cap_change_repeats_rounds(tmp_path):
+    full, cut = capped(2367.0), capped(1800.0)
+    outcome = run(tmp_path, device(states=[full, cut, cut, cut]))
+    assert outcome.batches_rejected == 0
+    chunks = records(tmp_path, RoundsRecord)
+    assert [chunk.rejected for chunk in chunks[:3]] == [
+        "the clock of core 4 was capped at 1800 MHz after 2367 MHz",
+        "",
+        "",
+    ]
+    assert [chunk.first_round for chunk in chunks[:2]] == [0, 0]
+    kept = sum(len(chunk.order) for chunk in chunks if not chunk.rejected)
+    samples = samples_table(read_log(tmp_path / "journal.jsonl"))
+    assert samples.num_rows == sum(
+        len(chunk.order) * len(chunk.order[0]) // 2 for chunk in chunks if not chunk.rejected
+    )
+    assert kept > 0
+
+
+def test_a_cap_that_keeps_moving_rejects_the_batch(tmp_path):
+    moving = [capped(2367.0), capped(1800.0)] * (POLICY.max_attempts + 1)
+    outcome = run(tmp_path, device(states=moving))
+    assert outcome.batches_rejected == 1
+    (rejected,) = [r for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, EndRecord) and not r.kept]
+    assert rejected.reason == "the clock of core 4 was capped at 1800 MHz after 2367 MHz"
+
+
+def test_allowed_clock_cap_change_is_a_caveat(tmp_path, monkeypatch):
+    moving = device(states=[capped(2367.0), capped(1800.0)] * 100)
+    monkeypatch.setattr(moving, "allow", ("throttled",), raising=False)
+    outcome = run(tmp_path, moving)
+    assert outcome.batches_rejected == 0
+    assert not any(r.rejected for r in read_log(tmp_path / "journal.jsonl") if isinstance(r, RoundsRecord))
+    assert outcome.conditions.caveats == ("throttled",)

@@ -248,26 +248,21 @@ def test_energy_from_the_battery_counter(tmp_path) -> None:
     assert used.high - used.mj_per_call == pytest.approx(3.6 * 500 * 4 / 15_000, rel=0.01), "one step"
 
 
-def test_on_external_power_no_energy_is_reported(tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "note"),
+    [
+        ("charging", True, "the phone was on external power"),
+        ("step_uah", 50_000, "moved too little; measure for longer"),
+        ("reported", False, ""),
+    ],
+)
+def test_no_energy_is_reported(tmp_path, name, value, note) -> None:
     phone = Phone()
-    phone.charging = True
+    setattr(phone, name, value)
     used = sustained_usage(measured(tmp_path, phone, 300)[0])
     assert used.energy is None
-    assert "the phone was on external power" in str(used)
-
-
-def test_a_counter_that_hardly_moved_tells_no_energy(tmp_path) -> None:
-    phone = Phone()
-    phone.step_uah = 50_000
-    assert "moved too little; measure for longer" in str(sustained_usage(measured(tmp_path, phone, 300)[0]))
-
-
-def test_no_energy_without_a_charge_counter(tmp_path) -> None:
-    phone = Phone()
-    phone.reported = False
-    used = sustained_usage(measured(tmp_path, phone, 30)[0])
-    assert (used.energy, used.energy_note) == (None, "")
-    assert "energy" not in str(used)
+    assert note in str(used)
+    assert bool(used.energy_note) == bool(note) == ("energy" in str(used))
 
 
 def test_memory_of_a_load(tmp_path) -> None:

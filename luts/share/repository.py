@@ -131,31 +131,19 @@ MAX_KEY_BYTES = 16 << 10
 
 def sign(content: bytes, private_key: Path) -> bytes:
     """Return the signature of a lut.json. Raises UsageError: an unreadable key, or not an Ed25519 key."""
-    ed25519, serialization = _cryptography()
-    try:
-        key = serialization.load_pem_private_key(_key(private_key), password=None)
-    except (ValueError, TypeError) as error:
-        raise UsageError(
-            f"--key {private_key}: not a private key without a password in PEM", code="invalid_key"
-        ) from error
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise UsageError(
-            f"--key {private_key}: not an Ed25519 key; make one with openssl genpkey -algorithm ed25519",
-            code="invalid_key",
-        )
-    return bytes(key.sign(content))
+    return bytes(_load_key(private_key, private=True).sign(content))
 
 
 def check_signature(content: bytes, signature: bytes | None, public_key: Path) -> str:
-    """Check a signature, and return the fingerprint of its key.
+    """Check a signature, and return its key's fingerprint: 16 hexadecimal digits of the sha256 of its 32 bytes.
 
     Raises:
         UsageError: an unreadable key, or not an Ed25519 key.
         InvalidArtifactError: there is no signature, or it is of another key or content.
     """
+    key = _load_key(public_key, private=False)
     from cryptography.exceptions import InvalidSignature
 
-    key = _public(public_key)
     if signature is None:
         raise InvalidArtifactError("it is unsigned; omit --key to accept it", code="unsigned")
     try:
@@ -165,35 +153,10 @@ def check_signature(content: bytes, signature: bytes | None, public_key: Path) -
             f"its signature is not valid for {public_key}: signed with another key, or changed since",
             code="wrong_signature",
         ) from None
-    return fingerprint(public_key)
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def fingerprint(public_key: Path) -> str:
-    """Return sixteen hexadecimal digits of the sha256 of the 32 bytes of a public key."""
-    return hashlib.sha256(_public(public_key).public_bytes_raw()).hexdigest()[:16]
-
-
-def _public(path: Path) -> Any:
-    ed25519, serialization = _cryptography()
-    try:
-        key = serialization.load_pem_public_key(_key(path))
-    except ValueError as error:
-        raise UsageError(
-            f"--key {path}: not a public key in PEM; write it with openssl pkey -pubout", code="invalid_key"
-        ) from error
-    if not isinstance(key, ed25519.Ed25519PublicKey):
-        raise UsageError(f"--key {path}: not an Ed25519 key", code="invalid_key")
-    return key
-
-
-def _key(path: Path) -> bytes:
-    try:
-        return read_bytes(path, MAX_KEY_BYTES, "give a PEM file")
-    except InvalidArtifactError as error:
-        raise UsageError(f"--key {error}", code="invalid_key") from error
-
-
-def _cryptography() -> tuple[Any, Any]:
+def _load_key(path: Path, private: bool) -> Any:
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -201,7 +164,26 @@ def _cryptography() -> tuple[Any, Any]:
         raise UsageError(
             "signatures need cryptography; pip install 'blocktime[share]'", code="package_missing"
         ) from error
-    return ed25519, serialization
+    wanted = "a private key without a password in PEM" if private else "a public key in PEM"
+    made_by = "genpkey -algorithm ed25519" if private else "pkey -pubout"
+    try:
+        content = read_bytes(path, MAX_KEY_BYTES, "give a PEM file")
+        if private:
+            key: Any = serialization.load_pem_private_key(content, password=None)
+        else:
+            key = serialization.load_pem_public_key(content)
+    except InvalidArtifactError as error:
+        raise UsageError(f"--key {error}", code="invalid_key") from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"--key {path}: not {wanted}; write it with openssl {made_by}", code="invalid_key"
+        ) from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey):
+        raise UsageError(
+            f"--key {path}: not an Ed25519 key; make one with openssl genpkey -algorithm ed25519",
+            code="invalid_key",
+        )
+    return key
 
 
 WRITES = 20

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -268,6 +269,14 @@ def test_unsigned_lut_is_refused_with_a_key(refs, place, mine, keys):
     with raises("invalid_key"):
         pull(place, refs[0].name, mine, keys[0])
     assert mine.list() == []
+
+
+def test_missing_cryptography_is_reported(refs, place, mine, keys, monkeypatch):
+    push(place, refs[0].path)
+    for name in ("cryptography.exceptions", "cryptography.hazmat.primitives"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with raises("package_missing"):
+        pull(place, refs[0].name, mine, keys[1])
 
 
 @pytest.mark.parametrize(

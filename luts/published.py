@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem, shorten
 from luts.format.files import read_bytes, read_json, storage_error, write_read_only
@@ -31,14 +31,12 @@ RowText = Annotated[str, Field(min_length=1, max_length=500)]
 Figure = Annotated[float, Field(gt=0, lt=1e6)]
 
 
-class PublishedRow(BaseModel):
+class PublishedRow(Value):
     """One network of a paper's table; None where the table has a dash.
 
     `flops_g` are FLOPs as defined by the paper, in 10^9; most papers count a multiply-accumulate as one.
     `top1_percent` is accuracy on ImageNet.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: RowText
     params_m: Figure | None
@@ -47,10 +45,8 @@ class PublishedRow(BaseModel):
     latency_ms: Figure | None
 
 
-class PublishedTable(BaseModel):
+class PublishedTable(Value):
     """A paper's table with its source. `latency_device` is None where it has no latency on a device."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["blocktime-published-figures/1"]
     label: Literal["published"]
@@ -80,18 +76,16 @@ class PublishedTable(BaseModel):
         )
 
 
-def reference_root() -> Path:
-    """Return the folder of the package's tables."""
-    return Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parent / "reference"
+"""Folder of the package's tables."""
 
 
-def load_published(name: str, root: Path | None = None) -> PublishedTable:
+def load_published(name: str, folder: Path = REFERENCE) -> PublishedTable:
     """Return the table with this name, e.g. `autovit-table2`.
 
     Raises UsageError: an unknown name; it lists the known ones. Raises InvalidArtifactError: the file is
     damaged.
     """
-    folder = root or reference_root()
     known = sorted(path.stem for path in folder.glob("*.json"))
     if name not in known:
         raise UsageError(

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from luts.format.files import read_json, write_json
 from luts.format.schema import IsoDate, Sha256, Text, Value
@@ -17,10 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """The root of the checkout, or the folder of installed packages."""
 
 
-class CodeVersion(BaseModel):
+class CodeVersion(Value):
     """Package version, commit of the checkout (None outside of one), and digest of all Python files of `search`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     package: str = Field(max_length=64)
     commit: str | None = Field(pattern=r"^[0-9a-f]{40,64}$")

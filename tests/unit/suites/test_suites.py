@@ -8,7 +8,7 @@ import pytest
 from luts.estimate.statistics import percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.schema import LutMeta
-from luts.published import load_published, reference_root
+from luts.published import REFERENCE, load_published
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.export.lower.source import build_module
@@ -36,7 +36,7 @@ def test_the_published_table_matches_the_paper():
 
 
 def test_published_figures_are_not_a_lut():
-    for path in reference_root().glob("*.json"):
+    for path in REFERENCE.glob("*.json"):
         with pytest.raises(ValueError):
             LutMeta.model_validate_json(path.read_bytes())
 
@@ -51,7 +51,7 @@ def test_published_figures_are_not_a_lut():
     ],
 )
 def test_a_damaged_table_is_refused(tmp_path, change, says):
-    document = json.loads((reference_root() / "autovit-table2.json").read_text())
+    document = json.loads((REFERENCE / "autovit-table2.json").read_text())
     (tmp_path / "t.json").write_text(json.dumps(document | change))
     with pytest.raises(InvalidArtifactError, match=says):
         load_published("t", tmp_path)

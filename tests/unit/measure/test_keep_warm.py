@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestrator.agent.runtime import Model
-from orchestrator.agent.timing import KEEP_WARM_NS, Pace, TimingOptions, spin, time_schedule
 from orchestrator.journal.log import read_log
 from orchestrator.journal.records import (
     DecisionRecord,
@@ -110,48 +107,3 @@ def test_what_moves_meanwhile_is_no_difference() -> None:
     up, down = InterferenceResult((), {8: 0.0}, 0.1), InterferenceResult((), {8: 0.0}, -0.2)
     assert up.combine(down).cold_excess == 0.0
     assert up.combine(InterferenceResult((), {8: 0.0}, 0.05)).cold_excess == 0.05
-
-
-class Clock:
-    """Tells 1 ns more at every look; what is executed and done before is in `log`."""
-
-    def __init__(self) -> None:
-        self.ns, self.log = 0, []
-
-    def __call__(self) -> int:
-        self.ns += 1
-        return self.ns
-
-
-class LoggedModel(Model):
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-
-    def execute(self) -> None:
-        self.clock.log.append("run")
-
-
-def test_spin_before_calls() -> None:
-    clock = Clock()
-
-    def wait(_: float) -> None:
-        clock.log.append("wait")
-        clock.ns += 1000
-
-    pace = Pace(1000, clock, wait)
-    samples = time_schedule(
-        [LoggedModel(clock)],
-        [[0, 0]],
-        1,
-        lambda _: True,
-        clock,
-        TimingOptions(pace=pace, spin=lambda: clock.log.append("spin")),
-    )
-    assert clock.log == ["run", "spin", "run", "wait", "spin", "run"]
-    assert samples.tolist() == [[1, 1]]
-
-
-def test_a_spin_takes_its_time() -> None:
-    start_ns = time.perf_counter_ns()
-    spin()
-    assert time.perf_counter_ns() - start_ns >= KEEP_WARM_NS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from orchestrator.agent.runtime import Model
 from orchestrator.agent.timing import (
+    KEEP_WARM_NS,
     AdaptiveWarmup,
     Heartbeat,
     Pace,
     TimingOptions,
     heartbeats_during,
+    spin,
     time_schedule,
 )
 from tests.support.errors import raises
@@ -103,6 +106,21 @@ def test_paced_calls() -> None:
     begun = [ns for _, ns in clock.begun]
     assert begun[:2] == [100, 110], "warm-up visits follow each other at once"
     assert begun[2:] == [120, 220, 320, 420]
+
+
+def test_spin_before_calls() -> None:
+    clock = Clock()
+    pace = Pace(1000, clock, clock.sleep)
+    options = TimingOptions(pace=pace, spin=lambda: clock.begun.append(("spin", clock.ns)))
+    samples = time_schedule([TakesTime(clock, 1, "run")], [[0, 0]], 1, lambda _: True, clock, options)
+    assert clock.begun == [("run", 0), ("spin", 1), ("run", 1), ("spin", 1001), ("run", 1001)]
+    assert samples.tolist() == [[1, 1]]
+
+
+def test_a_spin_takes_its_time() -> None:
+    start_ns = time.perf_counter_ns()
+    spin()
+    assert time.perf_counter_ns() - start_ns >= KEEP_WARM_NS
 
 
 def test_a_pulse_beats_once_in_every_interval() -> None:

@@ -131,39 +131,27 @@ def test_equal_placements_change_nothing(tmp_path, expected):
     assert {entry.migrated_operations for entry in lut.entries} == ({0, None} if expected else {None})
 
 
-def test_caveats_are_in_the_lut(tmp_path):
-    lut, _ = profile(tmp_path, stays, [WARM] * 10_000)
-    assert (lut.meta.caveats, lut.meta.qos, lut.meta.keep_warm) == (
-        ("low_battery",),
-        ("user_interactive",),
-        "on",
-    )
-    assert describe_conditions(lut.meta) == {
+def test_conditions_are_in_the_lut(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(PlacingDevice, "input_buffers", "iosurface")
+        patch.setattr(FakeDevice, "fixed_performance", True)
+        lut, _ = profile(tmp_path, stays, [WARM] * 10_000)
+    meta = lut.meta
+    assert (meta.caveats, meta.qos, meta.cores) == (("low_battery",), ("user_interactive",), ("4-8",))
+    assert (meta.keep_warm, meta.sustained_performance) == ("on", "on")
+    assert (meta.input_buffers, meta.fixed_performance) == (("iosurface",), True)
+    assert describe_conditions(meta) == {
         "measured despite": "low battery",
         "QoS class": "user_interactive",
         "cores that ran": "4-8",
+        "input buffers": "iosurface",
         "keep-warm load": "on",
+        "fixed performance": "on",
         "sustained performance": "on",
     }
-    assert lut.meta.sustained_performance == "on"
-    assert lut.meta.cores == ("4-8",)
     quiet, _ = profile(tmp_path / "quiet", stays)
     assert describe_conditions(quiet.meta) == {}
     assert (quiet.meta.fixed_performance, quiet.meta.sustained_performance) == (False, None)
-
-
-def test_where_inputs_lay_stands_in_the_lut(tmp_path, monkeypatch):
-    monkeypatch.setattr(PlacingDevice, "input_buffers", "iosurface")
-    lut, _ = profile(tmp_path, stays)
-    assert lut.meta.input_buffers == ("iosurface",)
-    assert describe_conditions(lut.meta) == {"input buffers": "iosurface"}
-
-
-def test_fixed_performance_stands_in_the_lut(tmp_path, monkeypatch):
-    monkeypatch.setattr(FakeDevice, "fixed_performance", True)
-    lut, _ = profile(tmp_path, stays)
-    assert lut.meta.fixed_performance
-    assert describe_conditions(lut.meta)["fixed performance"] == "on"
 
 
 def test_only_kept_batches_count(tmp_path):

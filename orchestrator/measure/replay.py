@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -122,38 +123,53 @@ class _Attempt:
     ended: str = "the agent was ended in it"
 
 
+@dataclass(frozen=True)
 class Replay:
-    """Copies a bundle's batches into a measurement log, and judges each."""
+    """Copies a bundle's batches into a measurement log, and judges each.
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        records: Sequence[BundleRecord],
-        subject: ModelSet,
-        variant: Variant,
-        policy: Policy,
-    ):
-        """Check that all records are of one device.
+    The records must be of one device that can run the variant: otherwise MeasurementRejectedError or UsageError is
+    raised. The device's name and the path of the bundle's journal are for messages.
+    """
 
-        Args:
-            name: Name of the device, for messages.
-            path: The bundle's journal, for messages.
-            records: Its records.
-            subject: The models of the bundle's plan.
-            variant: How they ran.
-            policy: How they were measured.
+    name: str
+    path: Path
+    records: Sequence[BundleRecord]
+    subject: ModelSet
+    variant: Variant
+    policy: Policy
 
-        Raises:
-            MeasurementRejectedError: There are no records of a device, or they are of several.
-            UsageError: The device cannot run the variant.
-        """
-        self._name, self._path, self._subject, self._policy = name, path, subject, policy
-        self._records = records
-        self._model_of = {file.sha256: model for model, file in subject.files.items()}
-        self.hello = self._same_device(variant)
-        check_runtime(name, self.hello, variant)
-        self._variant = variant
+    def __post_init__(self) -> None:
+        """Check the records."""
+        check_runtime(self.name, self.hello, self.variant)
+
+    @cached_property
+    def hello(self) -> HelloReply:
+        """The device's first hello; raises MeasurementRejectedError if a later one differs in device or version."""
+        try:
+            hellos = [record.reply() for record in self.records if isinstance(record, AgentStart)]
+        except ValidationError as error:
+            raise self._invalid(first_problem(error)) from None
+        if not hellos:
+            raise MeasurementRejectedError(
+                f"{self.path} has no measurement yet; run the bundle again to resume", code="no_samples"
+            )
+        if any(self.variant.runtime not in hello.runtimes for hello in hellos):
+            check_runtime(self.name, hellos[0], self.variant)
+        first, *others = (
+            make_identity(hello, self.variant, self.subject, self.policy, False) for hello in hellos
+        )
+        changed = [line for other in others for line in first.differences(other)]
+        if changed:
+            raise MeasurementRejectedError(
+                f"{self.path} has samples of different conditions: {'; '.join(changed[:3])}; run the bundle "
+                "again with another journal",
+                code="conditions_changed",
+            )
+        return hellos[0]
+
+    @cached_property
+    def _model_of(self) -> dict[str, str]:
+        return {file.sha256: model for model, file in self.subject.files.items()}
 
     def measure(self, journal: Path, created: str) -> Measurement:
         """Return the measurement; its records are written to a new log with the time stamp `created`.
@@ -163,45 +179,21 @@ class Replay:
             ReferenceFailedError: The device refused the reference.
             MeasurementRejectedError: Too few batches count.
         """
-        header = make_header(self.hello, self._variant, self._subject, self._policy, False, created)
+        header = make_header(self.hello, self.variant, self.subject, self.policy, False, created)
         with MeasurementLog(journal, header) as log:
-            for record in self._records:
+            for record in self.records:
                 if isinstance(record, ModelFailure):
                     self._note_failure(log, self._model(record.sha256), record.reason)
             for attempt in self._attempts():
                 self._take_in(log, attempt)
             self._leave_out_rare(log)
-            last = self._records[-1]
+            last = self.records[-1]
             ending = last.ended if isinstance(last, BundleEnd) else "passes"
             return make_measurement(self.hello, log, EngineResult(log.estimation(), ending))
 
-    def _same_device(self, variant: Variant) -> HelloReply:
-        """Return the first hello; raises MeasurementRejectedError if a later one differs in device or version."""
-        try:
-            hellos = [record.reply() for record in self._records if isinstance(record, AgentStart)]
-        except ValidationError as error:
-            raise self._invalid(first_problem(error)) from None
-        if not hellos:
-            raise MeasurementRejectedError(
-                f"{self._path} has no measurement yet; run the bundle again to resume", code="no_samples"
-            )
-        if any(variant.runtime not in hello.runtimes for hello in hellos):
-            check_runtime(self._name, hellos[0], variant)
-        first, *others = (
-            make_identity(hello, variant, self._subject, self._policy, False) for hello in hellos
-        )
-        changed = [line for other in others for line in first.differences(other)]
-        if changed:
-            raise MeasurementRejectedError(
-                f"{self._path} has samples of different conditions: {'; '.join(changed[:3])}; run the bundle "
-                "again with another journal",
-                code="conditions_changed",
-            )
-        return hellos[0]
-
     def _attempts(self) -> Iterator[_Attempt]:
         attempt: _Attempt | None = None
-        for record in self._records:
+        for record in self.records:
             if isinstance(record, BatchStart | BatchEnd | AgentStart) and attempt is not None:
                 if isinstance(record, BatchEnd):
                     attempt.ended = "" if record.ended == "done" else record.ended
@@ -230,7 +222,7 @@ class Replay:
         models = [self._model(record.sha256) for record, _ in loads]
         if (
             slots[:2] != [0, 1]
-            or models[:2] != [self._subject.reference_id] * 2
+            or models[:2] != [self.subject.reference_id] * 2
             or len(set(slots)) < len(slots)
         ):
             return
@@ -251,7 +243,7 @@ class Replay:
             self._run(log, batch, slots, run)
         few = (
             f"only {log.rounds(batch.batch)} rounds"
-            if log.rounds(batch.batch) < self._policy.min_rounds
+            if log.rounds(batch.batch) < self.policy.min_rounds
             else ""
         )
         moved = log.rejected_runs(batch.batch) and few
@@ -265,7 +257,7 @@ class Replay:
             problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise self._invalid(problem) from None
         rejected = clock_cap_change(result.state_before, result.state_after)
-        first_round, settle_runs = log.rounds(batch.batch), self._policy.settle_runs
+        first_round, settle_runs = log.rounds(batch.batch), self.policy.settle_runs
         log.append(RoundsRecord.from_run(batch, first_round, settle_runs, order, result, rejected))
 
     def _note_placements(
@@ -277,8 +269,8 @@ class Replay:
                 log.append(record)
 
     def _note_failure(self, log: MeasurementLog, model: str, reason: str) -> None:
-        if model == self._subject.reference_id:
-            raise ReferenceFailedError(self._name, reason)
+        if model == self.subject.reference_id:
+            raise ReferenceFailedError(self.name, reason)
         log.append(FailureRecord(model=model, reason=reason))
 
     def _leave_out_rare(self, log: MeasurementLog) -> None:
@@ -288,14 +280,14 @@ class Replay:
             if ends[batch.batch].kept:
                 kept.update(set(batch.slots))
         verdicts = [end.kept for end in ends.values()]
-        if 2 * sum(verdicts) < len(verdicts) or kept[self._subject.reference_id] < FEWEST_LOADS:
+        if 2 * sum(verdicts) < len(verdicts) or kept[self.subject.reference_id] < FEWEST_LOADS:
             last = next((end.reason for end in reversed(ends.values()) if not end.kept), "none was finished")
             raise MeasurementRejectedError(
-                f"{self._path}: {len(verdicts) - sum(verdicts)} of {len(verdicts)} batches do not count, last "
+                f"{self.path}: {len(verdicts) - sum(verdicts)} of {len(verdicts)} batches do not count, last "
                 f"because {last}; let the device idle or cool and run the bundle again with another journal",
                 code="batch_rejected",
             )
-        for model in self._subject.files:
+        for model in self.subject.files:
             if kept[model] < FEWEST_LOADS and model not in log.failures():
                 loads = "no load of it counts" if not kept[model] else "one load of it counts"
                 log.append(
@@ -309,6 +301,6 @@ class Replay:
 
     def _invalid(self, problem: str) -> InvalidArtifactError:
         return InvalidArtifactError(
-            f"{self._path}: no agent wrote this ({problem}); use the file as the agent left it",
+            f"{self.path}: no agent wrote this ({problem}); use the file as the agent left it",
             code="invalid_journal",
         )

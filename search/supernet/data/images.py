@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -40,10 +40,7 @@ class Split:
 def split_source(source: Source, seed: int = 0, fraction: float = 0.1) -> Split:
     """Hold `fraction` of each class out for search and as much for validation, at least one image each.
 
-    A source with a validation set of its own keeps it.
-
-    Raises:
-        UsageError: a class has too few images for that.
+    A source with a validation set of its own keeps it. Raises UsageError where a class has too few images.
     """
     rng = np.random.default_rng(seed)
     total = len(source.labels)
@@ -297,16 +294,7 @@ class _Numbered(Dataset[PreparedBatch | BlocktimeError], Generic[PreparedBatch])
 def prepared(
     make: Callable[[int], PreparedBatch], numbers: Iterable[int], workers: int = 0
 ) -> Iterator[PreparedBatch]:
-    """Yield the batches `numbers`.
-
-    Args:
-        make: A batch by its number; what it holds goes to the workers.
-        numbers: Of the batches.
-        workers: Processes that make them; 0 for this one.
-
-    Raises:
-        BlocktimeError: that of `make`, where its batch's turn comes.
-    """
+    """Yield the batches `numbers`, made by `workers` processes or by this one; raises what `make` raises."""
     batches: Iterable[PreparedBatch | BlocktimeError] = map(_Numbered(make).__getitem__, numbers)
     if workers:
         batches = DataLoader(
@@ -332,25 +320,18 @@ ImageBatch = tuple[Tensor, Tensor]
 """Images (B, 3, H, W) and labels (B,), or class probabilities (B, classes) of mixed images."""
 
 
-@dataclass(frozen=True)
-class _Parts:
-    data: ImageData
-    schedule: Schedule
-    recipe: Recipe
-
-    def make(self, number: int) -> ImageBatch:
-        part = self.schedule.part(*divmod(number, self.recipe.micro_batches))
-        return self.data.training_batch(part, self.recipe.augmentation)
-
-
 def training_batches(
     data: ImageData, schedule: Schedule, recipe: Recipe, numbers: Iterable[int], workers: int = 0
 ) -> Iterator[ImageBatch]:
     """Yield the micro-batches `numbers`, prepared by worker processes if there are any.
 
-    Raises:
-        InvalidArtifactError: an image can't be read; at the step that needs it.
+    Raises InvalidArtifactError at the step that needs an image which can't be read.
     """
     if workers:
         data.share()
-    return prepared(_Parts(data, schedule, recipe).make, numbers, workers)
+    return prepared(partial(_training_batch, data, schedule, recipe), numbers, workers)
+
+
+def _training_batch(data: ImageData, schedule: Schedule, recipe: Recipe, number: int) -> ImageBatch:
+    part = schedule.part(*divmod(number, recipe.micro_batches))
+    return data.training_batch(part, recipe.augmentation)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
-import pickletools
+import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -97,131 +96,21 @@ def first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-_ARRAY, _DTYPE = "numpy.core.multiarray _reconstruct", "numpy dtype"
-_NAMES = {_ARRAY, _DTYPE, "numpy ndarray"}
-
-_CONSTANTS = {"BININT", "BININT1", "BININT2", "BINSTRING", "SHORT_BINSTRING"}
-_VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Any] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-@dataclass
-class _Called:
-    """What a pickle would call, as a record of its name, arguments and state."""
-
-    name: str
-    arguments: tuple[Any, ...]
-    state: Any = None
-
-
-class _Mark:
-    """Beginning of what an opcode takes together."""
-
-
-def values_of(data: bytes) -> dict[Any, Any]:
-    """Return the dictionary of a pickle, with its arrays in their shapes.
-
-    Raises:
-        ValueError: damaged, or with other opcodes or names than such files have.
-    """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "STOP":
-                return {name: _array(value) for name, value in stack.pop().items()}
-            _take(opcode.name, argument, stack, memo)
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError("its opcodes do not fit together") from error
-    raise ValueError("it has no end")
-
-
-Stack = list[Any]
-Memo = dict[int, Any]
-
-
-def _tuple(_argument: Any, stack: Stack, _memo: Memo) -> None:
-    stack.append(tuple(_since_mark(stack)))
-
-
-def _appends(_argument: Any, stack: Stack, _memo: Memo) -> None:
-    items = _since_mark(stack)
-    stack[-1].extend(items)
-
-
-def _set_items(_argument: Any, stack: Stack, _memo: Memo) -> None:
-    items = _since_mark(stack)
-    stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
-
-def _put(argument: Any, stack: Stack, memo: Memo) -> None:
-    memo[argument] = stack[-1]
-
-
-def _get(argument: Any, stack: Stack, memo: Memo) -> None:
-    stack.append(memo[argument])
-
-
-def _reduce(_argument: Any, stack: Stack, _memo: Memo) -> None:
-    arguments = stack.pop()
-    stack.append(_Called(stack.pop(), arguments))
-
-
-def _build(_argument: Any, stack: Stack, _memo: Memo) -> None:
-    state = stack.pop()
-    stack[-1].state = state
-
-
-_OPERATIONS: dict[str, Callable[[Any, Stack, Memo], None]] = {
-    "PROTO": lambda _argument, _stack, _memo: None,
-    "MARK": lambda _argument, stack, _memo: stack.append(_Mark()),
-    "TUPLE": _tuple,
-    "APPENDS": _appends,
-    "SETITEMS": _set_items,
-    "BINPUT": _put,
-    "LONG_BINPUT": _put,
-    "BINGET": _get,
-    "LONG_BINGET": _get,
-    "REDUCE": _reduce,
-    "BUILD": _build,
+_PICKLED = {
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
 }
+"""What CIFAR-10's pickles of Python 2 call."""
 
 
-def _take(opcode: str, argument: Any, stack: Stack, memo: Memo) -> None:
-    """Apply an opcode to the stack."""
-    if opcode in _CONSTANTS or (opcode == "GLOBAL" and argument in _NAMES):
-        stack.append(argument)
-    elif opcode in _VALUES:
-        stack.append(_VALUES[opcode])
-    elif opcode in _EMPTY:
-        stack.append(_EMPTY[opcode]())
-    elif opcode in _TUPLES:
-        stack[-_TUPLES[opcode] :] = [tuple(stack[-_TUPLES[opcode] :])]
-    elif opcode in _OPERATIONS:
-        _OPERATIONS[opcode](argument, stack, memo)
-    else:
-        raise ValueError(f"it has {opcode} {str(argument or '')[:80]!r}, which these files do not have")
+class _Unpickler(pickle.Unpickler):
+    """Calls nothing but what `_PICKLED` names."""
 
-
-def _since_mark(stack: list[Any]) -> list[Any]:
-    items: list[Any] = []
-    while not isinstance(top := stack.pop(), _Mark):
-        items.append(top)
-    return items[::-1]
-
-
-def _array(value: Any) -> Any:
-    """Return a value of the dictionary, converted if it is an array."""
-    if not isinstance(value, _Called) or value.name != _ARRAY:
-        return value
-    _, shape, dtype, by_columns, text = value.state
-    if (dtype.name, dtype.arguments[0], by_columns) != (_DTYPE, "u1", False):
-        raise ValueError("it has an array of something else than rows of bytes")
-    pixels = np.frombuffer(text.encode("latin-1"), np.uint8)
-    if math.prod(shape) != pixels.size:
-        raise ValueError("it has an array of another size than it says")
-    return pixels.reshape(shape)
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLED:
+            raise ValueError(f"it names {module}.{name}, which these files do not have")
+        return _PICKLED[module, name]
 
 
 MAX_IMAGES = 20_000_000
@@ -233,7 +122,15 @@ MAX_UNPACKED = 20
 
 def open_npz(text: str, path: Path) -> Source:
     """Open the images of a file; raises InvalidArtifactError if it is damaged."""
-    blob, offsets, labels = _checked(text, *_read(text, path))
+    try:
+        blob, offsets, labels = _read_npz(path)
+    except Exception as error:  # zipfile and zlib raise classes of their own for damaged archives
+        pickled = "allow_pickle" in str(error)
+        reason = "it holds pickled objects, which are not read" if pickled else first_line(error)
+        raise InvalidArtifactError(
+            f"{text}: cannot read blob, off and y ({reason}); give a complete npz of JPEGs",
+            code="damaged_images_file",
+        ) from error
 
     def image(index: int) -> np.ndarray:
         return decode(blob[offsets[index] : offsets[index + 1]].tobytes(), f"{text}: image {index}")
@@ -244,51 +141,27 @@ def open_npz(text: str, path: Path) -> Source:
     return Source(text, names, labels, image, arrays_digest(blob, offsets, labels), side)
 
 
-def _read(text: str, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
-        if unpacked_bytes > MAX_UNPACKED * path.stat().st_size:
-            raise ValueError(f"{unpacked_bytes} bytes unpacked, too many for its size")
-        with np.load(path, allow_pickle=False) as file:
-            blob, offsets, labels = (np.asarray(file[key]) for key in ("blob", "off", "y"))
-    except Exception as error:  # zipfile and zlib raise classes of their own for damaged archives
-        pickled = "allow_pickle" in str(error)
-        reason = "it holds pickled objects, which are not read" if pickled else first_line(error)
-        raise InvalidArtifactError(
-            f"{text}: cannot read blob, off and y ({reason}); give a complete npz of JPEGs",
-            code="damaged_images_file",
-        ) from error
-    return blob, offsets, labels
-
-
-def _checked(
-    text: str, blob: np.ndarray, offsets: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check that the arrays fit together; return them, offsets and labels as int64."""
-    integers = all(np.issubdtype(a.dtype, np.integer) for a in (offsets, labels))
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the encoded images, and offsets and labels as int64; raises ValueError if they do not fit together."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+    if unpacked_bytes > MAX_UNPACKED * path.stat().st_size:
+        raise ValueError(f"{unpacked_bytes} bytes unpacked, too many for its size")
+    with np.load(path, allow_pickle=False) as file:
+        blob, offsets, labels = (np.asarray(file[key]) for key in ("blob", "off", "y"))
+    integers = all(np.issubdtype(array.dtype, np.integer) for array in (offsets, labels))
     if blob.dtype != np.uint8 or not integers or {blob.ndim, offsets.ndim, labels.ndim} != {1}:
-        raise InvalidArtifactError(
-            f"{text}: not as expected; blob must be uint8, off and y integers, all one-dimensional",
-            code="damaged_images_file",
-        )
+        raise ValueError("blob must be uint8, off and y integers, all one-dimensional")
     offsets, labels = offsets.astype(np.int64), labels.astype(np.int64)
     if not 1 <= len(labels) <= MAX_IMAGES or len(offsets) != len(labels) + 1:
-        raise InvalidArtifactError(
-            f"{text}: {len(offsets)} offsets and {len(labels)} labels; "
-            "every label needs an offset, and the end another",
-            code="damaged_images_file",
+        raise ValueError(
+            f"{len(offsets)} offsets and {len(labels)} labels; every label needs one, and the end another"
         )
     sizes = np.diff(offsets)
     if offsets[0] < 0 or offsets[-1] > len(blob) or sizes.min() < 0 or sizes.max() > MAX_ENCODED_BYTES:
-        raise InvalidArtifactError(
-            f"{text}: offsets leave the blob or do not grow; the file is damaged", code="damaged_images_file"
-        )
+        raise ValueError("offsets leave the blob or do not grow")
     if labels.min() < 0 or labels.max() >= MAX_CLASSES:
-        raise InvalidArtifactError(
-            f"{text}: labels leave 0..{MAX_CLASSES - 1}; number the classes from 0",
-            code="damaged_images_file",
-        )
+        raise ValueError(f"labels leave 0..{MAX_CLASSES - 1}; number the classes from 0")
     return blob, offsets, labels
 
 
@@ -316,7 +189,14 @@ BATCHES = {
 def open_cifar10(text: str, path: Path) -> Source:
     """All of CIFAR-10, its test set as the validation set; `InvalidArtifactError` where it is damaged."""
     if path.is_file():
-        return _open_file(text, path)
+        source = open_npz(text, path)
+        if len(source.labels) <= TRAINING_IMAGES or len(source.classes) != len(CLASSES):
+            raise InvalidArtifactError(
+                f"{text}: {len(source.labels)} images of {len(source.classes)} classes, not all of CIFAR-10; "
+                "use npz:FILE for other images",
+                code="damaged_images_file",
+            )
+        return replace(source, classes=CLASSES, validation_from=TRAINING_IMAGES)
     batches = [_read_batch(text, path / FOLDER / name, md5) for name, md5 in BATCHES.items()]
     images = np.concatenate([pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for pixels, _ in batches])
     labels = np.concatenate([labels for _, labels in batches])
@@ -338,11 +218,9 @@ def _read_batch(text: str, path: Path, md5: str) -> tuple[np.ndarray, np.ndarray
             data = file.read(MAX_BATCH_BYTES)
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
             raise ValueError("its MD5 is not that of the original")
-        values = values_of(data)
+        values = _Unpickler(io.BytesIO(data), encoding="latin1").load()
         pixels, labels = np.asarray(values["data"]), np.asarray(values["labels"], np.int64)
-        if pixels.shape != (len(labels), 3072):
-            raise ValueError(f"pixels are {pixels.shape}, labels {labels.shape}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InvalidArtifactError(
             f"{text}: no intact CIFAR-10 ({path.name}: {reason}); expected DIR/{FOLDER} as "
@@ -350,17 +228,6 @@ def _read_batch(text: str, path: Path, md5: str) -> tuple[np.ndarray, np.ndarray
             code="damaged_images_file",
         ) from error
     return pixels, labels
-
-
-def _open_file(text: str, path: Path) -> Source:
-    source = open_npz(text, path)
-    if len(source.labels) <= TRAINING_IMAGES or len(source.classes) != len(CLASSES):
-        raise InvalidArtifactError(
-            f"{text}: {len(source.labels)} images of {len(source.classes)} classes, not all of CIFAR-10; "
-            "use npz:FILE for other images",
-            code="damaged_images_file",
-        )
-    return replace(source, classes=CLASSES, validation_from=TRAINING_IMAGES)
 
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})

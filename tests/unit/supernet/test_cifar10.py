@@ -7,10 +7,10 @@ import struct
 import numpy as np
 import pytest
 
-from luts.format.errors import InvalidArtifactError
 from search.supernet.data import sources as cifar10
 from search.supernet.data.images import split_source
-from search.supernet.data.sources import open_source, values_of
+from search.supernet.data.sources import open_source
+from tests.support.errors import raises
 
 
 def batch(pixels: np.ndarray, labels: list[int]) -> bytes:
@@ -62,14 +62,10 @@ def test_images_labels_and_the_test_set_are_where_they_were(folder):
 
 def test_a_damaged_or_missing_batch_is_named(folder):
     (folder / "test_batch").write_bytes((folder / "test_batch").read_bytes()[:-1])
-    with pytest.raises(
-        InvalidArtifactError, match=r"no intact CIFAR-10 \(test_batch: its MD5 is not that of the"
-    ):
+    with raises("damaged_images_file"):
         open_source(f"cifar10:{folder.parent}")
     (folder / "data_batch_2").unlink()
-    with pytest.raises(
-        InvalidArtifactError, match=r"\(data_batch_2: No such file.*; expected DIR/cifar-10-batches-py"
-    ):
+    with raises("damaged_images_file"):
         open_source(f"cifar10:{folder.parent}")
 
 
@@ -88,28 +84,7 @@ def test_what_a_pickle_calls_is_not_called(folder, monkeypatch):
     data = attack("read")
     (folder / "data_batch_1").write_bytes(data)
     monkeypatch.setitem(cifar10.BATCHES, "data_batch_1", hashlib.md5(data).hexdigest())
-    with pytest.raises(
-        InvalidArtifactError, match=r"data_batch_1: it has GLOBAL 'posix mkdir', which these files"
-    ):
+    with raises("damaged_images_file") as caught:
         open_source(f"cifar10:{folder.parent}")
+    assert "posix.mkdir" in str(caught.value)
     assert not (folder / "read").exists()
-
-
-@pytest.mark.parametrize("protocol", range(5))
-def test_pickles_of_other_writers_are_refused(protocol):
-    with pytest.raises(ValueError, match="which these files do not have"):
-        values_of(pickle.dumps({"data": np.zeros(3, np.uint8), "labels": [1]}, protocol))
-
-
-def test_no_damage_is_read_as_something_else_than_an_error():
-    """Every opcode before the pixels, cut off or replaced, one byte at a time."""
-    whole = batch(np.zeros((2, 8), np.uint8), [3, 4])
-    assert values_of(whole)["labels"] == [3, 4]
-    for place in range(len(whole) - 1):
-        with pytest.raises(ValueError):
-            values_of(whole[:place])
-        for byte in (0x00, 0x28, 0x2E, 0x52, 0x62, 0x65, 0x75, 0xFF):
-            try:
-                values_of(whole[:place] + bytes([byte]) + whole[place + 1 :])
-            except ValueError:
-                continue

@@ -49,14 +49,8 @@ MIN_CROP_SIDE = 16
 def crop_boxes(image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Crop an image so that it keeps an object, and mirror it or not (torchvision's SSDLite reference).
 
-    Args:
-        image: uint8 (3, H, W).
-        boxes: (N, 4) left, top, right, bottom.
-        labels: (N,).
-        seed: Decides all randomness.
-
-    Returns:
-        Image, boxes and labels of the crop, without objects whose centre is outside.
+    Takes and returns an image, uint8 (3, H, W), boxes (N, 4) left, top, right, bottom, and labels (N,). Objects
+    whose centre is outside of the crop are left out.
     """
     height, width = image.shape[-2:]
     sample = {
@@ -73,11 +67,8 @@ def crop_boxes(image: Tensor, boxes: Tensor, labels: Tensor, seed: int) -> tuple
 def crop_mask(image: Tensor, mask: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
     """Scale an image by 0.5 to 2, crop a square, and mirror it or not (torchvision's segmentation reference).
 
-    Args:
-        image: uint8 (3, H, W).
-        mask: uint8 (H, W).
-        side: Pixels of the square; outside of the image it is grey, and `VOID` in the mask.
-        seed: Decides all randomness.
+    Takes and returns an image, uint8 (3, H, W), and a mask, uint8 (H, W). Outside of the image the square of `side`
+    pixels is grey, and `VOID` in the mask.
     """
     size = (side, side)
     fill = {Image: list(FILL), Mask: VOID}  # by the type of what is filled
@@ -131,17 +122,9 @@ class DenseBatch:
 
 @dataclass(frozen=True)
 class DenseBatches:
-    """The training batches of a run, by step.
+    """The training batches of a run, by step; `side` is of the network's input, in pixels.
 
     An epoch visits all images in its own order; images that do not fill a batch wait for the next epoch.
-
-    Attributes:
-        scenes: The images.
-        task: Decides whether batches have objects or masks.
-        batch_size: Images of a step.
-        side: Pixels of the network's input.
-        seed: Of the run.
-        augmented: Whether images are cropped, scaled and mirrored.
     """
 
     scenes: Scenes

@@ -34,16 +34,9 @@ the background and the classes that truth or predictions have.
 def evaluate_outputs(
     task: DenseTaskName, scenes: Scenes, blocks: tuple[BlockSpec, ...], outputs: Outputs
 ) -> dict[str, float | None]:
-    """Return the metrics of outputs; images were resized to the network's input, metrics are of their own pixels.
+    """Return the metrics of a network's outputs; they are of the images' own pixels, whatever their network saw.
 
-    Args:
-        task: Of the network.
-        scenes: The images.
-        blocks: Of the network, which decide its default boxes.
-        outputs: Of all images to evaluate.
-
-    Raises:
-        UsageError: pycocotools or torchmetrics is not installed.
+    `blocks` of the network decide its default boxes. Raises UsageError if pycocotools or torchmetrics is missing.
     """
     if task == "detection":
         return mean_precision(scenes, _detections(scenes, default_boxes(levels_of(blocks)), outputs))
@@ -58,7 +51,6 @@ def mean_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> di
         classes: Number of object classes; the background is one more.
 
     Raises:
-        UsageError: torchmetrics is not installed.
         ValueError: there are no images.
     """
     kinds = optional_module("torchmetrics.classification")
@@ -93,11 +85,7 @@ class Detected:
 
 
 def mean_precision(scenes: Scenes, detected: Mapping[int, Detected]) -> dict[str, float | None]:
-    """Return COCO's metrics of detections by image index, computed by pycocotools; 0 without any detection.
-
-    Raises:
-        UsageError: pycocotools is not installed.
-    """
+    """Return COCO's metrics of detections by image index, computed by pycocotools; 0 without any detection."""
     names = METRICS["detection"]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = _coco(_document(scenes, sorted(detected)))

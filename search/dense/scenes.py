@@ -99,11 +99,7 @@ class Scenes:
 
 
 def file_size(path: Path) -> int:
-    """Return the bytes of a file that annotations name.
-
-    Raises:
-        InvalidArtifactError: there is no such file.
-    """
+    """Return the bytes of a file that annotations name; raises InvalidArtifactError if there is none."""
     try:
         return path.stat().st_size
     except OSError as error:
@@ -114,11 +110,7 @@ def file_size(path: Path) -> int:
 
 
 def read_image(path: Path, name: str, height: int, width: int) -> np.ndarray:
-    """Read an image as uint8 (height, width, 3).
-
-    Raises:
-        InvalidArtifactError: it is damaged or of another size.
-    """
+    """Read an image as uint8 (height, width, 3); raises InvalidArtifactError for damage or another size."""
     pixels = decode(read_bytes(path, MAX_ENCODED_BYTES, "restore it"), name)
     if pixels.shape[:2] != (height, width):
         raise InvalidArtifactError(
@@ -129,11 +121,7 @@ def read_image(path: Path, name: str, height: int, width: int) -> np.ndarray:
 
 
 def optional_module(name: str) -> ModuleType:
-    """Import a module of pycocotools or torchmetrics, which only detection and segmentation need.
-
-    Raises:
-        UsageError: the package is not installed.
-    """
+    """Import a module of pycocotools or torchmetrics; raises UsageError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,10 +1,9 @@
-"""Training of one network with a head for detection or segmentation, and its checkpoints (`dense.json`)."""
+"""Training of one network with a head for detection or segmentation: losses, checkpoints (`dense.json`), task."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,19 +11,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import read_json
 from luts.format.provenance import code_version
-from search.dense.data import DenseBatch, DenseBatches, plain_batches
-from search.dense.losses import multibox_loss, pixel_loss
+from search.dense.data import BoxTarget, DenseBatch, DenseBatches, plain_batches
 from search.dense.metrics import METRICS, evaluate_outputs
-from search.dense.scenes import DenseTaskName, Scenes
+from search.dense.scenes import VOID, DenseTaskName, Scenes
 from search.networks import Network, build_network
 from search.networks.network import is_head, load_backbone
-from search.networks.outputs import default_boxes, levels_of
+from search.networks.outputs import default_boxes, encode, intersection_over_union, levels_of
 from search.spaces import Arch, arch_from_json
 from search.spaces.registry import is_timm
 from search.supernet.model.weights_file import copy_into, tensors_digest
@@ -32,7 +31,7 @@ from search.supernet.train.checkpoint import RunInfo, Sha256, check_same_run, re
 from search.supernet.train.logs import Pace, Progress
 from search.supernet.train.optimizer import Precision
 from search.supernet.train.parallel import ComputeSettings, Group
-from search.supernet.train.task import Metrics, RunState, StepLoss, Task
+from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task
 
 EVALUATION_BATCH = 16
 """Validation images that go through the network at once."""
@@ -44,23 +43,15 @@ class DenseRecipe(BaseModel):
     """Hyper-parameters of a run: AdamW, a linear warm-up, then half a cosine down to 0.
 
     Attributes:
-        epochs: Number of epochs.
-        batch_size: Images of a step.
         learning_rate: Peak learning rate of the head.
         backbone_rate: Learning rate of the backbone as a fraction of the head's: less where it is trained already.
         weight_decay: Of weights with more than one dimension.
-        warmup_epochs: Epochs of linear growth to the peak.
         clip_norm: Largest global norm of the gradients; 0 for no limit.
         augmented: Whether training images are cropped, scaled and mirrored.
         freeze: Whether the backbone is frozen, including its BN statistics.
-        seed: Decides all randomness of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    micro_batches: ClassVar[int] = 1
-    save_epochs: ClassVar[int] = 1
-    agc: ClassVar[float] = 0.0
 
     epochs: int = Field(ge=1, le=100_000, default=20)
     batch_size: int = Field(ge=2, le=65_536, default=16)
@@ -72,6 +63,10 @@ class DenseRecipe(BaseModel):
     augmented: bool = True
     freeze: bool = False
     seed: int = Field(ge=0, lt=2**32, default=0)
+
+    micro_batches: int = Field(ge=1, le=1, default=1, exclude=True)
+    save_epochs: int = Field(ge=1, le=1, default=1, exclude=True)
+    agc: float = Field(ge=0, le=0, default=0.0, exclude=True)
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
         """Return the head's learning rate of a step, counted from 0."""
@@ -85,14 +80,11 @@ class DenseInfo(RunInfo):
     """Content of `dense.json`.
 
     Attributes:
-        task: Of the network.
         arch: JSON of the network with its head.
         classes: Names of the object classes.
         synthetic: Whether the images are synthetic, which every result must repeat.
         epoch_loss: Sum of the losses of the epoch in progress.
         figures: Metrics on the validation images after the last whole epoch; empty before.
-        weights: File of the network's weights and statistics.
-        optimizer: File of the optimizer's state.
     """
 
     FILE: ClassVar[str] = "dense.json"
@@ -134,22 +126,14 @@ def is_dense_run(folder: Path) -> bool:
 
 
 def read_dense_info(folder: Path) -> DenseInfo:
-    """Read the description of a run.
-
-    Raises:
-        InvalidArtifactError: there is none, or it is damaged.
-    """
+    """Read the description of a run; raises InvalidArtifactError if there is none, or it is damaged."""
     return read_json(
         folder / DenseInfo.FILE, DenseInfo, MAX_JSON_BYTES, "create one with `bench train detection`"
     )
 
 
 def load_dense(folder: Path) -> tuple[Network, DenseInfo]:
-    """Load the network of a run, for inference.
-
-    Raises:
-        InvalidArtifactError: there is no run, it is damaged, or its weights are not finite.
-    """
+    """Load the network of a run, for inference; raises InvalidArtifactError if it is missing or damaged."""
     info = read_dense_info(folder)
     network = build_network(info.network.blocks())
     _load_weights(folder, info, network)
@@ -179,6 +163,83 @@ def _as_exported(network: nn.Module, arch: Arch) -> nn.Module:
     return network.get_submodule("0") if is_timm(arch.space) else network
 
 
+MATCHING_IOU = 0.5
+"""Smallest overlap of a default box and its object, as in the paper and in torchvision's SSDLite."""
+
+BACKGROUND = -1
+
+NEGATIVES = 3
+"""Background boxes that count per box with an object: those with the largest losses."""
+
+
+def match(boxes: Tensor, default: Tensor, threshold: float = MATCHING_IOU) -> Tensor:
+    """Assign an object to every default box (SSD, section 2.2).
+
+    A default box gets the object that it overlaps most, if by at least the threshold; then each object gets its
+    best default box, with any overlap.
+
+    Args:
+        boxes: (N, 4) left, top, right, bottom, 0 to 1.
+        default: (A, 4) centre x and y, width, height, 0 to 1.
+        threshold: Smallest overlap.
+
+    Returns:
+        (A,) int64, an index into `boxes` or `BACKGROUND`.
+    """
+    if not len(boxes):
+        return default.new_full((len(default),), BACKGROUND, dtype=torch.int64)
+    corners = torch.cat((default[:, :2] - default[:, 2:] / 2, default[:, :2] + default[:, 2:] / 2), 1)
+    overlap = intersection_over_union(boxes, corners)
+    best, matched = overlap.max(0)
+    matched[best < threshold] = BACKGROUND
+    matched[overlap.argmax(1)] = torch.arange(len(boxes), device=boxes.device)
+    return matched
+
+
+def multibox_loss(output: Tensor, default: Tensor, objects: Sequence[BoxTarget]) -> tuple[Tensor, Tensor]:
+    """Return the class loss and the box loss of a batch (SSD, equations 1 to 3); their sum is minimised.
+
+    The class loss is cross-entropy with hard negatives, the box loss smooth L1 of the offsets; both are divided by
+    the number of default boxes that have an object.
+
+    Args:
+        output: (B, A, classes + 1 + 4): logits, the background first, and offsets.
+        default: (A, 4) default boxes, centre x and y, width, height, 0 to 1.
+        objects: Of each image.
+    """
+    matched = torch.stack([match(target.boxes, default) for target in objects])
+    labels = torch.zeros_like(matched)
+    found = matched >= 0
+    offsets = []
+    for image, target in enumerate(objects):
+        own = matched[image][found[image]]
+        labels[image][found[image]] = target.labels[own]
+        offsets.append(encode(target.boxes[own], default[found[image]]))
+    logits, predicted = output[..., :-4], output[..., -4:]
+    count = max(1, int(found.sum()))
+    box_loss = F.smooth_l1_loss(predicted[found], torch.cat(offsets), reduction="sum") / count
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    counted = found | _hard_negatives(losses.detach(), found)
+    return losses[counted].sum() / count, box_loss
+
+
+def _hard_negatives(losses: Tensor, found: Tensor) -> Tensor:
+    """Return (B, A) bool: of each image, the background boxes with the largest losses."""
+    ranked = losses.masked_fill(found, -torch.inf).sort(1, descending=True).indices
+    ranks = ranked.argsort(1)
+    return (ranks < NEGATIVES * found.sum(1, keepdim=True)) & ~found
+
+
+def pixel_loss(output: Tensor, masks: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the pixels that are not `VOID`; 0 where all are.
+
+    `output`, (B, classes + 1, h, w) logits, the background first, is resized to the masks, (B, H, W) int64.
+    """
+    resized = F.interpolate(output, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    summed = F.cross_entropy(resized, masks, ignore_index=VOID, reduction="sum")
+    return summed / (masks != VOID).sum().clamp(min=1)
+
+
 @dataclass(frozen=True)
 class BackboneWeights:
     """A classifier's weights and statistics by name, and their source as given."""
@@ -187,11 +248,7 @@ class BackboneWeights:
     tensors: Mapping[str, Tensor] = field(repr=False)
 
     def apply_to(self, network: nn.Module) -> str:
-        """Overwrite a backbone; return the sha256 of the weights.
-
-        Raises:
-            UsageError: they are of another backbone.
-        """
+        """Overwrite a backbone; return the sha256 of the weights. Raises UsageError for another backbone's."""
         try:
             load_backbone(network, self.tensors)
         except UsageError as error:
@@ -200,20 +257,18 @@ class BackboneWeights:
 
 
 class DenseTask(Task[DenseBatch, DenseInfo]):
-    """Trains one network whose outputs are dense: boxes or masks of the whole image.
+    """Trains one network whose outputs are dense: boxes by an SSD head, or masks of the whole image.
 
     Attributes:
-        name: Of the task.
-        arch: The network with its head.
         images_by_step: The training batches.
         figures: Validation metrics after the last whole epoch.
     """
 
-    name: DenseTaskName
     recipe: DenseRecipe
 
     def __init__(
         self,
+        name: DenseTaskName,
         arch: Arch,
         scenes: Scenes,
         recipe: DenseRecipe,
@@ -226,7 +281,7 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
         Raises:
             UsageError: too few training images, or initial weights of another backbone.
         """
-        self.arch, self.scenes, self.recipe, self.directory = arch, scenes, recipe, directory
+        self.name, self.arch, self.scenes, self.recipe, self.directory = name, arch, scenes, recipe, directory
         self.compute, self.group = compute or ComputeSettings(), Group()
         self.images_by_step = DenseBatches(
             scenes, self.name, recipe.batch_size, arch.resolution, recipe.seed, recipe.augmented
@@ -240,7 +295,6 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
         self.optimizer = _adamw(self.model, recipe)
         self.precision = Precision("fp32", self.compute.device, self.model.parameters())
         self.log_columns = ("epoch", "step", "images", "learning_rate", "loss", *METRICS[self.name])
-        self.figures: Metrics = {}
         self.fields: dict[str, Any] = {
             "task": self.name,
             "arch": arch.to_json(),
@@ -254,9 +308,18 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
             "init_sha256": digest,
         }
 
-    @abstractmethod
+    @cached_property
+    def default_boxes(self) -> Tensor:
+        """(A, 4) default boxes of a detector's head, on the device."""
+        return default_boxes(levels_of(self.arch.blocks())).to(self.compute.device)
+
     def loss(self, output: Tensor, batch: DenseBatch) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the mean cross-entropy of the pixels, or the sum of SSD's class loss and box loss."""
+        if batch.masks is not None:
+            return pixel_loss(output, batch.masks.to(self.compute.device))
+        targets = [target.to(self.compute.device) for target in batch.objects]
+        class_loss, box_loss = multibox_loss(output, self.default_boxes, targets)
+        return class_loss + box_loss
 
     def batches(self, numbers: Iterable[int]) -> Iterator[DenseBatch]:
         """Yield the batches of steps."""
@@ -277,17 +340,14 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
             yield StepLoss(self.loss(self.model(batch.images.to(self.compute.device)), batch))
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float | None]:
-        """Return the metrics of the current network on the validation images."""
-        self.model.eval()
-        batches = plain_batches(self.scenes, self.scenes.validation, self.arch.resolution, EVALUATION_BATCH)
-        outputs = ((indices, self.model(images.to(self.compute.device))) for indices, images in batches)
-        return evaluate_outputs(self.name, self.scenes, self.arch.blocks(), outputs)
-
     def metrics(self, state: RunState) -> Metrics:
-        """Return the metrics after the last whole epoch."""
+        """Return the metrics on the validation images after the last whole epoch."""
         if state.step % self.steps_per_epoch == 0:
-            self.figures = self.evaluate()
+            self.model.eval()
+            side, indices = self.arch.resolution, self.scenes.validation
+            batches = plain_batches(self.scenes, indices, side, EVALUATION_BATCH)
+            outputs = ((part, self.model(images.to(self.compute.device))) for part, images in batches)
+            self.figures = evaluate_outputs(self.name, self.scenes, self.arch.blocks(), outputs)
         return self.figures
 
     def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
@@ -304,26 +364,13 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
         )
 
     def resume(self) -> RunState | None:
-        """Load the last checkpoint; None without one.
-
-        Raises:
-            InvalidArtifactError: it is damaged, or of another network.
-            UsageError: it is of another run.
-        """
+        """Load the last checkpoint, of this very run; None without one."""
         if not is_dense_run(self.directory):
             return None
         info = read_dense_info(self.directory)
         check_same_run(self.directory, info, self.fields)
         _load_weights(self.directory, info, self.model)
         refusal = f"{self.directory / info.optimizer}: the state of another network; train again"
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                self.optimizer.state[parameter] = {
-                    key: torch.zeros((), dtype=torch.float32)
-                    if key == "step"
-                    else torch.zeros_like(parameter)
-                    for key in _STATE
-                }
         copy_into(dict(self._optimizer_state()), read_tensors(self.directory, info, "optimizer"), refusal)
         self.figures = info.figures
         return RunState(info.step, epoch_loss=info.epoch_loss)
@@ -347,52 +394,17 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
         return read_dense_info(self.directory)
 
     def _optimizer_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the optimizer's tensors by parameter name, without parameters that have not moved yet."""
+        """Yield the optimizer's tensors by parameter name, without frozen parameters."""
         for name, parameter in self.model.named_parameters():
-            for key in _STATE if parameter in self.optimizer.state else ():
-                yield f"{key}/{name}", self.optimizer.state[parameter][key]
-
-
-class DetectionTask(DenseTask):
-    """Object detection with an SSD head: multibox loss, mean average precision."""
-
-    name = "detection"
-
-    @cached_property
-    def default_boxes(self) -> Tensor:
-        """(A, 4) default boxes of the head, on the device."""
-        return default_boxes(levels_of(self.arch.blocks())).to(self.compute.device)
-
-    def loss(self, output: Tensor, batch: DenseBatch) -> Tensor:
-        """Return the sum of class loss and box loss."""
-        targets = [target.to(self.compute.device) for target in batch.objects]
-        class_loss, box_loss = multibox_loss(output, self.default_boxes, targets)
-        return class_loss + box_loss
-
-
-class SegmentationTask(DenseTask):
-    """Semantic segmentation: cross-entropy of pixels, mean intersection over union."""
-
-    name = "segmentation"
-
-    def loss(self, output: Tensor, batch: DenseBatch) -> Tensor:
-        """Return the mean cross-entropy of the pixels."""
-        if batch.masks is None:
-            raise ValueError("a batch of segmentation has masks")
-        return pixel_loss(output, batch.masks.to(self.compute.device))
-
-
-DENSE_TASKS: Mapping[DenseTaskName, type[DenseTask]] = {
-    "detection": DetectionTask,
-    "segmentation": SegmentationTask,
-}
-
-_STATE = ("exp_avg", "exp_avg_sq", "step")
-"""State of torch's AdamW."""
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"{key}/{name}", value
 
 
 def _adamw(network: nn.Module, recipe: DenseRecipe) -> torch.optim.AdamW:
-    """Return an optimizer with head and backbone at their own rates, each with and without weight decay."""
+    """Return an optimizer with head and backbone at their own rates, each with and without weight decay.
+
+    Its state begins with the zeros that torch's first step would make, so that a checkpoint has where to go.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         head = is_head(name)
@@ -401,10 +413,14 @@ def _adamw(network: nn.Module, recipe: DenseRecipe) -> torch.optim.AdamW:
             share = 1.0 if head else recipe.backbone_rate
             decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((share, decay), []).append(parameter)
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {"params": parameters, "share": share, "weight_decay": decay}
             for (share, decay), parameters in groups.items()
         ],
         lr=recipe.learning_rate,
     )
+    for parameter in (parameter for parameters in groups.values() for parameter in parameters):
+        zeros = {key: torch.zeros_like(parameter, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.zeros(())} | zeros
+    return optimizer

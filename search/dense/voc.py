@@ -6,7 +6,7 @@ Lists and annotations are read by torchvision's `VOCDetection` and `VOCSegmentat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -63,9 +63,41 @@ def open_voc(text: str, path: Path, task: DenseTaskName) -> Scenes:
     hashed = hashlib.sha256()
     for name, image, target in zip(names, images, targets, strict=True):
         hashed.update(f"{name}\0{file_size(image)}\0{file_size(target)}\n".encode())
+    boundary = len(lists[0])
+    objects: list[Objects] = []
     if task == "detection":
-        return _of_boxes(text, names, images, targets, len(lists[0]), hashed.hexdigest())
-    return _of_masks(text, names, images, targets, len(lists[0]), hashed.hexdigest())
+        read = [_read_xml(target) for target in targets]
+        objects, sizes = [one for one, _ in read], [size for _, size in read]
+        taught = [index for index in range(boundary) if len(objects[index].boxes)]
+    else:
+        sizes = [_same_size(image, target) for image, target in zip(images, targets, strict=True)]
+        taught = list(range(boundary))
+
+    def check_task(needed: DenseTaskName) -> None:
+        if task != needed:
+            raise UsageError(f"{text} was opened for {task}, not for {needed}", code="wrong_task")
+
+    def objects_of(index: int) -> Objects:
+        check_task("detection")
+        return objects[index]
+
+    def mask_of(index: int) -> np.ndarray:
+        check_task("segmentation")
+        return _read_mask(targets[index])
+
+    return Scenes(
+        name=text,
+        classes=CLASSES,
+        names=names,
+        sizes=np.asarray(sizes, np.int64),
+        train=np.asarray(taught, np.int64),
+        validation=np.arange(boundary, len(names)),
+        empty=boundary - len(taught),
+        image=lambda index: read_image(images[index], names[index], *sizes[index]),
+        objects=objects_of,
+        mask=mask_of,
+        digest=hashed.hexdigest(),
+    )
 
 
 def _devkit(text: str, path: Path) -> tuple[Path, str]:
@@ -86,75 +118,6 @@ def _devkit(text: str, path: Path) -> tuple[Path, str]:
     return path, years[0]
 
 
-def _of_boxes(
-    text: str,
-    names: Sequence[str],
-    images: Sequence[Path],
-    targets: Sequence[Path],
-    boundary: int,
-    digest: str,
-) -> Scenes:
-    read = [_read_xml(target) for target in targets]
-    objects = [one for one, _ in read]
-    sizes = np.asarray([size for _, size in read], np.int64)
-
-    def no_mask(index: int) -> np.ndarray:
-        raise UsageError(
-            f"{text}: {names[index]} was opened for detection, which reads no masks", code="wrong_task"
-        )
-
-    taught = np.asarray([i for i in range(boundary) if len(objects[i].boxes)], np.int64)
-    return Scenes(
-        text,
-        CLASSES,
-        names,
-        sizes,
-        taught,
-        np.arange(boundary, len(names)),
-        boundary - len(taught),
-        _reading(names, images, sizes),
-        objects.__getitem__,
-        no_mask,
-        digest,
-    )
-
-
-def _of_masks(
-    text: str,
-    names: Sequence[str],
-    images: Sequence[Path],
-    targets: Sequence[Path],
-    boundary: int,
-    digest: str,
-) -> Scenes:
-    sizes = np.asarray(
-        [_same_size(image, target) for image, target in zip(images, targets, strict=True)], np.int64
-    )
-
-    def no_objects(index: int) -> Objects:
-        raise UsageError(
-            f"{text}: {names[index]} was opened for segmentation, which reads no boxes", code="wrong_task"
-        )
-
-    return Scenes(
-        text,
-        CLASSES,
-        names,
-        sizes,
-        np.arange(boundary),
-        np.arange(boundary, len(names)),
-        0,
-        _reading(names, images, sizes),
-        no_objects,
-        lambda index: _read_mask(targets[index]),
-        digest,
-    )
-
-
-def _reading(names: Sequence[str], images: Sequence[Path], sizes: np.ndarray) -> Callable[[int], np.ndarray]:
-    return lambda index: read_image(images[index], names[index], *map(int, sizes[index]))
-
-
 def _read_xml(path: Path) -> tuple[Objects, tuple[int, int]]:
     """Objects of an annotation, and height and width of its image."""
     data = read_bytes(path, MAX_XML_BYTES, "restore it")
@@ -167,9 +130,9 @@ def _read_xml(path: Path) -> tuple[Objects, tuple[int, int]]:
             raise ValueError(f"an image of {width}x{height}; at most {MAX_SIDE} pixels")
         given = annotation.get("object", [])
         boxes = [_box(one, height, width) for one in given]
-        labels = [
-            CLASSES.index(one["name"]) + 1 if one["name"] in CLASSES else _no_class(one) for one in given
-        ]
+        if foreign := next((one["name"] for one in given if one["name"] not in CLASSES), None):
+            raise ValueError(f"{str(foreign)[:40]!r} is not one of VOC's {len(CLASSES)} categories")
+        labels = [CLASSES.index(one["name"]) + 1 for one in given]
     except (ElementTree.ParseError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)[:160]
         raise InvalidArtifactError(
@@ -191,10 +154,6 @@ def _box(one: Mapping[str, Any], height: int, width: int) -> tuple[float, float,
             f"the box [{left:g}, {top:g}, {right:g}, {bottom:g}] is outside its image, {width}x{height}"
         )
     return max(0.0, left - 1), max(0.0, top - 1), min(right, width), min(bottom, height)
-
-
-def _no_class(one: Mapping[str, Any]) -> int:
-    raise ValueError(f"{str(one['name'])[:40]!r} is not one of VOC's {len(CLASSES)} categories")
 
 
 def _same_size(image: Path, target: Path) -> tuple[int, int]:

@@ -11,8 +11,8 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
 
 from search.dense.data import BoxTarget
-from search.dense.losses import match, multibox_loss, pixel_loss
 from search.dense.scenes import VOID
+from search.dense.training import match, multibox_loss, pixel_loss
 from search.networks.outputs import default_boxes
 
 SIDE = 64

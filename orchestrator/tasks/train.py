@@ -26,7 +26,7 @@ from orchestrator.tasks.train_options import ClassifierOptions, DenseOptions, Qa
 from orchestrator.tasks.trained import Trained, inherit
 from orchestrator.winner.card import weighted
 from search.dense.data import open_scenes
-from search.dense.training import DENSE_TASKS, BackboneWeights, DenseInfo, DenseRecipe
+from search.dense.training import BackboneWeights, DenseInfo, DenseRecipe, DenseTask
 from search.spaces import Arch, Space, arch_from_json, get_space
 from search.spaces.registry import is_timm, timm_arch, with_task, without_task
 from search.supernet.data.images import ImageBatch, ImageData, open_data
@@ -41,9 +41,8 @@ from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress
 from search.supernet.train.optimizer import Precision
 from search.supernet.train.parallel import ComputeSettings, Group, local_device, process_group
 from search.supernet.train.supernet_task import SupernetTask
-from search.supernet.train.task import Metrics, RunState, StepLoss, Task
 from search.supernet.train.teacher import load_teacher, timm_weights
-from search.supernet.train.trainer import Trainer
+from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task, Trainer
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -55,8 +54,7 @@ class TrainResult:
     Attributes:
         folder: With the checkpoint, or the weights of int8 fine-tuning.
         info: Description of the checkpoint; None after int8 fine-tuning.
-        facts: What the command prints, as in JSON.
-        percent: Names of the facts that are fractions.
+        facts: What the command prints, as in JSON; those in `percent` are fractions.
         weights: File of the weights, of one network.
     """
 
@@ -70,12 +68,7 @@ class TrainResult:
 def train_classifier(options: ClassifierOptions, progress: Report = silent) -> TrainResult | None:
     """Train a weight-shared supernet or one network to classify images, or resume an unfinished run.
 
-    Args:
-        options: What to train, and how.
-        progress: Gets every step, in the leading process.
-
-    Returns:
-        The result; None in every process of torchrun but the leading one.
+    Returns None in every process of torchrun but the leading one, which alone reports `progress`.
 
     Raises:
         UsageError: options that do not fit each other, the images or the run in the folder.
@@ -163,18 +156,16 @@ def _reporter(
     trainer: Trainer[Any, Any], progress: Report, what: str = "training"
 ) -> Callable[[Progress], None]:
     """Report changes of the recipe once, then every step with its loss, speed and the last metrics."""
-    changes = list(getattr(trainer.task, "changes", ()))
-    reported = False
+    started = False
 
     def report(state: Progress) -> None:
-        nonlocal reported, changes
-        if not reported:
-            changes, reported = list(getattr(trainer.task, "changes", ())), True
-            for change in changes:
+        nonlocal started
+        if not started:
+            for change in trainer.task.changes:
                 progress(Note(f"note: {change}"))
+            started = True
         if trainer.pace is not None:
-            figures = getattr(trainer.task, "figures", {})
-            name, value = next(iter(figures.items()), ("", None))
+            name, value = next(iter(trainer.task.figures.items()), ("", None))
             last = f", {name} {value or 0.0:.4f}" if name else ""
             progress(Step(what, state.step, state.steps, trainer.pace.line(state) + last))
 
@@ -184,10 +175,7 @@ def _reporter(
 def train_dense(options: DenseOptions, progress: Report = silent) -> TrainResult:
     """Train a detector or a segmentation network, or resume an unfinished run.
 
-    Args:
-        options: The task, what to train, and how. A backbone with another head gets one of this task, for the
-            images' classes.
-        progress: Gets every step, and a note about images without objects.
+    A backbone with another head gets one of this task, for the images' classes.
 
     Raises:
         UsageError: options that do not fit each other; feature maps that are too small for the head.
@@ -216,9 +204,8 @@ def train_dense(options: DenseOptions, progress: Report = silent) -> TrainResult
     network = with_task(options.arch, task, count, options.head)
     initial = backbone_weights(options.init, network, options.init_data, progress) if options.init else None
     compute = ComputeSettings(choose_device(options.on), options.workers)
-    trainer = Trainer(
-        DENSE_TASKS[task](network, scenes, _dense_recipe(options), options.output, initial, compute)
-    )
+    recipe = _dense_recipe(options)
+    trainer = Trainer(DenseTask(task, network, scenes, recipe, options.output, initial, compute))
     info = trainer.run(_reporter(trainer, progress))
     facts = {
         "run": str(options.output),
@@ -251,11 +238,7 @@ def backbone_weights(
 ) -> BackboneWeights:
     """Return the weights that `--init` names, for the backbone of a network with a task's head.
 
-    Args:
-        source: `supernet:DIR`, `FILE.safetensors` or `timm:NAME[:FILE]`.
-        network: With the head.
-        data: Image source of that supernet, where its images have moved; BN statistics are computed on them.
-        progress: Gets notes about the supernet.
+    For those of a supernet BN statistics are computed on its images; `data` is their source if they have moved.
 
     Raises:
         UsageError: no such source, or it has no weights of this backbone.
@@ -297,12 +280,7 @@ class QatTask(Task[ImageBatch, Path]):
     def __init__(
         self, network: nn.Module, arch: Arch, images: ImageData, recipe: Recipe, options: QatOptions
     ):
-        """Capture the network with fake quantisation.
-
-        Raises:
-            UsageError: fewer training images than a batch.
-            BlocktimeError: the network can't be captured for training.
-        """
+        """Capture the network with fake quantisation; raises BlocktimeError if that can't be done for training."""
         from orchestrator.export.lower.quantize import with_fake_quantization
 
         self.recipe, self.directory, self.options = recipe, options.output, options
@@ -374,10 +352,8 @@ class QatTask(Task[ImageBatch, Path]):
 def train_qat(options: QatOptions, progress: Report = silent) -> TrainResult:
     """Fine-tune one trained network for int8; the weights are for `bench export --weights`.
 
-    Args:
-        options: The network, its weights and the images. Of the recipe, epochs, batch size, learning rates, weight
-            decay, label smoothing, gradient limits, augmentation and seed count.
-        progress: Gets every step.
+    Of the recipe, epochs, batch size, learning rates, weight decay, label smoothing, gradient limits, augmentation
+    and seed count.
 
     Raises:
         UsageError: no such weights, fewer images than a batch, or a recipe that mixes images.

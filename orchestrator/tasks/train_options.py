@@ -53,13 +53,7 @@ class DeviceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierOptions(RunOptions, DeviceOptions):
-    """`bench train`: a supernet, or with `arch` one network.
-
-    Attributes:
-        recipe: A recipe, its name or its file.
-        alpha: Fraction of the teacher's term in the loss.
-        classes: Number of classes of a new classifier on initial weights; without it theirs stays.
-    """
+    """`bench train`: a supernet, or with `arch` one network."""
 
     data: str = option(REQUIRED, IMAGES, panel=TRAINING)
     space: Any = option(
@@ -145,14 +139,7 @@ class ClassifierOptions(RunOptions, DeviceOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DenseOptions(RunOptions, DeviceOptions):
-    """`bench train detection` and `bench train segmentation`.
-
-    Attributes:
-        task: Of the network; each command sets its own.
-        arch: The backbone.
-        classes: Expected number of categories of the images; any number if None.
-        init_data: Image source of the supernet that `init` names, where its images have moved.
-    """
+    """`bench train detection` and `bench train segmentation`; each command sets its own `task`."""
 
     task: Literal["detection", "segmentation"] = "detection"
     data: str = option(REQUIRED, "Annotated images: coco:DIR or voc:DIR.", panel=TRAINING)

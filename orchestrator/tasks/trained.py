@@ -18,13 +18,7 @@ from search.spaces.registry import is_timm
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetWeights:
-    """Weights inherited from a supernet; without one they are random.
-
-    Attributes:
-        supernet: Folder of a trained supernet, or of a network that was trained alone.
-        data: Image source of the supernet's training, if the images have moved since.
-        outside: Whether networks may inherit weights that the supernet was not trained on.
-    """
+    """Weights inherited from a supernet; without one they are random."""
 
     supernet: Path | None = option(
         None,
@@ -53,11 +47,7 @@ class SupernetWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(SupernetWeights):
-    """Trained weights of a file, or inherited from a supernet; random without either.
-
-    Attributes:
-        file: A safetensors file of exactly one network's weights.
-    """
+    """Trained weights of exactly one network's file, or inherited from a supernet; random without either."""
 
     file: Path | None = option(
         None,
@@ -79,15 +69,9 @@ def inherit(
     folder: Path,
     progress: Progress,
 ) -> dict[str, tuple[Arch, Path]]:
-    """Return networks of a supernet by name, each with the file of its weights.
+    """Return networks of a supernet by name, each with the file of its weights in `folder`.
 
-    Args:
-        networks: Networks of the supernet's space, with any number of classes; empty for the network that was
-            trained alone.
-        resolution: Side of the input image; the networks' own by default.
-        trained: The supernet.
-        folder: Folder that the weights are written to.
-        progress: Gets a step for each network.
+    `networks` may have any number of classes; without any it is the network that was trained alone.
 
     Raises:
         UsageError: a network that the supernet was not trained on, or images other than those of its training.
@@ -122,9 +106,7 @@ def inherit(
 def of_file(specs: Mapping[str, ExportSpec], file: Path) -> dict[str, ExportSpec]:
     """Return the spec of one network with the weights of a file.
 
-    Raises:
-        UsageError: several networks, or none.
-        InvalidArtifactError: the file can't be read, or its weights are not those of the network.
+    Raises UsageError for several networks, InvalidArtifactError for a file that can't be read or does not fit.
     """
     if len(specs) != 1:
         raise UsageError(

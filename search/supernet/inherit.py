@@ -132,12 +132,7 @@ def recalibrate(
 ) -> None:
     """Set BN's running statistics to the mean over `batches`, and leave the network in inference mode.
 
-    Args:
-        network: Its modules run one after the other.
-        batches: Images (B, 3, H, W) each; unused where the cache has a prefix.
-        path: What decides the batches, then an item for each module: equal ones have equal weights.
-        ends: Numbers of modules after which outputs may be cached.
-        cache: Prefixes of earlier networks on the same batches.
+    `batches` are images (B, 3, H, W) each; the other arguments are those of `PrefixRun`.
     """
     run = PrefixRun(network, path, ends, cache)
     norms = [part for module in run.modules for part in module.modules() if isinstance(part, _BatchNorm)]
@@ -163,13 +158,11 @@ def _buffers(network: nn.Sequential, end: int) -> Buffers:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Weight sharing among some subnets.
+    """Weight sharing among N subnets, in numbers of weights.
 
     Attributes:
-        subnets: N.
         shared: w_shared, weights that all of them use.
-        smallest: Weights of the smallest of them.
-        largest: Weights of the largest.
+        smallest, largest: Weights of the smallest and of the largest of them.
         supernet: Weights that are stored, of all subnets of the space.
         efficiency: E, 0 to 1.
     """
@@ -255,10 +248,7 @@ class FinalScores(BaseModel):
 def record_final(path: Path, score: FinalScore, shared: Path | None = None) -> int:
     """Record a final evaluation; return how many other architectures were evaluated with the same weights before.
 
-    Args:
-        path: The record.
-        score: The evaluation.
-        shared: Another record that counts and is not written.
+    `shared` is another record that counts and is not written.
 
     Raises:
         InvalidArtifactError: a record is damaged.
@@ -319,8 +309,7 @@ class InheritedAccuracy:
     ):
         """Prepare an evaluation; with `final` on the validation split, which must not decide any choice.
 
-        Raises:
-            UsageError: the data are not those that the supernet was trained on, so nothing is known to be held out.
+        Raises UsageError for other data than the supernet was trained on: nothing of them is known to be held out.
         """
         trained_on = (info.data_digest, info.split_seed, info.split_fraction, info.image_side)
         if trained_on != (data.source.digest, data.seed, data.fraction, data.side):
@@ -331,7 +320,7 @@ class InheritedAccuracy:
             )
         self.supernet, self.info, self.data, self.batch_size = supernet, info, data, batch_size
         self.split_name: Literal["search", "validation"] = "validation" if final else "search"
-        self._held_out = data.split.validation if final else data.split.search
+        self.held_out = data.split.validation if final else data.split.search
         shuffled = np.random.default_rng(0).permutation(data.split.train)
         self._calibration = shuffled[: calibration_batches * batch_size]
         self._compute_on(torch.device("cpu"))
@@ -356,11 +345,6 @@ class InheritedAccuracy:
         self._bf16 = recipe.precision == "bf16" and computes_in_bf16(device)
 
     @property
-    def held_out(self) -> np.ndarray:
-        """Indices of the images that are judged on."""
-        return self._held_out
-
-    @property
     def fingerprint(self) -> str:
         """sha256 of everything besides the architecture that decides an accuracy; devices round differently."""
         described = self._described if self.device.type == "cpu" else (*self._described, self.device.type)
@@ -370,8 +354,7 @@ class InheritedAccuracy:
     def network(self, arch: Arch) -> Network:
         """Return the standalone network with inherited weights and its own BN statistics, for inference.
 
-        Raises:
-            UsageError: of another space, or another than the one that was trained alone.
+        Raises UsageError for one of another space, or another than the one that was trained alone.
         """
         check_trained(arch, self.info.recipe, self.supernet.space)
         path = self.supernet.path(arch)
@@ -405,9 +388,9 @@ class InheritedAccuracy:
         network.to(memory_format=self._layout)
         run = PrefixRun(network, (arch.resolution, *path), stage_ends(path), self._evaluated)
         with self._autocast():
-            logits = torch.cat(list(run.outputs(self._images(self._held_out, arch.resolution))))
+            logits = torch.cat(list(run.outputs(self._images(self.held_out, arch.resolution))))
         run.keep(lambda _: {})
-        return logits, self.data.labels[torch.from_numpy(self._held_out)].to(self.device)
+        return logits, self.data.labels[torch.from_numpy(self.held_out)].to(self.device)
 
     def _images(self, indices: np.ndarray, resolution: int) -> Iterator[Tensor]:
         for images, _ in self.data.batches(indices, resolution, self.batch_size):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.quantize import weights_of, with_fake_quantization
 from orchestrator.export.lower.source import build_module
@@ -19,6 +18,7 @@ from orchestrator.winner.card import weighted
 from search.blocks import parse_keys
 from search.networks import build_network
 from search.spaces import get_space
+from tests.support.errors import raises
 
 KEYS = ("conv(in=3,out=8,k=3,s=2)@16", "mbconv(in=8,out=8,k=3,e=2,s=1)@8", "head.fc(in=8,classes=10)@8")
 
@@ -77,12 +77,12 @@ def test_weights_that_do_not_fit_are_named(arch, tmp_path) -> None:
     module, _ = build_module(ExportSpec(arch.with_classes(7).keys()))
     given = tmp_path / "given.safetensors"
     save_file(module.state_dict(), given)
-    with pytest.raises(InvalidArtifactError, match=r"\.(weight|bias)"):
+    with raises("wrong_weights"):
         train_qat(options(arch, given, tmp_path / "qat"))
 
 
 def test_a_batch_needs_its_images(arch, tmp_path) -> None:
     given = tmp_path / "given.safetensors"
     save_file(build_module(ExportSpec(arch.keys()))[0].state_dict(), given)
-    with pytest.raises(UsageError, match="as many training images"):
+    with raises("batch_too_large"):
         train_qat(options(arch, given, tmp_path / "o", batch_size=4096))

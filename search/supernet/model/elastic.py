@@ -21,8 +21,6 @@ class Slice:
     """Where the parameter `name` of a static module stands in the parameter `source` of the supernet.
 
     Attributes:
-        name: Parameter of the static module.
-        source: Parameter of the supernet.
         shape: Shape of the static parameter.
         view: Shape of `source` with every dimension split into its factors.
         index: Slices of that view.
@@ -52,11 +50,7 @@ class Slice:
         return self.shape_of_box, tuple(strides), offset
 
     def region(self, tensor: Tensor) -> Tensor:
-        """Return the slice as a view: writing to it writes to `tensor` (a weight, a gradient, optimizer state).
-
-        Raises:
-            ValueError: `tensor` is not contiguous.
-        """
+        """Return the slice of a contiguous tensor (a weight, a gradient, optimizer state) as a view to write to."""
         if self.whole:
             return tensor
         if not tensor.is_contiguous():
@@ -211,8 +205,7 @@ def _places(module: nn.Module) -> tuple[tuple[dict[str, Any], str, str], ...]:
 def slices_of(group: Group, largest: Group, prefix: str) -> tuple[Slice, ...]:
     """Return the slices of the module of `largest` that form that of `group`; parameters are `prefix` + name.
 
-    Raises:
-        ValueError: `group` is not a part of `largest`.
+    Raises ValueError if `group` is not a part of `largest`.
     """
     sources = dict(weightless_module(largest).named_parameters())
     factors, large_factors = _factors(group), _factors(largest)

@@ -34,12 +34,7 @@ Scales = Mapping[tuple[int, str], Tensor]
 
 @dataclass(frozen=True)
 class DropPath:
-    """What a pass leaves out; equal seeds give equal draws.
-
-    Attributes:
-        rate: Share of the images that leave out the last block, below 1.
-        seed: Whatever text.
-    """
+    """Leaves out the last block for the fraction `rate` of the images; equal seeds give equal draws."""
 
     rate: float
     seed: str
@@ -138,7 +133,7 @@ class Supernet(nn.Module):
 
     A slot is the place of one module: the i-th of a stage, or a kind of head. Depth is a prefix of a stage's
     slots, the number of stages an early exit; each kind of head is one slot that all widths and exits share.
-    BN normalises by the batch here; a subnet gets running statistics of its own (`recalibrate.recalibrate`).
+    BN normalises by the batch here; a subnet gets running statistics of its own (`inherit.recalibrate`).
 
     Attributes:
         compiled: What runs the modules that leave nothing out, instead of plain calls.
@@ -236,13 +231,11 @@ def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:
 
 
 def _largest(space: Space) -> dict[str, Group]:
-    """For every slot what holds the weights of all its blocks.
+    """Return, for every slot, what holds the weights of all its blocks.
 
     That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
-    wider splits. Where values decide which slots there are, it is one of them at each of its others.
-
-    Raises:
-        UsageError: one of them is of a kind that is not elastic.
+    wider splits. Where values decide which slots there are, it is one of them at each of its others. Raises
+    UsageError for a block that is not elastic.
     """
     largest = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
     corners = [largest]
@@ -275,14 +268,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def choose_device(on: str, worker: int = 0) -> torch.device:
-    """`cpu`, `cuda`, `mps`, or `auto`: a GPU where there is a CUDA one.
+    """Return the device of a name, one of `DEVICES`; `auto` is a CUDA GPU where there is one, else the CPU.
 
-    Args:
-        on: One of `DEVICES`.
-        worker: Which of several processes asks; they take the GPUs in turn.
-
-    Raises:
-        UsageError: another name, or no such device here.
+    Several processes, counted by `worker`, take the GPUs in turn. Raises UsageError if there is no such device.
     """
     if on not in DEVICES:
         raise UsageError(

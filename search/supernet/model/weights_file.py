@@ -25,26 +25,21 @@ def tensors_digest(tensors: Mapping[str, Tensor], heading: str = "") -> str:
 
 @torch.no_grad()
 def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], otherwise: str) -> None:
-    """Overwrite tensors with those of the same names.
-
-    Raises:
-        InvalidArtifactError: names or shapes differ; says `otherwise`.
-    """
+    """Overwrite tensors with those of the same names; if names or shapes differ, refuse with `otherwise`."""
     if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in targets.items()}:
         raise InvalidArtifactError(otherwise, code="weights_of_another_network")
     for name, target in targets.items():
         target.copy_(tensors[name])
 
 
-MAX_WEIGHTS_BYTES = 4 << 30
-"""Largest weights file that is read."""
+MAX_WEIGHTS_BYTES = 16 << 30
+"""Over a hundred times the largest registered space with its optimizer state."""
 
 
 def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
     """Read the tensors of a safetensors file by name; `sha256` is the digest that it must have, if any.
 
-    Raises:
-        InvalidArtifactError: missing, too large, another digest, or not such a file.
+    Raises InvalidArtifactError if it is missing, too large, not such a file, or has another digest.
     """
     try:
         if path.stat().st_size > MAX_WEIGHTS_BYTES:
@@ -54,7 +49,8 @@ def read_weights(path: Path, sha256: str = "") -> dict[str, Tensor]:
         data = path.read_bytes()
         if sha256 and hashlib.sha256(data).hexdigest() != sha256:
             raise InvalidArtifactError(
-                f"{path}: not the expected weights (sha256 differs); export again", code="digest_mismatch"
+                f"{path}: truncated, edited or other weights (sha256 differs); restore or write it again",
+                code="digest_mismatch",
             )
         tensors: dict[str, Tensor] = load(data)
     except (OSError, SafetensorError) as error:

@@ -29,13 +29,13 @@ LEAST_SHARE = 1e-4
 def one_cycle(
     step: int, steps: int, *, rising: float, peak: float, start: float = 0.0, least: float = 0.0
 ) -> float:
-    """Learning rate of a step counted from 0.
+    """Return the learning rate of a step, counted from 0, of torch's OneCycleLR with constant momentum.
 
     Args:
         step: Below `steps`.
         steps: Of the whole run.
-        rising: Share of the run until the peak; more than all of it counts as all, up to one step as none, by which
-            torch would divide.
+        rising: Fraction of the run until the peak; more than all of it counts as all, up to one step as none, by
+            which torch would divide.
         peak: Largest learning rate.
         start: That of the first step; 0 for `START_SHARE` of the peak.
         least: That of the last; 0 for `LEAST_SHARE` of the start.
@@ -75,13 +75,13 @@ class Distillation(BaseModel):
     def loss(
         self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None, label_smoothing: float = 0.0
     ) -> Tensor:
-        """Mean loss of a batch.
+        """Return the mean loss of a batch.
 
         Args:
             logits: Z_s, (B, classes).
             target: Labels (B,), or class probabilities (B, classes) of mixed images.
             teacher_logits: Z_t, (B, classes), for the same images; None without a teacher.
-            label_smoothing: Applies to the labels' term alone.
+            label_smoothing: Of the labels' term alone.
         """
         own = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
         if teacher_logits is None or self.kind == "none":
@@ -117,38 +117,17 @@ _Decay = Annotated[float, Field(ge=0, lt=1)]
 _Weight = Annotated[float, Field(gt=0, le=1e6)]
 _Probability = Annotated[float, Field(ge=0, le=1)]
 
-NOT_OF_IMAGES = (
-    "name",
-    "epochs",
-    "learning_rate",
-    "min_learning_rate",
-    "warmup_epochs",
-    "warmup_learning_rate",
-    "weight_decay",
-    "betas",
-    "label_smoothing",
-    "drop_path",
-    "clip_norm",
-    "ema_decay",
-    "precision",
-    "channels_last",
-    "distillation",
-    "sampler",
-    "sandwich_randoms",
-    "stage_counts",
-    "stage_weights",
-    "params_range",
-    "params_weights",
-    "arch",
-    "freeze",
-    "optimizer",
-    "momentum",
-    "nesterov",
-    "schedule",
-    "agc",
-    "save_epochs",
+IMAGE_FIELDS = (
+    "batch_size",
+    "micro_batches",
+    "multi_scale",
+    "resolutions",
+    "augmentation_epochs",
+    "augmentation",
+    "held_out",
+    "seed",
 )
-"""Fields that change no image of a step: stored teacher logits stay valid when they change."""
+"""Fields of a recipe that decide the images of a step: stored teacher logits are valid for these values alone."""
 
 
 class Augmentation(BaseModel):
@@ -324,9 +303,7 @@ def recipe_names() -> tuple[str, ...]:
 def get_recipe(name_or_path: str) -> Recipe:
     """Read a recipe by name, or from a file `….toml`; `extends = "NAME"` is the base of all that it leaves out.
 
-    Raises:
-        UsageError: unknown name.
-        InvalidArtifactError: the file can't be read, is not TOML, or has a field or value that no recipe has.
+    Raises UsageError for an unknown name, InvalidArtifactError for a file that is not a recipe.
     """
     path = _path(name_or_path)
     values = _values(path, MAX_BASES) | {"name": path.stem}
@@ -341,8 +318,7 @@ def get_recipe(name_or_path: str) -> Recipe:
 def changed(recipe: Recipe, options: Mapping[str, object], distillation: Mapping[str, object]) -> Recipe:
     """Return a recipe with the values of `options`, and of `distillation` for that part, that are not None.
 
-    Raises:
-        UsageError: a value that the field can't have, or that does not go with the others.
+    Raises UsageError for a value that the field can't have, or that does not go with the others.
     """
     values = recipe.model_dump()
     values["distillation"] |= {name: value for name, value in distillation.items() if value is not None}
@@ -416,12 +392,7 @@ def part_of(recipe: Recipe, space: Space) -> Space:
 
 
 def scope_of(recipe: Recipe, space: Space) -> Scope:
-    """Return the part of a space, with its number of classes, that the recipe trains.
-
-    Raises:
-        UsageError: a resolution or number of stages that the space does not have, or no network is within
-            the range of parameters.
-    """
+    """Return the part of a space, with its number of classes, that the recipe trains; UsageError for none."""
     sides, only = tuple(sorted(resolutions_of(recipe, space))), only_arch(recipe, space)
     if only is not None:
         return Scope(stage_counts=(len(only.stages),), resolutions=sides, params=(only.params(),) * 2)

@@ -26,9 +26,12 @@ class Sizes:
     def __init__(
         self, space: Space, within: tuple[int, int] | None = None, stage_weights: Sequence[float] = ()
     ):
-        """`within`: least and most parameters, both allowed; the space's own number of classes counts.
+        """Draw from a space.
 
-        `stage_weights`: of each number of stages that the space has, in proportion; none for equally often.
+        Args:
+            space: Its own number of classes counts.
+            within: Least and most parameters, both allowed.
+            stage_weights: Of each number of stages that the space has, in proportion; none for equally often.
 
         Raises:
             UsageError: No architecture is within the range; the message lists what the space has.
@@ -202,17 +205,8 @@ def get_sampler(
 ) -> Sampler:
     """Return a sampler by name, or one of the network `only`.
 
-    Args:
-        name: Which.
-        space: That is drawn from; all its numbers of stages are.
-        randoms: For `sandwich` alone.
-        within: Least and most parameters.
-        only: The one network to draw.
-        stage_weights: How often each number of stages is drawn, in proportion.
-        params_weights: For `balanced` alone, likewise of ranges of parameters.
-
-    Raises:
-        UsageError: No architecture is within the range.
+    `randoms` is for `sandwich` alone, `params_weights` for `balanced` alone. Raises UsageError where no network is
+    `within` the least and most parameters.
     """
     if only is not None:
         return One(only)

@@ -13,12 +13,7 @@ from search.supernet.recipe.recipe import Recipe
 
 
 class Part(NamedTuple):
-    """One micro-batch of a step.
-
-    Attributes:
-        indices: Images, (B,) int64.
-        seed: Of their augmentation.
-    """
+    """One micro-batch of a step: images (B,) int64, their resolution, and the seed of their augmentation."""
 
     indices: np.ndarray
     resolution: int
@@ -36,10 +31,9 @@ class Schedule:
     """
 
     def __init__(self, recipe: Recipe, train: np.ndarray, resolutions: tuple[int, ...]):
-        """`train`: indices of the training images; `resolutions`: of the recipe, resolved for the space.
+        """Divide the indices `train`; `resolutions` are the recipe's, resolved for the space.
 
-        Raises:
-            UsageError: a round over all batch sizes takes more images than there are.
+        Raises UsageError where a round over all batch sizes takes more images than there are.
         """
         self.recipe, self.train, self.resolutions = recipe, train, tuple(sorted(resolutions))
         self.sizes = {resolution: self._batch_size(resolution) for resolution in self.resolutions}

@@ -9,33 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from luts.format.errors import InvalidArtifactError, StorageError, UsageError, first_problem
 from luts.format.files import read_bytes, write_atomically
 from luts.format.provenance import CodeVersion
-from search.spaces import Space, get_space
+from search.spaces import get_space
 from search.spaces.scope import Scope
-from search.supernet.data.images import ImageData
 from search.supernet.model.supernet import Supernet
-from search.supernet.model.weights_file import copy_into, tensors_digest
-from search.supernet.recipe.recipe import Recipe, scope_of
-from search.supernet.train.optimizer import Optimizer, WeightAverage
+from search.supernet.model.weights_file import copy_into, read_weights
+from search.supernet.recipe.recipe import Recipe
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """Room for the class names of the largest data set."""
-
-MAX_TENSOR_BYTES = 16 * 1024**3
-"""Over a hundred times the largest registered space with its optimizer state."""
 
 
 class RunInfo(BaseModel):
@@ -85,16 +78,9 @@ InfoT = TypeVar("InfoT", bound=RunInfo)
 def write_checkpoint(
     directory: Path, kind: type[InfoT], fields: Mapping[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]
 ) -> InfoT:
-    """Write a checkpoint over the one in `directory`.
+    """Write a checkpoint over the one in `directory`; `tensors` are by prefix of `kind.TENSORS`, then by name.
 
-    Args:
-        directory: Folder of the run.
-        kind: Class of the description.
-        fields: All fields of the description except those of tensor files.
-        tensors: Tensors by name, for each prefix of `kind.TENSORS`.
-
-    Raises:
-        StorageError: nothing could be written (disk full, no permission); the previous checkpoint stays whole.
+    Raises StorageError where nothing could be written (disk full, no permission); the previous one stays whole.
     """
     files: dict[str, bytes] = {}
     names: dict[str, Any] = {}
@@ -126,30 +112,12 @@ def write_info(directory: Path, info: RunInfo) -> None:
 
 
 def read_tensors(directory: Path, info: RunInfo, prefix: str) -> dict[str, Tensor]:
-    """Read a tensor file of a checkpoint.
-
-    Raises:
-        InvalidArtifactError: missing, too large, truncated or edited.
-    """
+    """Read a tensor file of a checkpoint; raises InvalidArtifactError where it is missing, truncated or edited."""
     name_field, digest_field = info.TENSORS[prefix]
-    path = directory / getattr(info, name_field)
     try:
-        if path.stat().st_size > MAX_TENSOR_BYTES:
-            raise InvalidArtifactError(
-                f"{path}: over {MAX_TENSOR_BYTES} bytes; this is not a checkpoint of blocktime",
-                code="file_too_large",
-            )
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != getattr(info, digest_field):
-            raise InvalidArtifactError(
-                f"{path}: truncated or edited; copy it again or train again", code="damaged_checkpoint"
-            )
-        tensors: dict[str, Tensor] = load(data)
-    except (OSError, SafetensorError) as error:
-        raise InvalidArtifactError(
-            f"{path}: cannot be read ({error}); train again", code="damaged_checkpoint"
-        ) from error
-    return tensors
+        return read_weights(directory / getattr(info, name_field), getattr(info, digest_field))
+    except InvalidArtifactError as error:
+        raise InvalidArtifactError(f"{error}, or train again", code="damaged_checkpoint") from error
 
 
 def check_same_run(directory: Path, info: RunInfo, fields: Mapping[str, Any]) -> None:
@@ -202,7 +170,6 @@ class CheckpointInfo(RunInfo):
         image_side: Side in pixels to which images were cropped before augmentation.
         held_out_top1: Mean accuracy of a few fixed subnets on held-out images, by which `best` is chosen.
         scaler: State of fp16's loss scaler.
-        changes: Changes of the recipe during the run.
         weights_sha256: Digest of the weights that subnets inherit; identifies the trained supernet.
         tensors_sha256: Digest of the file `tensors`.
     """
@@ -258,8 +225,7 @@ def _digest(document: Mapping[str, Any]) -> str:
 def read_info(directory: Path) -> CheckpointInfo:
     """Read the description of a supernet's checkpoint.
 
-    Raises:
-        InvalidArtifactError: missing, damaged or edited, or of a space that has changed since.
+    Raises InvalidArtifactError if it is missing, damaged, edited, or of a space that has changed since.
     """
     path = directory / INFO_FILE
     try:
@@ -283,103 +249,21 @@ def read_info(directory: Path) -> CheckpointInfo:
     return info
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """The tensors of a run: what a resumed run needs, and what subnets inherit."""
-
-    supernet: Supernet
-    optimizer: Optimizer
-    average: WeightAverage | None = None
-
-    @property
-    def inherited(self) -> dict[str, Tensor]:
-        """The averaged weights where there are any, else the weights."""
-        if self.average is not None:
-            return self.average.tensors
-        return {name: value.detach() for name, value in self.supernet.named_parameters()}
-
-
-def run_fields(
-    space: Space, recipe: Recipe, data: ImageData, steps_per_epoch: int, teacher: str | None
-) -> dict[str, Any]:
-    """Return the fields of `CheckpointInfo` that are the same in all checkpoints of a run."""
-    return {
-        "space": space.name,
-        "space_digest": get_space(space.name).digest,
-        "classes": data.source.classes,
-        "recipe": recipe,
-        "scope": scope_of(recipe, space.with_classes(len(data.source.classes))),
-        "steps_per_epoch": steps_per_epoch,
-        "source": data.source.name,
-        "data_digest": data.source.digest,
-        "split_seed": data.seed,
-        "split_fraction": data.fraction,
-        "image_side": data.side,
-        "teacher": teacher,
-    }
-
-
-def check_same_supernet(directory: Path, info: CheckpointInfo, fields: Mapping[str, Any]) -> None:
-    """Raise UsageError where a checkpoint is not of the run with these `run_fields`.
-
-    The `CHANGEABLE` fields of the recipe may differ, unless the run is finished.
-    """
-    if info.space_digest != fields["space_digest"] and info.recipe.resolutions == "space":
-        raise UsageError(
-            f"{directory} has a run at the former resolutions of {info.space}; use another directory",
-            code="different_run",
-        )
-    if not info.finished:
-        now: dict[str, float] = {field: getattr(fields["recipe"], field) for field in CHANGEABLE}
-        info = info.model_copy(update={"recipe": info.recipe.model_copy(update=now)})
-    check_same_run(directory, info, fields)
-
-
-def save_supernet(directory: Path, state: TrainingState, fields: Mapping[str, Any]) -> CheckpointInfo:
-    """Write a checkpoint over the one in `directory`; raises like `write_checkpoint`."""
-    tensors = {f"weights/{name}": value.detach() for name, value in state.supernet.named_parameters()}
-    tensors |= {f"optimizer/{name}": value for name, value in state.optimizer.state_tensors().items()}
-    if state.average is not None:
-        tensors |= {f"average/{name}": value for name, value in state.average.tensors.items()}
-    digest = {"weights_sha256": tensors_digest(state.inherited)}
-    return write_checkpoint(directory, CheckpointInfo, {**fields, **digest}, {"supernet": tensors})
-
-
 def load_supernet(directory: Path) -> tuple[Supernet, CheckpointInfo]:
-    """Load the trained supernet of a checkpoint.
-
-    Raises:
-        InvalidArtifactError: the checkpoint is missing, truncated or of another space.
-    """
+    """Load the trained supernet of a checkpoint; raises InvalidArtifactError if it is missing or damaged."""
     info = read_info(directory)
     supernet = Supernet(get_space(info.space).with_classes(len(info.classes)))
     tensors = read_tensors(directory, info, "supernet")
-    _load_weights(supernet, _under("average/", tensors) or _under("weights/", tensors), info)
+    load_weights(supernet, under("average/", tensors) or under("weights/", tensors), info)
     return supernet, info
 
 
-def restore_supernet(directory: Path, state: TrainingState) -> CheckpointInfo:
-    """Load a checkpoint into the state of a run in the same space; raises like `load_supernet`."""
-    info = read_info(directory)
-    space = state.supernet.space
-    if (info.space, len(info.classes)) != (space.name, space.default_classes):
-        raise InvalidArtifactError(
-            f"{directory}: checkpoint of {info.space} with {len(info.classes)} classes, not of "
-            f"{space.name} with {space.default_classes}; use another directory",
-            code="different_run",
-        )
-    tensors = read_tensors(directory, info, "supernet")
-    _load_weights(state.supernet, _under("weights/", tensors), info)
-    state.optimizer.load_state_tensors(_under("optimizer/", tensors))
-    if state.average is not None:
-        state.average.load(_under("average/", tensors))
-    return info
-
-
-def _load_weights(supernet: Supernet, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+def load_weights(supernet: Supernet, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    """Overwrite a supernet's weights by those of a checkpoint."""
     refusal = f"{info.tensors}: weights of another supernet than {info.space}'s; train again"
     copy_into(dict(supernet.named_parameters()), weights, refusal)
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names have a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

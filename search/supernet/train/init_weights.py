@@ -21,11 +21,7 @@ from search.supernet.train.teacher import timm_weights
 
 
 def parse_source(source: str) -> tuple[str, str]:
-    """Split the text of `--init` into its kind, `supernet`, `file` or `timm`, and the folder, file or name.
-
-    Raises:
-        UsageError: another kind.
-    """
+    """Split the text of `--init` into its kind, `supernet`, `file` or `timm`, and the folder, file or name."""
     kind, _, rest = source.partition(":")
     if kind == "supernet" and rest:
         return kind, rest
@@ -54,12 +50,9 @@ class InitialWeights:
     classes: int | None = None
 
     def apply_to(self, supernet: Supernet, classes: Sequence[str], only: Arch | None) -> str:
-        """Overwrite a supernet's weights; return the sha256 of what was copied.
+        """Overwrite the weights of a supernet with as many classes; return the sha256 of what was copied.
 
-        Args:
-            supernet: Of as many classes as the images have.
-            classes: Names of the images' classes.
-            only: The one network that is trained, if any; weights of a file fill its slices.
+        `only` is the one network that is trained, if any; weights of a file fill its slices.
 
         Raises:
             UsageError: no such source, classes that do not fit, or weights of another network.

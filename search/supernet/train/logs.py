@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from luts.format.errors import InvalidArtifactError, StorageError
-from luts.format.files import write_atomically
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+
+from luts.format.errors import InvalidArtifactError, StorageError, first_problem
+from luts.format.files import read_bytes, write_atomically
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
 """Files larger than this were not written by blocktime."""
@@ -22,17 +23,12 @@ MAX_LOG_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Progress:
-    """State after a step.
+    """State after `step` of `steps`, in an epoch counted from 0.
 
     Attributes:
-        step: Steps done.
-        steps: Steps of the whole run.
-        epoch: Epoch of this step, from 0.
-        epochs: Epochs of the whole run.
         images: Images of this step in all processes.
         loss: Loss of this step's batch.
         accuracy: Fraction of right predictions in the (augmented) batch; 0 for tasks without such a count.
-        learning_rate: Learning rate of this step.
     """
 
     step: int
@@ -97,19 +93,13 @@ class CsvLog:
     def __init__(self, path: Path, columns: Sequence[str], step: int):
         """Continue after `step`, 0 for a new run: rows of later steps, which the run repeats, are dropped.
 
-        Raises:
-            InvalidArtifactError: the file is too large.
-            StorageError: the file can't be written.
+        Raises StorageError if the file can't be written.
         """
         self.path = path
         position = list(columns).index("step")
         rows = [",".join(columns)]
         try:
             if step and path.exists():
-                if path.stat().st_size > MAX_LOG_BYTES:
-                    raise InvalidArtifactError(
-                        f"{path}: over {MAX_LOG_BYTES} bytes; move it away", code="file_too_large"
-                    )
                 rows += [row for row in path.read_text().splitlines()[1:] if _is_up_to(row, position, step)]
             write_atomically(path, ("\n".join(rows) + "\n").encode())
         except (OSError, UnicodeDecodeError) as error:
@@ -118,11 +108,7 @@ class CsvLog:
             ) from error
 
     def append(self, values: Sequence[object] | None) -> None:
-        """Write a row, if there is one.
-
-        Raises:
-            StorageError: the file can't be written.
-        """
+        """Write a row, if there is one; raises StorageError."""
         if values is None:
             return
         row = io.StringIO()
@@ -145,8 +131,6 @@ def _is_up_to(row: str, position: int, step: int) -> bool:
 
 CLASSIFICATION_COLUMNS = ("step", "epoch", "learning_rate", "loss", "accuracy", "images_per_s", "resolution")
 
-_READ = CLASSIFICATION_COLUMNS[:5]
-
 
 @dataclass(frozen=True)
 class LogRow:
@@ -154,38 +138,31 @@ class LogRow:
 
     step: int
     epoch: int
-    learning_rate: float
-    loss: float
-    accuracy: float
+    learning_rate: FiniteFloat
+    loss: FiniteFloat
+    accuracy: FiniteFloat
+
+
+_ROWS = TypeAdapter(tuple[LogRow, ...])
 
 
 def read_log(path: Path) -> tuple[LogRow, ...]:
     """Read the rows of a classifier's `log.csv`, steps ascending; there are none early in a run.
 
-    Raises:
-        InvalidArtifactError: the file can't be read, or is not such a log.
+    Raises InvalidArtifactError for a file that can't be read, or is not such a log.
     """
+    data = read_bytes(path, MAX_LOG_BYTES, "check the path")
     try:
-        if path.stat().st_size > MAX_LOG_BYTES:
-            raise InvalidArtifactError(
-                f"{path}: over {MAX_LOG_BYTES} bytes; move it away", code="file_too_large"
-            )
-        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-        if tuple(header[: len(_READ)]) != _READ:
+        rows = csv.DictReader(data.decode().splitlines())
+        header = [] if rows.fieldnames is None else rows.fieldnames
+        if not {field.name for field in fields(LogRow)} <= set(header):
             raise ValueError(f"its columns are {', '.join(header)[:80]}")
-        read = tuple(
-            LogRow(int(row[0]), int(row[1]), float(row[2]), float(row[3]), float(row[4])) for row in rows
-        )
-        if any(not math.isfinite(x) for row in read for x in (row.loss, row.accuracy, row.learning_rate)):
-            raise ValueError("it has numbers that are not finite")
+        read = _ROWS.validate_python(tuple(rows))
         if any(before.step >= after.step for before, after in itertools.pairwise(read)):
             raise ValueError("its steps do not ascend")
-    except OSError as error:
+    except ValueError as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error
         raise InvalidArtifactError(
-            f"{path}: cannot be read ({error.strerror}); check the path", code="unreadable_file"
-        ) from error
-    except (ValueError, IndexError) as error:
-        raise InvalidArtifactError(
-            f"{path}: not a training's log ({error}); move it away or train again", code="invalid_log"
+            f"{path}: not a training's log ({reason}); move it away or train again", code="invalid_log"
         ) from error
     return read

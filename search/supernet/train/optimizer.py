@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,33 @@ class GroupedGradients(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class PlainSgd:
+class Optimizer(ABC):
+    """Moves the weights of a step's subnets; `parameters` are named."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]):
+        """Take the parameters that are trained."""
+        self.parameters = dict(parameters)
+
+    @abstractmethod
+    def step(self, slices: Iterable[Slice], learning_rate: float) -> None:
+        """Update from the gradients; `slices` are those of the step's subnets, of one or of several."""
+
+    @abstractmethod
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the whole state under flat names, for a checkpoint."""
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite the state by that of a checkpoint; raises InvalidArtifactError for another network's."""
+        refusal = "optimizer state belongs to another supernet; train from the start"
+        copy_into(self.state_tensors(), tensors, refusal)
+
+
+class PlainSgd(Optimizer):
     """torch.optim.SGD on whole parameters; biases and norms (one dimension) are not decayed.
 
     Unlike `SlicedAdamW` it moves what the sampled subnets leave out of a parameter, by momentum and weight decay,
@@ -81,8 +108,8 @@ class PlainSgd:
     def __init__(
         self, parameters: Mapping[str, nn.Parameter], momentum: float, weight_decay: float, nesterov: bool
     ):
-        """Set up torch.optim.SGD on named parameters."""
-        self.parameters = dict(parameters)
+        """Start with zero momentum, which torch's first step turns into the gradient, as without one."""
+        super().__init__(parameters)
         groups = [
             {
                 "params": [p for p in self.parameters.values() if (p.ndim > 1) is decayed],
@@ -93,6 +120,9 @@ class PlainSgd:
         self._sgd = torch.optim.SGD(
             [group for group in groups if group["params"]], lr=0.0, momentum=momentum, nesterov=nesterov
         )
+        for parameter in self.parameters.values():
+            zeros = torch.zeros_like(parameter, requires_grad=False)
+            self._sgd.state[parameter]["momentum_buffer"] = zeros
 
     def step(self, slices: Iterable[Slice], learning_rate: float) -> None:  # noqa: ARG002
         """Move all parameters that have gradients."""
@@ -100,30 +130,12 @@ class PlainSgd:
             group["lr"] = learning_rate
         self._sgd.step()
 
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        self._sgd.zero_grad(set_to_none=True)
-
     def state_tensors(self) -> dict[str, Tensor]:
-        """Momentum under flat names, for a checkpoint; 0 where there is none yet: torch goes on alike."""
-        momenta = {name: self._sgd.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        """Return the momentum."""
         return {
-            f"{name}:momentum": torch.zeros_like(self.parameters[name], requires_grad=False)
-            if buffer is None
-            else buffer
-            for name, buffer in momenta.items()
+            f"{name}:momentum": self._sgd.state[parameter]["momentum_buffer"]
+            for name, parameter in self.parameters.items()
         }
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state_tensors` gave.
-
-        Raises:
-            InvalidArtifactError: names or shapes are those of another network.
-        """
-        state = self.state_tensors()
-        copy_into(state, tensors, "optimizer state belongs to another supernet; train from the start")
-        for name, p in self.parameters.items():
-            self._sgd.state[p]["momentum_buffer"] = state[f"{name}:momentum"]
 
 
 CHUNK_ELEMENTS = 1 << 16
@@ -133,29 +145,12 @@ _STATE = ("exp_avg", "exp_avg_sq", "mass", "mass_sq")
 """Both moments, and the moments of a constant 1: after t updates 1 - beta^t, the bias correction."""
 
 
-class Optimizer(Protocol):
-    """What moves the weights of a step's subnets, and what a checkpoint keeps of it."""
-
-    def step(self, slices: Iterable[Slice], learning_rate: float) -> None:
-        """Update from the gradients; `slices`: of the step's subnets."""
-
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Return the whole state under flat names."""
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state_tensors` gave; `InvalidArtifactError` for those of another network."""
-
-
-class SlicedAdamW:
+class SlicedAdamW(Optimizer):
     """Decoupled weight decay Adam (Loshchilov & Hutter 2019, Algorithm 2) on slices of parameters.
 
-    Algorithm 1 of AutoViT freezes all weights but the sampled subnet's. A plain AdamW would still move them,
-    by momentum and by weight decay, so here weights, moments and bias corrections are kept element by
-    element and change within the given slices alone. With the largest
-    subnet at every step it is torch.optim.AdamW. Biases and norms (one dimension) are not decayed.
+    Algorithm 1 of AutoViT freezes all weights but the sampled subnet's. A plain AdamW would still move them, by
+    momentum and by weight decay, so here weights, moments and bias corrections are kept element by element and
+    change within the given slices alone. With the largest subnet at every step it is torch.optim.AdamW.
     """
 
     def __init__(
@@ -165,8 +160,8 @@ class SlicedAdamW:
         eps: float = 1e-8,
         weight_decay: float = 0.05,
     ):
-        """Start with zero moments for named parameters."""
-        self.parameters = dict(parameters)
+        """Start with zero moments."""
+        super().__init__(parameters)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.state = {
             name: {key: torch.zeros_like(value, requires_grad=False) for key in _STATE}
@@ -175,7 +170,7 @@ class SlicedAdamW:
 
     @torch.no_grad()
     def step(self, slices: Iterable[Slice], learning_rate: float) -> None:
-        """Update the slices, of one subnet or of several, from the gradients of their parameters."""
+        """Update the slices alone."""
         for parts in _chunks(disjoint(slices)):
             self._step(parts, learning_rate)
 
@@ -210,25 +205,11 @@ class SlicedAdamW:
         torch._foreach_mul_(spreads, masses)
         torch._foreach_addcdiv_(weights, means, spreads, -learning_rate)
 
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        for parameter in self.parameters.values():
-            parameter.grad = None
-
     def state_tensors(self) -> dict[str, Tensor]:
-        """Return the whole state under flat names, for a checkpoint."""
+        """Return the moments and their bias corrections."""
         return {
             f"{name}:{key}": value for name, tensors in self.state.items() for key, value in tensors.items()
         }
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `state_tensors` gave.
-
-        Raises:
-            InvalidArtifactError: names or shapes are those of another network.
-        """
-        refusal = "optimizer state belongs to another supernet; train from the start"
-        copy_into(self.state_tensors(), tensors, refusal)
 
 
 def _chunks(parts: Iterable[Slice]) -> Iterator[list[Slice]]:
@@ -272,11 +253,7 @@ class WeightAverage:
         follow(list(self.tensors.values()), [value.detach() for value in weights], step)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over a checkpoint's averages.
-
-        Raises:
-            InvalidArtifactError: names or shapes are those of another network.
-        """
+        """Overwrite the averages by those of a checkpoint; raises InvalidArtifactError for another network's."""
         copy_into(self.tensors, tensors, "averaged weights belong to another supernet; train from the start")
 
 
@@ -342,11 +319,7 @@ class Precision:
 
 
 def frozen_parameters(supernet: Supernet, stages: int) -> frozenset[str]:
-    """Names of the parameters of the first stages.
-
-    Raises:
-        UsageError: the space's networks need not have as many.
-    """
+    """Return the names of the first stages' parameters; raises UsageError where networks may have fewer stages."""
     if not stages:
         return frozenset()
     groups = _stages(supernet)
@@ -360,7 +333,7 @@ def frozen_parameters(supernet: Supernet, stages: int) -> frozenset[str]:
 
 
 def _stages(supernet: Supernet) -> list[list[str]]:
-    """Parameters of each stage that all networks of a space have; of timm's, of its groups but the classifier."""
+    """Return the parameters of each stage that all networks have; of timm's, of its groups but the classifier."""
     space = supernet.space
     names = [name for name, _ in supernet.named_parameters()]
     if not is_timm(space.name):

@@ -47,7 +47,6 @@ class ComputeSettings:
     """Settings that may change when a run resumes, unlike its recipe.
 
     Attributes:
-        device: Where the model is trained.
         workers: Processes that prepare batches ahead of time; 0 for none.
         compiled: Whether torch.compile compiles a supernet's modules.
     """
@@ -78,11 +77,7 @@ class Group:
         return self.rank == 0
 
     def share(self, parts: int) -> range:
-        """Return this process's equal share of the parts of a batch.
-
-        Raises:
-            UsageError: the parts can't be divided equally.
-        """
+        """Return this process's share of the parts of a batch; raises UsageError if it isn't a whole number."""
         if parts % self.size:
             raise UsageError(
                 f"{self.size} processes can't share a batch in {parts} parts; "
@@ -93,11 +88,7 @@ class Group:
         return range(self.rank * share, (self.rank + 1) * share)
 
     def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors by their sums over all processes, sent together.
-
-        Raises:
-            RankLostError: one of the processes is gone.
-        """
+        """Replace tensors by their sums over all processes, sent together; raises RankLostError if one is gone."""
         own = list(tensors)
         if self.size == 1 or not own:
             return
@@ -155,11 +146,7 @@ def process_group() -> Iterator[Group]:
 
 
 def local_device(on: str) -> torch.device:
-    """Return this process's device: with several GPUs, each process of a node has its own.
-
-    Raises:
-        UsageError: a name that `choose_device` does not know, or no device for this process.
-    """
+    """Return this process's device, of several GPUs its own; raises UsageError if there is none."""
     index, device = int(os.environ.get("LOCAL_RANK", "0")), choose_device(on)
     if device.type != "cuda":
         return device
@@ -207,19 +194,16 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         FolderBusyError: another process trains there.
         StorageError: the folder can't be created or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(f"cannot train in {folder}", error, "choose another folder") from error
     lock = FileLock(folder / LOCK_FILE)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderBusyError(
             f"another process trains in {folder}; wait for it, stop it, or choose another folder",
             code="folder_busy",
         ) from None
-    except PermissionError as error:
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise storage_error(f"cannot train in {folder}", error, "choose another folder") from error
     except (OSError, NotImplementedError):
         yield

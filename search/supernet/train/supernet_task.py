@@ -6,36 +6,39 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.provenance import code_version
-from search.spaces import Arch, Space
+from search.spaces import Arch, Space, get_space
 from search.supernet.data.images import ImageBatch, ImageData, training_batches
 from search.supernet.model.elastic import Slice
 from search.supernet.model.supernet import CompiledModules, DropPath, Supernet
-from search.supernet.recipe.recipe import Recipe, in_place_loss, only_arch, part_of, resolutions_of
+from search.supernet.model.weights_file import tensors_digest
+from search.supernet.recipe.recipe import Recipe, in_place_loss, only_arch, part_of, resolutions_of, scope_of
 from search.supernet.recipe.samplers import Sampler, get_sampler
 from search.supernet.recipe.schedule import Schedule
 from search.supernet.train.checkpoint import (
     BEST,
+    CHANGEABLE,
     INFO_FILE,
     CheckpointInfo,
     RecipeChange,
-    TrainingState,
-    check_same_supernet,
+    check_same_run,
+    load_weights,
     read_info,
-    restore_supernet,
-    run_fields,
-    save_supernet,
+    read_tensors,
+    under,
+    write_checkpoint,
 )
 from search.supernet.train.init_weights import InitialWeights
 from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress
 from search.supernet.train.optimizer import (
-    Optimizer,
     PlainSgd,
     Precision,
     SlicedAdamW,
@@ -43,8 +46,8 @@ from search.supernet.train.optimizer import (
     frozen_parameters,
 )
 from search.supernet.train.parallel import ComputeSettings, Group
-from search.supernet.train.task import Metrics, RunState, StepLoss, Task
 from search.supernet.train.teacher import Teacher, TeacherLogits
+from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task
 
 LOG_STEPS = 50
 """Steps between rows: 600,000 steps of the largest recipe make a file of one megabyte."""
@@ -54,10 +57,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
     """Trains the subnets that a sampler draws in each step, or one network alone, to classify images.
 
     Attributes:
-        schedule: Which images and resolution each step has.
-        sampler: Draws the subnets of a step.
         archs: Subnets of the current step.
-        changes: Changes of the recipe when this call resumed the run.
     """
 
     recipe: Recipe
@@ -93,10 +93,12 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
             self.model.compiled = CompiledModules()
         only = only_arch(recipe, self.model.space)
         digest = initial.apply_to(self.model, data.source.classes, only) if initial else None
-        self.training = TrainingState(
-            self.model, _optimizer(recipe, self.model), _average(recipe, self.model)
-        )
-        self.optimizer = self.training.optimizer
+        parameters = dict(self.model.named_parameters())
+        if recipe.optimizer == "sgd":
+            self.optimizer = PlainSgd(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
+        else:
+            self.optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
+        self.average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None
         self.precision = Precision(recipe.precision, self.compute.device, self.model.parameters())
         self.sampler: Sampler = get_sampler(
             recipe.sampler,
@@ -114,8 +116,22 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         if teacher is not None and recipe.distillation.kind != "none":
             process = self.group.rank, self.group.size
             self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, process)
-        self.fields = run_fields(space, recipe, data, self.steps_per_epoch, teacher.name if teacher else None)
-        self.fields |= {"init": initial.source if initial else None, "init_sha256": digest}
+        self.fields = {
+            "space": space.name,
+            "space_digest": get_space(space.name).digest,
+            "classes": data.source.classes,
+            "recipe": recipe,
+            "scope": scope_of(recipe, self.model.space),
+            "steps_per_epoch": self.steps_per_epoch,
+            "source": data.source.name,
+            "data_digest": data.source.digest,
+            "split_seed": data.seed,
+            "split_fraction": data.fraction,
+            "image_side": data.side,
+            "teacher": teacher.name if teacher else None,
+            "init": initial.source if initial else None,
+            "init_sha256": digest,
+        }
         self.archs: tuple[Arch, ...] = ()
         self.changes: tuple[RecipeChange, ...] = ()
         self._earlier: tuple[RecipeChange, ...] = ()
@@ -172,16 +188,23 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
 
     def update(self, step: int, learning_rate: float) -> None:  # noqa: ARG002
         """Move the subnets' slices of the weights."""
-        self.training.optimizer.step(self._moving(), learning_rate)
+        self.optimizer.step(self._moving(), learning_rate)
 
     def finish_step(self, steps: int) -> None:
         """Update the averaged weights."""
-        if self.training.average is not None:
-            self.training.average.update(self.model.parameters(), steps)
+        if self.average is not None:
+            self.average.update(self.model.parameters(), steps)
 
     def images(self, step: int) -> int:
         """Return the number of images of a step."""
         return self.schedule.images(step)
+
+    @property
+    def inherited(self) -> dict[str, Tensor]:
+        """The weights that subnets inherit: averaged ones where there are any."""
+        if self.average is not None:
+            return self.average.tensors
+        return {name: value.detach() for name, value in self.model.named_parameters()}
 
     def describe(self) -> str:
         """Return the first subnet of the current step."""
@@ -190,7 +213,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
     def metrics(self, state: RunState) -> Metrics:  # noqa: ARG002
         """Return the mean held-out accuracy of a few fixed subnets."""
         archs = probes(self.sampler, self.schedule.resolutions[-1])
-        return {"held_out_top1": held_out_top1(self.model, archs, self.training.inherited, self.data)}
+        return {"held_out_top1": held_out_top1(self.model, archs, self.inherited, self.data)}
 
     def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
         """Return a row every `LOG_STEPS` steps, and of the last step; losses are means over the steps before."""
@@ -207,26 +230,41 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         )
 
     def resume(self) -> RunState | None:
-        """Load the last checkpoint; None without one.
-
-        Raises:
-            InvalidArtifactError: it is damaged or of another space.
-            UsageError: it is of another run.
-        """
+        """Load the last checkpoint; None without one. Raises UsageError for another run's."""
         if not (self.directory / INFO_FILE).exists():
             return None
-        info = restore_supernet(self.directory, self.training)
-        check_same_supernet(self.directory, info, self.fields)
+        info = read_info(self.directory)
+        self._check_same(info)
+        tensors = read_tensors(self.directory, info, "supernet")
+        load_weights(self.model, under("weights/", tensors), info)
+        self.optimizer.load_state_tensors(under("optimizer/", tensors))
+        if self.average is not None:
+            self.average.load(under("average/", tensors))
         self.precision.load_state(info.scaler)
         self.changes, self._earlier = info.changes_to(self.recipe), info.changes
         return RunState(info.step, info.loss)
 
-    def save(self, state: RunState, metrics: Metrics) -> CheckpointInfo | None:
-        """Write this process's teacher logits and, in the leading process, the checkpoint and the best one.
+    def _check_same(self, info: CheckpointInfo) -> None:
+        """Refuse another run's checkpoint; `CHANGEABLE` fields may differ until the run is finished."""
+        space = self.model.space
+        if (info.space, len(info.classes)) != (space.name, space.default_classes):
+            raise InvalidArtifactError(
+                f"{self.directory}: checkpoint of {info.space} with {len(info.classes)} classes, not of "
+                f"{space.name} with {space.default_classes}; use another directory",
+                code="different_run",
+            )
+        if info.space_digest != self.fields["space_digest"] and info.recipe.resolutions == "space":
+            raise UsageError(
+                f"{self.directory} has a run at the former resolutions of {info.space}; use another directory",
+                code="different_run",
+            )
+        if not info.finished:
+            now: dict[str, Any] = {field: getattr(self.recipe, field) for field in CHANGEABLE}
+            info = info.model_copy(update={"recipe": info.recipe.model_copy(update=now)})
+        check_same_run(self.directory, info, self.fields)
 
-        Raises:
-            StorageError: nothing could be written; the previous checkpoint stays whole.
-        """
+    def save(self, state: RunState, metrics: Metrics) -> CheckpointInfo | None:
+        """Write this process's teacher logits and, in the leading process, the checkpoint and the best one."""
         if self.teacher_logits is not None:
             self.teacher_logits.flush()
         if not self.group.leads:
@@ -241,9 +279,19 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
             "code": code_version(),
         }
         best = self.directory / BEST
-        if not (best / INFO_FILE).exists() or _top1(metrics) > (read_info(best).held_out_top1 or 0.0):
-            save_supernet(best, self.training, fields)
-        return save_supernet(self.directory, self.training, fields)
+        if not (best / INFO_FILE).exists() or (metrics["held_out_top1"] or 0.0) > (
+            read_info(best).held_out_top1 or 0.0
+        ):
+            self._write(best, fields)
+        return self._write(self.directory, fields)
+
+    def _write(self, directory: Path, fields: Mapping[str, Any]) -> CheckpointInfo:
+        tensors = {f"weights/{name}": value.detach() for name, value in self.model.named_parameters()}
+        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state_tensors().items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
+        own = {**fields, "weights_sha256": tensors_digest(self.inherited)}
+        return write_checkpoint(directory, CheckpointInfo, own, {"supernet": tensors})
 
     def read(self) -> CheckpointInfo:
         """Return the description of the last checkpoint."""
@@ -257,21 +305,6 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
     def _drop_path(self, step: int, part: int) -> DropPath | None:
         rate = self.recipe.drop_path
         return DropPath(rate, f"{self.recipe.seed} {step} {part}") if rate else None
-
-
-def _top1(metrics: Metrics) -> float:
-    return metrics["held_out_top1"] or 0.0
-
-
-def _optimizer(recipe: Recipe, supernet: Supernet) -> Optimizer:
-    parameters = dict(supernet.named_parameters())
-    if recipe.optimizer == "sgd":
-        return PlainSgd(parameters, recipe.momentum, recipe.weight_decay, recipe.nesterov)
-    return SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
-
-
-def _average(recipe: Recipe, supernet: Supernet) -> WeightAverage | None:
-    return WeightAverage(dict(supernet.named_parameters()), recipe.ema_decay) if recipe.ema_decay else None
 
 
 PROBES = 4

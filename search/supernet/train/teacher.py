@@ -10,21 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.files import write_atomically
 from search.supernet.data.images import MEAN, STD, ImageData
 from search.supernet.model.weights_file import tensors_digest
-from search.supernet.recipe.recipe import NOT_OF_IMAGES, Recipe
+from search.supernet.recipe.recipe import IMAGE_FIELDS, Recipe
 from search.supernet.recipe.schedule import Schedule
 
 CHECK_IMAGES = 256
@@ -71,8 +70,7 @@ class Teacher:
     def check(self, data: ImageData, resolution: int) -> None:
         """Refuse a teacher that knows nothing of the data, such as one with random weights.
 
-        Raises:
-            UsageError: on a few training images it is no better than three times chance (or 3 of 4 right).
+        Raises UsageError if it is no better than three times chance on a few training images (or 3 of 4 right).
         """
         picked = data.split.train[:: max(1, len(data.split.train) // CHECK_IMAGES)]
         hits = [(self.logits(x).argmax(1) == y).float() for x, y in data.batches(picked, resolution, 32)]
@@ -97,9 +95,8 @@ PACKAGES = {
 
 
 def load_teacher(text: str, classes: int, side: int | None = None, labels: Path | None = None) -> Teacher:
-    """Load the teacher of `timm:NAME` (weights on this machine) or `timm:NAME:CHECKPOINT`.
+    """Load the teacher of `timm:NAME` (weights on this machine) or `timm:NAME:CHECKPOINT`; the rest as `Teacher`.
 
-    `side`: pixels of the images that it was trained on, where that is not what timm gives for it.
     A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded.
 
     Raises:
@@ -203,14 +200,17 @@ def _load_state(
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of a file; pickled ones are read with `weights_only`."""
+    """Read the state dict of a file; of pickled ones nothing but tensors."""
+    from timm.models import load_state_dict
+
     if path.stat().st_size > MAX_CHECKPOINT_BYTES:
         raise InvalidArtifactError(
             f"{path}: over {MAX_CHECKPOINT_BYTES} bytes; is this the right file?", code="file_too_large"
         )
-    if path.suffix == ".safetensors":
-        return _as_state_dict(load_file(path))
-    return _as_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    state: dict[str, Tensor] = load_state_dict(str(path), use_ema=False, weights_only=True)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("not a state dict")
+    return state
 
 
 @contextmanager
@@ -222,24 +222,10 @@ def _explain_errors(text: str, path: Path) -> Iterator[None]:
         raise UsageError(f"{text}: {path} does not exist; check its path", code="no_such_path") from error
     except BlocktimeError:
         raise
-    except (UnpicklingError, KeyError) as error:  # KeyError: bytes that are not a pickle at all
-        raise InvalidArtifactError(
-            f"{path}: not intact weights (damaged, or more than tensors, which is not run); give a state dict",
-            code="invalid_weights",
-        ) from error
     except Exception as error:  # unpickling, zip and shape errors have many classes
         raise InvalidArtifactError(
             f"{path}: not intact weights ({_line(error)}); give those of {text}", code="invalid_weights"
         ) from error
-
-
-def _as_state_dict(loaded: object) -> dict[str, Tensor]:
-    """Return the state dict that a file is, or has under `state_dict`; raises ValueError without one."""
-    if isinstance(loaded, dict):
-        loaded = loaded.get("state_dict", loaded)
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError("not a state dict")
-    return loaded
 
 
 def _classes_of(model: nn.Module, state: dict[str, Tensor]) -> int | None:
@@ -270,19 +256,16 @@ TOP_K = 10
 MAX_FILE_BYTES = 1 << 30
 """An epoch of ImageNet with ten logits is 85 MB."""
 
-MAX_HEADER_BYTES = 64 * 1024
-
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class LabelHeader(BaseModel):
-    """Whose logits of which images; all of it must be the same for one to hold.
+    """Whose logits of which images; all of it must be the same for stored ones to hold.
 
     Attributes:
         teacher: Digest of the teacher's weights and preprocessing.
         data: Digest of the images.
         images: Digest of everything that decides which image comes when, and its augmentation.
-        classes: Logits of the teacher.
         top_k: Logits stored per image.
         steps: Batches of an epoch.
         batch: Images of the largest batch; with a multi-scale recipe others are smaller.
@@ -302,56 +285,6 @@ class LabelHeader(BaseModel):
     part: tuple[int, int] = (0, 1)
 
 
-class LabelFile:
-    """The teacher logits of one epoch: which batches have theirs, and what they are.
-
-    A file that holds more logits of an image than are asked for serves too, and goes on as it is.
-    """
-
-    def __init__(self, header: LabelHeader, path: Path):
-        """Read the file, or start an empty one; raises like `StoredLabels.logits`."""
-        self.path, self.changed = path, False
-        if path.exists():
-            self.header, self.tensors = _read(path, header)
-        else:
-            self.header = header
-            self.tensors = {name: torch.zeros(s, dtype=dtype) for name, (s, dtype) in _layout(header).items()}
-
-    def seed(self, step: int) -> int | None:
-        """Return the augmentation seed of a stored batch; None for a missing one."""
-        return int(self.tensors["seed"][step]) if self.tensors["done"][step] else None
-
-    def store(self, step: int, seed: int, logits: Tensor) -> None:
-        """Take the teacher's logits (B, classes) of a batch; the places after B stay empty."""
-        top_k, classes, tensors, size = self.header.top_k, self.header.classes, self.tensors, len(logits)
-        logits = logits.float().cpu()
-        value, index = logits.topk(top_k, 1)
-        tensors["value"][step, :size], tensors["index"][step, :size] = value.half(), index.int()
-        if top_k < classes:
-            others = logits.scatter(1, index, -torch.inf).logsumexp(1)
-            tensors["rest"][step, :size] = (others - math.log(classes - top_k)).half()
-        tensors["seed"][step], tensors["done"][step] = seed, True
-        self.changed = True
-
-    def logits(self, step: int, size: int) -> Tensor:
-        """Return the logits of a stored batch of `size` images, (B, classes)."""
-        rest, index, value = (self.tensors[name][step, :size] for name in ("rest", "index", "value"))
-        every = rest.float()[:, None].expand(-1, self.header.classes)
-        return every.scatter(1, index.long(), value.float())
-
-    def write(self) -> None:
-        """Replace the file; raises BlocktimeError where the disk is full or may not be written."""
-        metadata = {"header": self.header.model_dump_json(), "sha256": tensors_digest(self.tensors)}
-        try:
-            write_atomically(self.path, save(self.tensors, metadata))
-        except OSError as error:
-            raise BlocktimeError(
-                f"{self.path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat",
-                code="labels_not_written",
-            ) from error
-        self.changed = False
-
-
 def _layout(header: LabelHeader) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     each, top = (header.steps, header.batch), (header.steps, header.batch, header.top_k)
     return {
@@ -364,18 +297,18 @@ def _layout(header: LabelHeader) -> dict[str, tuple[tuple[int, ...], torch.dtype
 
 
 def _read(path: Path, header: LabelHeader) -> tuple[LabelHeader, dict[str, Tensor]]:
+    """Read the logits of an epoch, which may be more of each image than `header` asks for."""
     remedy = "remove it, and it is made again"
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise InvalidArtifactError(
                 f"{path}: over {MAX_FILE_BYTES} bytes, no stored labels; {remedy}", code="file_too_large"
             )
-        metadata = _metadata(data)
-        tensors: dict[str, Tensor] = load(data)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         stored = LabelHeader.model_validate_json(metadata["header"])
-    except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         line = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise InvalidArtifactError(
             f"{path}: no intact teacher labels ({line}); {remedy}", code="damaged_teacher_labels"
@@ -390,37 +323,25 @@ def _read(path: Path, header: LabelHeader) -> tuple[LabelHeader, dict[str, Tenso
             code="different_run",
         )
     layout = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
-    if layout != _layout(stored) or metadata.get("sha256") != tensors_digest(tensors):
+    intact = layout == _layout(stored) and metadata.get("sha256") == tensors_digest(tensors)
+    if not intact or tensors["index"].min() < 0 or tensors["index"].max() >= header.classes:
         raise InvalidArtifactError(
             f"{path}: teacher labels are damaged; {remedy}", code="damaged_teacher_labels"
-        )
-    indices = tensors["index"]
-    if int(indices.min()) < 0 or int(indices.max()) >= header.classes:
-        raise InvalidArtifactError(
-            f"{path}: teacher labels name classes that do not exist; {remedy}", code="damaged_teacher_labels"
         )
     return stored, tensors
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file: u64 length, then JSON, whose `__metadata__` are texts."""
-    length = int.from_bytes(data[:8], "little")
-    if length > MAX_HEADER_BYTES:
-        raise ValueError("its header is too long")
-    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    return {str(key): str(value) for key, value in metadata.items()}
-
-
 class StoredLabels:
-    """Logits of a teacher by batch: read where they are stored, else asked for and stored.
+    """Logits of a teacher by batch, a file an epoch; the teacher is asked for what is not stored yet.
 
-    The teacher is asked for what is missing only.
+    A file that holds more logits of an image than are asked for serves too, and goes on as it is.
     """
 
     def __init__(self, directory: Path, header: LabelHeader, ask: Callable[[Tensor], Tensor]):
         """`ask`: images (B, 3, H, W) -> logits (B, classes)."""
         self.directory, self.header, self._ask = directory, header, ask
-        self._epoch: LabelFile | None = None
+        self._path, self._changed = Path(), False
+        self._stored, self._tensors = header, dict[str, Tensor]()
 
     def logits(self, data_step: int, seed: int, images: Tensor) -> Tensor:
         """Z_t, (B, classes), of a batch: stored ones rounded to half precision and completed from the largest k.
@@ -436,33 +357,59 @@ class StoredLabels:
             BlocktimeError: an epoch can't be written.
         """
         number, step = divmod(data_step, self.header.steps)
-        epoch = self._open(number)
-        stored_seed = epoch.seed(step)
-        if stored_seed is None:
-            logits = self._ask(images)
-            expected = (len(images), self.header.classes)
-            if logits.shape != expected or len(images) > self.header.batch:
-                raise ValueError(f"{tuple(logits.shape)} logits of the teacher, expected {expected}")
-            epoch.store(step, seed, logits)
-        elif stored_seed != seed:
+        self._open(number)
+        if not self._tensors["done"][step]:
+            self._store(step, seed, self._ask(images))
+        elif self._tensors["seed"][step] != seed:
             raise UsageError(
-                f"{epoch.path}: batch {step} was augmented with another seed; use another folder",
+                f"{self._path}: batch {step} was augmented with another seed; use another folder",
                 code="different_run",
             )
-        return epoch.logits(step, len(images)).to(images.device)
+        rest, index, value = (self._tensors[name][step, : len(images)] for name in ("rest", "index", "value"))
+        every = rest.float()[:, None].expand(-1, self.header.classes)
+        return every.scatter(1, index.long(), value.float()).to(images.device)
 
     def flush(self) -> None:
         """Write what is new; a run that dies afterwards goes on from here."""
-        if self._epoch is not None and self._epoch.changed:
-            self._epoch.write()
+        if not self._changed:
+            return
+        metadata = {"header": self._stored.model_dump_json(), "sha256": tensors_digest(self._tensors)}
+        try:
+            write_atomically(self._path, save(self._tensors, metadata))
+        except OSError as error:
+            raise BlocktimeError(
+                f"{self._path}: cannot store the teacher's labels ({error.strerror}); free some space and repeat",
+                code="labels_not_written",
+            ) from error
+        self._changed = False
 
-    def _open(self, number: int) -> LabelFile:
+    def _open(self, number: int) -> None:
         part, parts = self.header.part
         path = self.directory / f"epoch-{number:05d}-part-{part}-of-{parts}.safetensors"
-        if self._epoch is None or self._epoch.path != path:
-            self.flush()
-            self._epoch = LabelFile(self.header, path)
-        return self._epoch
+        if self._path == path:
+            return
+        self.flush()
+        if path.exists():
+            self._stored, self._tensors = _read(path, self.header)
+        else:
+            empty = {
+                name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in _layout(self.header).items()
+            }
+            self._stored, self._tensors = self.header, empty
+        self._path = path
+
+    def _store(self, step: int, seed: int, logits: Tensor) -> None:
+        """Take the teacher's logits (B, classes) of a batch; the places after B stay empty."""
+        size, top_k, classes = len(logits), self._stored.top_k, self._stored.classes
+        logits = logits.float().cpu()
+        value, index = logits.topk(top_k, 1)
+        tensors = self._tensors
+        tensors["value"][step, :size], tensors["index"][step, :size] = value.half(), index.int()
+        if top_k < classes:
+            others = logits.scatter(1, index, -torch.inf).logsumexp(1)
+            tensors["rest"][step, :size] = (others - math.log(classes - top_k)).half()
+        tensors["seed"][step], tensors["done"][step] = seed, True
+        self._changed = True
 
 
 class TeacherLogits:
@@ -476,10 +423,9 @@ class TeacherLogits:
         schedule: Schedule,
         process: tuple[int, int] = (0, 1),
     ):
-        """`process`: rank and number of processes.
+        """Prepare for a process, its rank and the number of processes.
 
-        Raises:
-            UsageError: the recipe makes no batch twice, so that nothing can be stored.
+        Raises UsageError if logits are to be stored and the recipe makes no batch twice.
         """
         self.teacher, self.schedule = teacher, schedule
         self._share = recipe.micro_batches // process[1]
@@ -495,7 +441,7 @@ class TeacherLogits:
         header = LabelHeader(
             teacher=teacher.digest,
             data=data.source.digest,
-            images=_images_digest(recipe, data, schedule),
+            images=images_digest(recipe, data, schedule),
             classes=data.classes,
             top_k=1 if recipe.distillation.kind == "hard" else min(TOP_K, data.classes),
             steps=schedule.steps_per_epoch * self._share,
@@ -517,9 +463,9 @@ class TeacherLogits:
             self._stored.flush()
 
 
-def _images_digest(recipe: Recipe, data: ImageData, schedule: Schedule) -> str:
+def images_digest(recipe: Recipe, data: ImageData, schedule: Schedule) -> str:
     """sha256 of everything that decides which image comes when, and its augmentation."""
-    fields = recipe.model_dump(mode="json", exclude=set(NOT_OF_IMAGES))
+    fields = recipe.model_dump(mode="json", include=set(IMAGE_FIELDS))
     fields |= {
         "split": [data.seed, data.fraction],
         "side": data.side,

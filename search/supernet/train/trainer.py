@@ -1,19 +1,156 @@
-"""The training loop: one loop for every task, resumable bit by bit."""
+"""The training loop, resumable bit by bit, and what the tasks that it trains provide."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from typing import Generic
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from search.supernet.train.logs import CsvLog, Meter, Pace, Progress
-from search.supernet.train.optimizer import gradient_norm
-from search.supernet.train.parallel import deferred_interrupt, exclusive_folder, keep_freed_memory
-from search.supernet.train.task import BatchT, InfoT, RunState, Task
+from search.supernet.train.optimizer import Precision, gradient_norm
+from search.supernet.train.parallel import (
+    ComputeSettings,
+    Group,
+    deferred_interrupt,
+    exclusive_folder,
+    keep_freed_memory,
+)
+
+BatchT = TypeVar("BatchT")
+InfoT = TypeVar("InfoT")
+
+Metrics = Mapping[str, float | None]
+"""Metrics on held-out images by name, fractions of 1."""
+
+
+class TrainingRecipe(Protocol):
+    """The hyper-parameters that the training loop itself uses, as `Recipe` describes them."""
+
+    epochs: int
+    batch_size: int
+    micro_batches: int
+    save_epochs: int
+    clip_norm: float
+    agc: float
+
+    def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+
+
+@dataclass
+class RunState:
+    """Steps done, the loss of the last one, and the sum of the losses of the epoch in progress."""
+
+    step: int = 0
+    loss: float | None = None
+    epoch_loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """Loss of one forward pass; `correct` counts right predictions, for tasks that have such a count."""
+
+    value: Tensor
+    correct: Tensor | None = None
+
+
+class Task(ABC, Generic[BatchT, InfoT]):
+    """Data, loss, metrics and outputs of one kind of training; `Trainer` does everything else.
+
+    The defaults are those of a single network with one micro-batch per step.
+
+    Attributes:
+        group: Processes that share the run's batches.
+        optimizer: Has `param_groups`, `step` and `zero_grad`, or the task overrides the methods that use them.
+        log_columns: Header of `log.csv`; one column is `step`.
+        recipe_may_change: Whether a resumed run may have another learning rate.
+        changes: What has changed in the recipe since the checkpoint that the run resumed.
+        figures: The last metrics that progress shows.
+    """
+
+    recipe: TrainingRecipe
+    directory: Path
+    compute: ComputeSettings
+    group: Group
+    steps_per_epoch: int
+    model: nn.Module
+    optimizer: Any
+    precision: Precision
+    log_columns: tuple[str, ...]
+    recipe_may_change = False
+    changes: tuple[object, ...] = ()
+    figures: Metrics = MappingProxyType({})
+
+    @abstractmethod
+    def batches(self, numbers: Iterable[int]) -> Iterator[BatchT]:
+        """Yield micro-batches by number: part p of step s is `s * micro_batches + p`."""
+
+    @abstractmethod
+    def losses(self, step: int, part: int, batch: BatchT) -> Iterator[StepLoss]:
+        """Yield the loss of each forward pass of a micro-batch, the first of which is reported.
+
+        The trainer runs the backward pass of each before it requests the next, so that only one graph is alive.
+        """
+
+    @abstractmethod
+    def metrics(self, state: RunState) -> Metrics:
+        """Evaluate on held-out images when a checkpoint is due."""
+
+    @abstractmethod
+    def save(self, state: RunState, metrics: Metrics) -> InfoT | None:
+        """Write the run's outputs; None in processes that write none."""
+
+    @abstractmethod
+    def read(self) -> InfoT:
+        """Return the description of the last checkpoint."""
+
+    @abstractmethod
+    def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:
+        """Return a row of `log.csv`; None for steps without a row."""
+
+    def resume(self) -> RunState | None:
+        """Restore the last checkpoint; None without one. Tasks that can't resume start over."""
+        return None
+
+    def prepare(self) -> None:
+        """Check inputs once, before the first step of this call."""
+
+    def start_step(self, step: int) -> None:  # noqa: ARG002
+        """Prepare the model for a step."""
+        self.model.train()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        self.optimizer.zero_grad()
+
+    def complete_gradients(self) -> None:
+        """Fill in missing gradients, so that all processes send equally many tensors."""
+
+    def update(self, step: int, learning_rate: float) -> None:  # noqa: ARG002
+        """Move the weights; a parameter group's `share` scales its learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("share", 1.0)
+        self.optimizer.step()
+
+    def finish_step(self, steps: int) -> None:
+        """Follow an update, when `steps` steps are done in all."""
+
+    def images(self, step: int) -> int:  # noqa: ARG002
+        """Return the number of images of a step."""
+        return self.recipe.batch_size
+
+    def describe(self) -> str:
+        """Return what the current step trains, for messages; may be empty."""
+        return ""
 
 
 class TrainingDivergedError(BlocktimeError):
@@ -26,8 +163,6 @@ class Trainer(Generic[BatchT, InfoT]):
     Every random number follows from the recipe's seed and the step, so a checkpoint needs no generator state.
 
     Attributes:
-        task: Data, loss, metrics and outputs.
-        state: Where the run is.
         pace: Speed and mean losses of the last steps; None before the first.
     """
 
@@ -99,11 +234,7 @@ class Trainer(Generic[BatchT, InfoT]):
         return info or task.read()
 
     def train_step(self, stop: bool = False) -> Progress:
-        """Run one optimizer step.
-
-        Args:
-            stop: Whether this process was interrupted; the flag is shared with all processes.
-        """
+        """Run one optimizer step; `stop`, whether this process was interrupted, is shared with all processes."""
         task, step = self.task, self.step
         task.start_step(step)
         task.zero_grad()
@@ -142,13 +273,13 @@ class Trainer(Generic[BatchT, InfoT]):
             learning_rate=learning_rate,
         )
 
-    def _backward(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor | float]:
+    def _backward(self, step: int, part: int) -> tuple[Tensor, Tensor | float]:
         """Accumulate the gradients of a micro-batch; return loss and correct predictions of its first pass."""
         if self._batches is None:
             count = self.task.recipe.micro_batches
             numbers = (number * count + own for number in range(step, self.steps) for own in self.parts)
             self._batches = self.task.batches(numbers)
-        first: tuple[torch.Tensor, torch.Tensor | float] | None = None
+        first: tuple[Tensor, Tensor | float] | None = None
         for loss in self.task.losses(step, part, next(self._batches)):
             torch.autograd.backward(self.task.precision.scaled(loss.value))
             if first is None:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from search.spaces import get_space
 from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.train.teacher import Teacher
+from tests.support.training import TINY, supernet_trainer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,6 +40,20 @@ def few_digits(digits):
         return data
 
     return few
+
+
+@pytest.fixture(scope="session")
+def small(few_digits):
+    """Thirty-two training images."""
+    return few_digits(32)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(small, tmp_path_factory):
+    """The folder of a supernet trained by `TINY`; nobody may write into it."""
+    directory = tmp_path_factory.mktemp("run")
+    supernet_trainer(get_space("autovit-nano"), small, TINY, directory).run()
+    return directory
 
 
 class _Oracle(nn.Module):

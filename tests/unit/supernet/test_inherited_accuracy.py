@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from luts.format.errors import UsageError
 from luts.format.store import LutStore
 from orchestrator.cli.main import app
 from orchestrator.tasks.search import find_network
@@ -20,25 +19,15 @@ from search.spaces import get_space
 from search.supernet.data.images import ImageData, open_data, split_source
 from search.supernet.data.sources import open_source
 from search.supernet.inherit import InheritedAccuracy, PrefixCache, open_inherited, recalibrate
-from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet
 from tests.support.errors import raises
-from tests.support.training import supernet_trainer
+from tests.support.training import TINY, supernet_trainer
 from tests.support.winner_world import make_lut
 
-TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
-
 
 @pytest.fixture(scope="module")
-def trained_folder(few_digits, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("run")
-    supernet_trainer(get_space("autovit-nano"), few_digits(32), TINY, directory).run()
-    return directory
-
-
-@pytest.fixture(scope="module")
-def trained(trained_folder):
-    return load_supernet(trained_folder)
+def trained(tiny_run):
+    return load_supernet(tiny_run)
 
 
 def test_recalibration_gives_the_statistics_of_all_batches():
@@ -194,18 +183,18 @@ def _bench(*arguments):
     return result.stdout
 
 
-def test_the_objective_of_a_folder_is_that_of_its_supernet(trained_folder, digits):
-    supernet, info = load_supernet(trained_folder)
-    objective = open_objective("inherited-accuracy", trained_folder)
+def test_the_objective_of_a_folder_is_that_of_its_supernet(tiny_run, digits):
+    supernet, info = load_supernet(tiny_run)
+    objective = open_objective("inherited-accuracy", tiny_run)
     assert objective.fingerprint == InheritedAccuracy(supernet, info, digits).fingerprint
-    assert open_objective("inherited-accuracy", trained_folder, "digits").fingerprint == objective.fingerprint
-    with pytest.raises(UsageError, match="add --supernet DIR"):
+    assert open_objective("inherited-accuracy", tiny_run, "digits").fingerprint == objective.fingerprint
+    with raises("supernet_required"):
         open_objective("inherited-accuracy")
 
 
-def test_the_likelihood_is_the_mean_probability_of_the_labels(trained_folder, digits):
-    judge = open_objective("inherited-likelihood", trained_folder)
-    inherited = open_inherited(trained_folder)
+def test_the_likelihood_is_the_mean_probability_of_the_labels(tiny_run, digits):
+    judge = open_objective("inherited-likelihood", tiny_run)
+    inherited = open_inherited(tiny_run)
     assert judge.fingerprint != inherited.fingerprint
     arch = inherited.supernet.space.with_classes(10).sample(random.Random(0))
     network, labels = inherited.network(arch).eval(), digits.source.labels[digits.split.search]
@@ -220,18 +209,18 @@ def test_the_likelihood_is_the_mean_probability_of_the_labels(trained_folder, di
 def test_architecture_of_another_space_is_refused(trained, digits):
     supernet, info = trained
     foreign = get_space("autovit-xxs").with_classes(10).sample(random.Random(0))
-    with pytest.raises(UsageError, match="architecture of space 'autovit-xxs', not of 'autovit-nano'"):
+    with raises("not_in_space"):
         InheritedAccuracy(supernet, info, digits).accuracy(foreign)
 
 
-def test_a_network_trained_alone_is_the_only_one_judged(few_digits, digits, tmp_path):
+def test_a_network_trained_alone_is_the_only_one_judged(small, digits, tmp_path):
     space = get_space("autovit-nano")
     first, second = (space.with_classes(10).sample(random.Random(seed)) for seed in range(2))
     recipe = TINY.model_copy(update={"arch": first.with_classes(1000).to_json()})
-    supernet_trainer(space, few_digits(32), recipe, tmp_path / "alone").run()
+    supernet_trainer(space, small, recipe, tmp_path / "alone").run()
     evaluator = InheritedAccuracy(*load_supernet(tmp_path / "alone"), digits, calibration_batches=1)
     assert 0 <= evaluator.accuracy(first) <= 1
-    with pytest.raises(UsageError, match="trained alone, not of a supernet of autovit-nano") as refused:
+    with raises("untrained_architecture") as refused:
         evaluator.accuracy(second)
     assert first.to_json() in str(refused.value)
     store = LutStore([tmp_path / "luts"])
@@ -255,7 +244,7 @@ def test_search_and_final_splits_are_distinguished(trained, digits):
 
 def test_other_images_or_split_are_refused(trained):
     supernet, info = trained
-    with pytest.raises(UsageError, match="same data"):
+    with raises("data_mismatch"):
         InheritedAccuracy(supernet, info, ImageData(open_source("digits"), seed=1))
 
 

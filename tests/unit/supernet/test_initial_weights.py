@@ -12,21 +12,15 @@ from orchestrator.cli.main import app
 from search.networks import build_network
 from search.spaces import get_space
 from search.supernet.data.images import ImageData
-from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.checkpoint import load_supernet, read_info
 from search.supernet.train.init_weights import InitialWeights, classifier_parameters
 from tests.support.errors import raises
-from tests.support.training import supernet_trainer
+from tests.support.training import TINY, cut_off, same_weights, supernet_trainer
 
 SPACE = get_space("autovit-nano")
 ARCH, OTHER = (SPACE.sample(random.Random(seed)).with_classes(10) for seed in (3, 4))
-RECIPE = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0, ema_decay=0.9)
+RECIPE = TINY.model_copy(update={"ema_decay": 0.9})
 ALONE = RECIPE.model_copy(update={"arch": ARCH.to_json()})
-
-
-@pytest.fixture(scope="module")
-def small(few_digits):
-    return few_digits(32)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +58,8 @@ def weights_of(supernet):
 def test_a_run_begins_with_what_subnets_inherit(small, trained, tmp_path):
     given, info = load_supernet(trained)
     trainer = supernet_trainer(SPACE, small, ALONE, tmp_path, initial=InitialWeights(f"supernet:{trained}"))
-    assert all(
-        torch.equal(a, b) for a, b in zip(trainer.task.model.parameters(), given.parameters(), strict=True)
-    )
-    average = trainer.task.training.average.tensors
+    assert same_weights(trainer.task.model, given)
+    average = trainer.task.average.tensors
     assert all(torch.equal(average[name], value) for name, value in given.named_parameters())
     done = trainer.run()
     assert (done.init, done.init_sha256) == (f"supernet:{trained}", info.weights_sha256)
@@ -136,25 +128,13 @@ def test_a_fine_tuning_run_goes_on_bit_by_bit_and_from_the_same_weights_alone(sm
     )
     whole = supernet_trainer(SPACE, small, recipe, tmp_path / "whole", initial=initial)
     finished = whole.run()
-
-    class StoppedError(Exception):
-        pass
-
-    def stop(progress):
-        if progress.step == 3:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        supernet_trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial).run(stop)
+    cut_off(supernet_trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial), step=3)
     assert read_info(tmp_path / "cut").step == 2
     with raises("different_run"):
         supernet_trainer(SPACE, small, recipe, tmp_path / "cut").run()
     second = supernet_trainer(SPACE, small, recipe, tmp_path / "cut", initial=initial)
     assert second.run() == finished
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(whole.task.model.parameters(), second.task.model.parameters(), strict=True)
-    )
+    assert same_weights(whole.task.model, second.task.model)
 
 
 def test_weights_that_do_not_fit_are_named(small, letters, trained, tmp_path):

@@ -6,20 +6,13 @@ import pytest
 from filelock import FileLock
 
 from search.spaces import get_space
-from search.supernet.recipe.recipe import Recipe
 from search.supernet.train.parallel import FolderBusyError, exclusive_folder
 from tests.support.errors import raises
-from tests.support.training import supernet_trainer
-
-
-@pytest.fixture(scope="module")
-def small(few_digits):
-    return few_digits(32)
+from tests.support.training import TINY, supernet_trainer
 
 
 def trainer(small, folder):
-    recipe = Recipe(name="short", epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
-    return supernet_trainer(get_space("autovit-nano"), small, recipe, folder)
+    return supernet_trainer(get_space("autovit-nano"), small, TINY, folder)
 
 
 def test_a_second_training_is_refused_and_may_begin_once_the_first_has_ended(small, tmp_path):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from luts.format.errors import UsageError
 from search.spaces import get_space, list_spaces
 from search.supernet.recipe.samplers import STRATA, get_sampler, largest, smallest
+from tests.support.errors import raises
 
 NANO = get_space("autovit-nano")
 
@@ -68,7 +68,7 @@ def test_parameter_range_holds_for_every_subnet(name):
 
 def test_range_without_architectures_is_refused():
     params = [arch.params() for arch in NANO]
-    with pytest.raises(UsageError, match="no architecture of 1 to 2 parameters") as caught:
+    with raises("empty_params_range") as caught:
         get_sampler("uniform", NANO, within=(1, 2))
     assert str(caught.value).endswith(f"it has {min(params)} to {max(params)}")
 

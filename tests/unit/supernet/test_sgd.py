@@ -3,15 +3,14 @@
 import random
 from typing import Any
 
-import pytest
 import torch
 
-from luts.format.errors import InvalidArtifactError
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.train.checkpoint import read_info
 from search.supernet.train.optimizer import PlainSgd
-from tests.support.training import cut_off, supernet_trainer
+from tests.support.errors import raises
+from tests.support.training import cut_off, same_weights, supernet_trainer
 
 SPACE = get_space("autovit-nano")
 RECIPE = Recipe(
@@ -26,11 +25,6 @@ RECIPE = Recipe(
     agc=0.1,
     augmentation=Augmentation(rand_augment="original"),
 )
-
-
-@pytest.fixture(scope="module")
-def small(few_digits):
-    return few_digits(32)
 
 
 def test_it_is_torch_with_decayed_weights_and_bare_biases():
@@ -54,7 +48,7 @@ def test_it_is_torch_with_decayed_weights_and_bare_biases():
         torchs.step()
     assert torch.equal(ours.weight, theirs.weight)
     assert torch.equal(ours.bias, theirs.bias)
-    with pytest.raises(InvalidArtifactError, match="optimizer state belongs to another supernet"):
+    with raises("weights_of_another_network"):
         sgd.load_state_tensors({"weight:momentum": torch.zeros(1)})
 
 
@@ -67,8 +61,7 @@ def test_a_run_goes_on_bit_by_bit(small, tmp_path):
     assert read_info(tmp_path / "cut").step == 2
     second = supernet_trainer(SPACE, small, RECIPE, tmp_path / "cut")
     assert second.run() == finished
-    for a, b in zip(whole.task.model.parameters(), second.task.model.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert same_weights(whole.task.model, second.task.model)
 
 
 def test_gradients_are_clipped_by_the_weights_they_belong_to(small):

@@ -5,7 +5,6 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from luts.format.errors import InvalidArtifactError
 from orchestrator.cli.main import app
 from search.supernet.inherit import FinalScore, record_final
 from tests.support.errors import raises
@@ -49,5 +48,5 @@ def test_final_evaluations_of_other_architectures_are_counted(tmp_path):
     assert record_final(mine, third) == 0
     assert "c" not in [score["arch"] for score in json.loads((tmp_path / "final.json").read_text())["scores"]]
     (tmp_path / "final.json").write_text("[]")
-    with pytest.raises(InvalidArtifactError, match=r"final\.json: invalid .*; restore it"):
+    with raises("invalid_file"):
         record_final(tmp_path / "final.json", first)

@@ -37,7 +37,7 @@ from search.supernet.recipe.recipe import Recipe, changed, get_recipe, only_arch
 from search.supernet.recipe.schedule import Schedule
 from search.supernet.train.checkpoint import CheckpointInfo
 from search.supernet.train.init_weights import InitialWeights, parse_source
-from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress
+from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress, classification_row
 from search.supernet.train.optimizer import Precision
 from search.supernet.train.parallel import ComputeSettings, Group, local_device, process_group
 from search.supernet.train.supernet_task import SupernetTask
@@ -317,15 +317,7 @@ class QatTask(Task[ImageBatch, Path]):
 
     def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...]:  # noqa: ARG002
         """Return a row of every step."""
-        return (
-            progress.step,
-            progress.epoch + 1,
-            f"{progress.learning_rate:.6g}",
-            f"{progress.loss:.4f}",
-            f"{progress.accuracy:.4f}",
-            f"{pace.images_per_s:.1f}",
-            self.arch.resolution,
-        )
+        return classification_row(progress, pace, progress, self.arch.resolution)
 
     def save(self, state: RunState, metrics: Metrics) -> Path | None:
         """Write weights, architecture and `qat.json` after the last step."""

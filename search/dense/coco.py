@@ -24,10 +24,10 @@ from search.dense.scenes import (
     VOID,
     Objects,
     Scenes,
-    file_size,
     optional_module,
-    read_image,
+    read_sized,
 )
+from search.supernet.data.sources import file_size
 
 MAX_JSON_BYTES = 1 << 30
 """Twice those of COCO's instances_train2017.json, the largest of the public ones."""
@@ -237,7 +237,7 @@ def _scenes(text: str, path: Path, files: Sequence[CocoFile]) -> Scenes:
         train=np.asarray(taught, np.int64),
         validation=np.arange(boundary, len(places)),
         empty=boundary - len(taught),
-        image=lambda index: read_image(paths[index], names[index], *sizes[index]),
+        image=lambda index: read_sized(paths[index], names[index], *sizes[index]),
         objects=lambda index: _objects(rows(index), labels, *sizes[index]),
         mask=lambda index: _mask(names[index], rows(index), labels, *sizes[index]),
         digest=hashed.hexdigest(),

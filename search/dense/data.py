@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, Image, Mask
@@ -167,7 +168,8 @@ class DenseBatches:
                 if self.augmented:
                     pixels, mask = crop_mask(pixels, mask, self.side, seed)
                 else:
-                    mask = _resize_mask(mask, self.side)
+                    size = (self.side, self.side)
+                    mask = F.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
                 masks.append(mask.long())
             images.append(resize(pixels, self.side))
         return DenseBatch(
@@ -199,11 +201,6 @@ def plain_batches(
         part = indices[start : start + size]
         images = torch.stack([resize(_tensor(scenes.image(int(index))), side) for index in part])
         yield part, normalize(images, normalization.mean, normalization.std)
-
-
-def _resize_mask(mask: Tensor, side: int) -> Tensor:
-    resized = torch.nn.functional.interpolate(mask[None, None], size=(side, side), mode="nearest-exact")
-    return resized[0, 0]
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:

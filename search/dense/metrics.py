@@ -88,7 +88,9 @@ def mean_precision(scenes: Scenes, detected: Mapping[int, Detected]) -> dict[str
     """Return COCO's metrics of detections by image index, computed by pycocotools; 0 without any detection."""
     names = METRICS["detection"]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _coco(_document(scenes, sorted(detected)))
+        truth = optional_module("pycocotools.coco").COCO()
+        truth.dataset = _document(scenes, sorted(detected))
+        truth.createIndex()
         if not any(len(each.scores) for each in detected.values()):
             return dict.fromkeys(names[:3], 0.0) | dict.fromkeys(names[3:])
         evaluation = optional_module("pycocotools.cocoeval").COCOeval(
@@ -99,13 +101,6 @@ def mean_precision(scenes: Scenes, detected: Mapping[int, Detected]) -> dict[str
         evaluation.summarize()
     values = [None if value < 0 else float(value) for value in evaluation.stats[:6]]
     return dict(zip(names, [*(value or 0.0 for value in values[:3]), *values[3:]], strict=True))
-
-
-def _coco(document: dict[str, Any]) -> Any:
-    coco = optional_module("pycocotools.coco").COCO()
-    coco.dataset = document
-    coco.createIndex()
-    return coco
 
 
 def _document(scenes: Scenes, indices: Sequence[int]) -> dict[str, Any]:

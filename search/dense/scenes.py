@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.files import read_bytes
-from search.supernet.data.sources import MAX_ENCODED_BYTES, decode
+from search.supernet.data.sources import read_image
 
 DenseTaskName = Literal["detection", "segmentation"]
 
@@ -98,20 +97,9 @@ class Scenes:
         )
 
 
-def file_size(path: Path) -> int:
-    """Return the bytes of a file that annotations name; raises InvalidArtifactError if there is none."""
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InvalidArtifactError(
-            f"{path}: the annotations name it, but it cannot be read ({error.strerror}); restore it",
-            code="damaged_image",
-        ) from error
-
-
-def read_image(path: Path, name: str, height: int, width: int) -> np.ndarray:
+def read_sized(path: Path, name: str, height: int, width: int) -> np.ndarray:
     """Read an image as uint8 (height, width, 3); raises InvalidArtifactError for damage or another size."""
-    pixels = decode(read_bytes(path, MAX_ENCODED_BYTES, "restore it"), name)
+    pixels = read_image(path, name)
     if pixels.shape[:2] != (height, width):
         raise InvalidArtifactError(
             f"{name} is {pixels.shape[1]}x{pixels.shape[0]}, its annotations are for {width}x{height}; correct one",

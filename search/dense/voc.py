@@ -17,7 +17,8 @@ from torchvision.datasets import VOCDetection, VOCSegmentation
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import read_bytes
-from search.dense.scenes import MAX_SIDE, VOID, DenseTaskName, Objects, Scenes, file_size, read_image
+from search.dense.scenes import MAX_SIDE, VOID, DenseTaskName, Objects, Scenes, read_sized
+from search.supernet.data.sources import file_size
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable"),
@@ -93,7 +94,7 @@ def open_voc(text: str, path: Path, task: DenseTaskName) -> Scenes:
         train=np.asarray(taught, np.int64),
         validation=np.arange(boundary, len(names)),
         empty=boundary - len(taught),
-        image=lambda index: read_image(images[index], names[index], *sizes[index]),
+        image=lambda index: read_sized(images[index], names[index], *sizes[index]),
         objects=objects_of,
         mask=mask_of,
         digest=hashed.hexdigest(),

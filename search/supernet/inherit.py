@@ -77,9 +77,7 @@ class PrefixCache:
 class PrefixRun:
     """A run of a network over batches that starts at the longest cached prefix and caches its own prefixes."""
 
-    def __init__(
-        self, network: nn.Sequential, path: Prefix, ends: Sequence[int], cache: PrefixCache | None
-    ) -> None:
+    def __init__(self, network: nn.Sequential, path: Prefix, ends: Sequence[int], cache: PrefixCache) -> None:
         """Find the longest cached prefix of a network.
 
         Args:
@@ -89,10 +87,11 @@ class PrefixRun:
             cache: Prefixes of earlier networks on the same batches.
         """
         self._cache, self._path = cache, path
-        self._start, self.cached = cache.longest(path) if cache else (0, None)
+        self._start, self.cached = cache.longest(path)
         self.modules = list(network)[self._start :]
-        inside = [end for end in ends if cache and self._start < end < len(network)]
-        self._collected: dict[int, list[Tensor]] = {end: [] for end in inside}
+        self._collected: dict[int, list[Tensor]] = {
+            end: [] for end in ends if self._start < end < len(network)
+        }
 
     def outputs(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the network's output for each batch (B, 3, H, W); batches are unused if a prefix is cached."""
@@ -106,14 +105,13 @@ class PrefixRun:
 
     def keep(self, buffers_of: Callable[[int], Buffers]) -> None:
         """Cache the prefixes of a finished run; `buffers_of` returns the buffers of so many first modules."""
-        if self._cache:
-            for end, outputs in self._collected.items():
-                self._cache.add(self._path[: end + 1], CachedPrefix(buffers_of(end), outputs))
+        for end, outputs in self._collected.items():
+            self._cache.add(self._path[: end + 1], CachedPrefix(buffers_of(end), outputs))
 
     def _shrink(self) -> None:
         """Drop the largest outputs until the rest fits."""
         sizes = {end: _bytes(outputs) for end, outputs in self._collected.items()}
-        while self._cache and sum(sizes.values()) > self._cache.max_bytes // 2:
+        while sum(sizes.values()) > self._cache.max_bytes // 2:
             end = max(sizes, key=lambda end: sizes[end])
             del sizes[end], self._collected[end]
 
@@ -134,7 +132,7 @@ def recalibrate(
 
     `batches` are images (B, 3, H, W) each; the other arguments are those of `PrefixRun`.
     """
-    run = PrefixRun(network, path, ends, cache)
+    run = PrefixRun(network, path, ends, cache or PrefixCache())
     norms = [part for module in run.modules for part in module.modules() if isinstance(part, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

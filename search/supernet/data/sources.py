@@ -91,6 +91,30 @@ def decode(data: bytes, what: str) -> np.ndarray:
         ) from error
 
 
+def read_image(path: Path, name: str = "") -> np.ndarray:
+    """Read an image file as uint8 (H, W, 3); raises InvalidArtifactError, which calls it `name`, or by its path."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_ENCODED_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return decode(data, name or str(path))
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of an image file; raises InvalidArtifactError if it can't be read."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidArtifactError:
+    return InvalidArtifactError(
+        f"{path}: cannot be read ({error.strerror}); {NEXT_STEP}", code="damaged_image"
+    )
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -253,12 +277,12 @@ def open_imagefolder(text: str, path: Path) -> Source:
         ends.append(len(files))
     hashed = hashlib.sha256()
     for file, label in zip(files, labels, strict=True):
-        hashed.update(f"{file.relative_to(path)}\0{_size(file)}\0{label}\n".encode())
+        hashed.update(f"{file.relative_to(path)}\0{file_size(file)}\0{label}\n".encode())
     return Source(
         text,
         names,
         np.asarray(labels, np.int64),
-        lambda index: _read_imagefolder(files[index]),
+        lambda index: read_image(files[index]),
         hashed.hexdigest(),
         validation_from=ends[0] if len(ends) > 1 else None,
     )
@@ -284,28 +308,6 @@ def _class_names(text: str, parts: Sequence[Path]) -> tuple[str, ...]:
                 code="class_mismatch",
             )
     return names
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as error:
-        raise _unreadable(file, error) from error
-
-
-def _read_imagefolder(file: Path) -> np.ndarray:
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_ENCODED_BYTES + 1)
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    return decode(data, str(file))
-
-
-def _unreadable(file: Path, error: OSError) -> InvalidArtifactError:
-    return InvalidArtifactError(
-        f"{file}: cannot be read ({error.strerror}); {NEXT_STEP}", code="damaged_image"
-    )
 
 
 _OPENERS = {"imagefolder": open_imagefolder, "cifar10": open_cifar10, "npz": open_npz}

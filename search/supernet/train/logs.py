@@ -100,7 +100,10 @@ class CsvLog:
         rows = [",".join(columns)]
         try:
             if step and path.exists():
-                rows += [row for row in path.read_text().splitlines()[1:] if _is_up_to(row, position, step)]
+                for row in path.read_text().splitlines()[1:]:
+                    number = "".join(row.split(",")[position : position + 1])
+                    if number.isdecimal() and int(number) <= step:
+                        rows.append(row)
             write_atomically(path, ("\n".join(rows) + "\n").encode())
         except (OSError, UnicodeDecodeError) as error:
             raise StorageError(
@@ -123,13 +126,22 @@ class CsvLog:
             ) from error
 
 
-def _is_up_to(row: str, position: int, step: int) -> bool:
-    cells = row.split(",")
-    number = cells[position] if len(cells) > position else ""
-    return number.isdecimal() and int(number) <= step
-
-
 CLASSIFICATION_COLUMNS = ("step", "epoch", "learning_rate", "loss", "accuracy", "images_per_s", "resolution")
+
+
+def classification_row(
+    progress: Progress, pace: Pace, mean: Progress | Pace, resolution: int
+) -> tuple[object, ...]:
+    """Return a row of `CLASSIFICATION_COLUMNS`, with the loss and accuracy of `mean`."""
+    return (
+        progress.step,
+        progress.epoch + 1,
+        f"{progress.learning_rate:.6g}",
+        f"{mean.loss:.4f}",
+        f"{mean.accuracy:.4f}",
+        f"{pace.images_per_s:.1f}",
+        resolution,
+    )
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from search.supernet.train.checkpoint import (
     write_checkpoint,
 )
 from search.supernet.train.init_weights import InitialWeights
-from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress
+from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress, classification_row
 from search.supernet.train.optimizer import (
     PlainSgd,
     Precision,
@@ -219,15 +219,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         """Return a row every `LOG_STEPS` steps, and of the last step; losses are means over the steps before."""
         if progress.step % LOG_STEPS and progress.step != progress.steps:
             return None
-        return (
-            progress.step,
-            progress.epoch + 1,
-            f"{progress.learning_rate:.6g}",
-            f"{pace.loss:.4f}",
-            f"{pace.accuracy:.4f}",
-            f"{pace.images_per_s:.1f}",
-            self.schedule.resolution(progress.step - 1),
-        )
+        return classification_row(progress, pace, pace, self.schedule.resolution(progress.step - 1))
 
     def resume(self) -> RunState | None:
         """Load the last checkpoint; None without one. Raises UsageError for another run's."""

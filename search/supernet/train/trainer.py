@@ -210,6 +210,7 @@ class Trainer(Generic[BatchT, InfoT]):
         task.prepare()
         log = CsvLog(task.directory / "log.csv", task.log_columns, self.step) if group.leads else None
         first, meter = self.step, Meter()
+        saved_every = task.recipe.save_epochs * task.steps_per_epoch
         info: InfoT | None = None
         with deferred_interrupt() as interrupted:
             while self.step < self.steps:
@@ -224,7 +225,7 @@ class Trainer(Generic[BatchT, InfoT]):
                 if on_progress is not None:
                     on_progress(progress)
                 stopping = self._stopping or (group.size == 1 and interrupted.is_set())
-                if stopping or self._save_is_due():
+                if stopping or self.step % saved_every == 0 or self.step == self.steps:
                     info = self._save(log, progress)
                 elif log is not None:
                     log.append(task.log_row(progress, self.pace, self.state))
@@ -320,10 +321,6 @@ class Trainer(Generic[BatchT, InfoT]):
             f"{self.task.describe()}; {remedy}",
             code="training_diverged",
         )
-
-    def _save_is_due(self) -> bool:
-        steps = self.task.recipe.save_epochs * self.task.steps_per_epoch
-        return self.step % steps == 0 or self.step == self.steps
 
     def _save(self, log: CsvLog | None, progress: Progress | None = None) -> InfoT | None:
         """Evaluate, log and write the outputs; the log has no row yet for `progress`."""

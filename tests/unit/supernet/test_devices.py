@@ -4,17 +4,15 @@ import random
 import types
 
 import pytest
-import torch
 
 from search.algorithms.objectives import ObjectiveOpener, move_objective
 from search.spaces import get_space
 from search.supernet import inherit as evaluate
-from search.supernet.data.images import ImageData
 from search.supernet.inherit import InheritedAccuracy, open_inherited
 from search.supernet.model.supernet import choose_device, workers_on
 from search.supernet.train.checkpoint import load_supernet
 from tests.support.errors import raises
-from tests.support.second_device import DEVICE, SecondDevice, There
+from tests.support.second_device import DEVICE, SecondDevice
 
 NANO = get_space("autovit-nano")
 
@@ -23,16 +21,6 @@ NANO = get_space("autovit-nano")
 def judge(tiny_run, few_digits):
     supernet, info = load_supernet(tiny_run)
     return InheritedAccuracy(supernet, info, few_digits(64), calibration_batches=2, batch_size=16)
-
-
-def test_the_second_device_refuses_the_cpus_tensors():
-    with SecondDevice():
-        there = torch.ones(3).to(DEVICE)
-        assert isinstance(there, There)
-        assert (there + there).cpu().tolist() == [2, 2, 2]
-        with pytest.raises(RuntimeError, match="same device"):
-            there + torch.ones(3)
-        assert there.sum().item() == 3
 
 
 @pytest.mark.filterwarnings("ignore:.*non-meta parameter.*")
@@ -46,22 +34,6 @@ def test_a_subnet_is_judged_on_the_device_with_the_same_result(judge):
     assert second.ran > 100
 
 
-def test_images_that_stay_behind_are_noticed(judge, monkeypatch):
-    """Without `.to(device)` of the images the evaluation fails; so the test above can."""
-    arch, batches = NANO.sample(random.Random(0)), ImageData.batches
-
-    class Stays(torch.Tensor):
-        def to(self, *_, **__):
-            return self.as_subclass(torch.Tensor)
-
-    monkeypatch.setattr(
-        ImageData, "batches", lambda *args: ((images.as_subclass(Stays), y) for images, y in batches(*args))
-    )
-    with SecondDevice(), pytest.raises(RuntimeError, match="same device"):
-        judge.move_to(DEVICE)
-        judge.scores(arch)
-
-
 def test_devices_by_name(monkeypatch):
     assert choose_device("cpu").type == "cpu"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
@@ -72,9 +44,8 @@ def test_devices_by_name(monkeypatch):
         ("mps", "device_unavailable"),
         ("tpu", "unknown_device"),
     ):
-        with raises(code) as caught:
+        with raises(code):
             choose_device(on)
-        assert "\n" not in str(caught.value)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     assert [choose_device("auto", worker).index for worker in range(3)] == [0, 1, 0]

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from luts.format.errors import UsageError
 from search.supernet.data.images import MEAN, STD, ImageData, split_source
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import Augmentation
@@ -42,17 +41,6 @@ def _folder(root, classes=("cat", "dog"), count=12):
         for i in range(count):
             (root / name / f"{i}.png").write_bytes(_jpeg(10 * i, wide=i))
     return f"imagefolder:{root}"
-
-
-@pytest.fixture
-def one_line():
-    """Errors are one line and say what to do."""
-
-    def check(caught):
-        assert "\n" not in str(caught.value)
-        assert ";" in str(caught.value)
-
-    return check
 
 
 def test_digits_need_no_files():
@@ -98,36 +86,33 @@ def test_npz_gives_its_images_in_order(tmp_path):
         {"y": np.array([{"a": 1}] * 40, dtype=object)},
     ],
 )
-def test_inconsistent_npz_is_refused(tmp_path, one_line, changes):
-    with raises("damaged_images_file") as caught:
+def test_inconsistent_npz_is_refused(tmp_path, changes):
+    with raises("damaged_images_file"):
         open_source(_npz(tmp_path / "a.npz", **changes))
-    one_line(caught)
 
 
-def test_truncated_and_foreign_npz_are_refused(tmp_path, one_line):
+def test_truncated_and_foreign_npz_are_refused(tmp_path):
     path = tmp_path / "a.npz"
     _npz(path)
     whole = path.read_bytes()
     for damage in (whole[: len(whole) // 2], b"", pickle.dumps([1, 2]), b"PK\x03\x04nonsense"):
         path.write_bytes(damage)
-        with raises("damaged_images_file") as caught:
+        with raises("damaged_images_file"):
             open_source(f"npz:{path}")
-        one_line(caught)
 
 
-def test_npz_that_unpacks_to_far_more_or_holds_objects_is_refused(tmp_path, one_line):
+def test_npz_that_unpacks_to_far_more_or_holds_objects_is_refused(tmp_path):
     with np.load(tmp_path / _npz(tmp_path / "a.npz").rpartition("/")[2]) as file:
         arrays = {key: file[key] for key in file}
     bomb, pickled = tmp_path / "bomb.npz", tmp_path / "pickled.npz"
     np.savez_compressed(bomb, **arrays | {"padding": np.zeros(1_000_000, np.uint8)})
     np.savez(pickled, **arrays | {"blob": np.array([object], dtype=object)})
     for path in (bomb, pickled):
-        with raises("damaged_images_file") as caught:
+        with raises("damaged_images_file"):
             open_source(f"npz:{path}")
-        one_line(caught)
 
 
-def test_corrupt_image_is_named(tmp_path, one_line):
+def test_corrupt_image_is_named(tmp_path):
     text = _npz(tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as file:
         arrays = {key: file[key].copy() for key in file}
@@ -138,7 +123,6 @@ def test_corrupt_image_is_named(tmp_path, one_line):
     with raises("damaged_image") as caught:
         data.batch(np.arange(40), 16)
     assert "image 5 " in str(caught.value)
-    one_line(caught)
 
 
 def test_folder_of_images_of_any_shape(tmp_path):
@@ -161,27 +145,24 @@ def test_folder_with_its_own_validation_set_keeps_it(tmp_path):
         open_source(text.removesuffix("/val"))
 
 
-def test_bad_folders_are_named(tmp_path, one_line):
+def test_bad_folders_are_named(tmp_path):
     text = _folder(tmp_path / "pets")
     (tmp_path / "pets" / "empty").mkdir()
     (tmp_path / "bare").mkdir()
     for where, code in ((text, "empty_class"), (f"imagefolder:{tmp_path}/bare", "wrong_layout")):
-        with raises(code) as caught:
+        with raises(code):
             open_source(where)
-        one_line(caught)
     (tmp_path / "pets" / "empty").rmdir()
     link = tmp_path / "pets" / "cat" / "gone.png"
     link.symlink_to(tmp_path / "nowhere.png")
     with raises("damaged_image") as gone:
         open_source(text)
     assert "cat/gone.png" in str(gone.value)
-    one_line(gone)
     link.unlink()
     (tmp_path / "pets" / "dog" / "4.png").write_bytes(b"\x89PNG nonsense")
     with raises("damaged_image") as damaged:
         ImageData(open_source(text)).batch(np.arange(24), 16)
     assert "dog/4.png" in str(damaged.value)
-    one_line(damaged)
 
 
 def test_decompression_bomb_is_refused(tmp_path):
@@ -191,18 +172,25 @@ def test_decompression_bomb_is_refused(tmp_path):
         open_source(text).image(0)
 
 
-@pytest.mark.parametrize("text", ["imagenet", "npz:", "npz:/nowhere.npz", "imagefolder:/nowhere", "http://a"])
-def test_unknown_and_missing_sources_are_usage_errors(text, one_line):
-    with pytest.raises(UsageError) as caught:
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("imagenet", "unknown_source"),
+        ("npz:", "unknown_source"),
+        ("http://a", "unknown_source"),
+        ("npz:/nowhere.npz", "no_such_path"),
+        ("imagefolder:/nowhere", "no_such_path"),
+    ],
+)
+def test_unknown_and_missing_sources_are_usage_errors(text, code):
+    with raises(code):
         open_source(text)
-    one_line(caught)
 
 
-def test_class_too_small_to_split_is_named(tmp_path, one_line):
+def test_class_too_small_to_split_is_named(tmp_path):
     text = _folder(tmp_path / "pets", count=2)
-    with raises("too_few_images") as caught:
+    with raises("too_few_images"):
         _ = ImageData(open_source(text)).split
-    one_line(caught)
 
 
 def test_batches_are_normalised_and_resized(tmp_path):

@@ -176,7 +176,6 @@ def test_weights_that_do_not_fit_are_named(small, letters, trained, tmp_path):
 def _refused(data, recipe, source, code, classes=None):
     with raises(code) as caught:
         supernet_trainer(SPACE, data, recipe, None, initial=InitialWeights(source, classes))
-    assert "\n" not in str(caught.value)
     assert ";" in str(caught.value)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError
 from search.spaces import get_space
 from search.supernet.recipe.recipe import (
     Augmentation,
@@ -130,9 +130,8 @@ def test_bad_files_are_refused_in_one_line(tmp_path, text, why):
 def test_options_change_a_recipe_within_its_rules():
     assert changed(BASE, {"epochs": 5, "seed": None}, {"alpha": 0.2}).distillation.alpha == 0.2
     for options, taught in (({"precision": "int8"}, {}), ({"micro_batches": 5}, {}), ({}, {"kind": "loud"})):
-        with pytest.raises(UsageError) as caught:
+        with raises("invalid_recipe"):
             changed(BASE, options, taught)
-        assert "\n" not in str(caught.value)
     with raises("unreadable_file"):
         get_recipe("/nowhere/mine.toml")
 

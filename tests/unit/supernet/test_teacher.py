@@ -50,9 +50,8 @@ def test_teacher_checkpoints_load_strictly(tmp_path):
         "number.pth",
         "whole.pth",
     ):
-        with raises("invalid_weights") as caught:
+        with raises("invalid_weights"):
             load_teacher(f"timm:{name}:{tmp_path / path}", 10)
-        assert "\n" not in str(caught.value)
     with raises("no_such_path"):
         load_teacher(f"timm:{name}:{tmp_path / 'none.pth'}", 10)
 
@@ -66,9 +65,8 @@ def test_unknown_teachers_are_usage_errors(text):
 def test_teacher_for_other_classes_is_refused(tmp_path):
     model = timm.create_model("test_resnet.r160_in1k", num_classes=7)
     torch.save(model.state_dict(), tmp_path / "seven.pth")
-    with raises("class_mismatch") as caught:
+    with raises("class_mismatch"):
         load_teacher(f"timm:test_resnet.r160_in1k:{tmp_path / 'seven.pth'}", 10)
-    assert "\n" not in str(caught.value)
 
 
 def test_weights_of_an_installed_package_load_by_position(tmp_path, monkeypatch):

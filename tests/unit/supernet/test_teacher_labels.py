@@ -99,9 +99,8 @@ def test_damaged_labels_are_refused(tmp_path):
     damages = [whole[:-10], whole[:20], b"", whole[:-1] + bytes([whole[-1] ^ 1]), b"\xff" * 64]
     for damage in damages:
         path.write_bytes(damage)
-        with raises("damaged_teacher_labels") as caught:
+        with raises("damaged_teacher_labels"):
             StoredLabels(tmp_path, HEADER, _never).logits(0, 7, IMAGES)
-        assert "\n" not in str(caught.value)
     for metadata in (None, header | {"sha256": "0"}, {"header": json.dumps({"format": 2})}):
         save_file(tensors, path, metadata)
         with raises("damaged_teacher_labels"):

@@ -6,7 +6,6 @@ import signal
 import pytest
 import torch
 
-from luts.format.errors import InvalidArtifactError
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Recipe, get_recipe
 from search.supernet.train.checkpoint import load_supernet, read_info
@@ -68,9 +67,8 @@ def test_nan_stops_and_keeps_the_last_checkpoint(small, tmp_path):
             with torch.no_grad():
                 next(iter(trainer.task.model.parameters())).fill_(float("nan"))
 
-    with raises("training_diverged") as caught:
+    with raises("training_diverged"):
         trainer.run(poison)
-    assert "\n" not in str(caught.value)
     supernet, info = load_supernet(tmp_path)
     assert info.step == 5
     assert all(p.isfinite().all() for p in supernet.parameters())
@@ -92,18 +90,17 @@ def test_damaged_checkpoints_are_refused(small, tmp_path):
     document = json.loads(text)
     document.pop("sha256")
     document["format"] = 1
-    for change in (
-        {"tensors": "../../etc/passwd"},
-        {"format": 3},
-        {"extra": 1},
-        {"step": -1},
-        {"space_digest": "0" * 64},
-        {"classes": ["a", "b"]},
+    for change, code in (
+        ({"tensors": "../../etc/passwd"}, "invalid_checkpoint"),
+        ({"format": 3}, "invalid_checkpoint"),
+        ({"extra": 1}, "invalid_checkpoint"),
+        ({"step": -1}, "invalid_checkpoint"),
+        ({"space_digest": "0" * 64}, "space_changed"),
+        ({"classes": ["a", "b"]}, "weights_of_another_network"),
     ):
         description.write_text(json.dumps(document | change))
-        with pytest.raises(InvalidArtifactError) as caught:
+        with raises(code):
             load_supernet(tmp_path)
-        assert "\n" not in str(caught.value)
     description.write_text(text[: len(text) // 2])
     with raises("invalid_checkpoint"):
         load_supernet(tmp_path)

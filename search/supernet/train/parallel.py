@@ -203,11 +203,11 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
             f"another process trains in {folder}; wait for it, stop it, or choose another folder",
             code="folder_busy",
         ) from None
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise storage_error(f"cannot train in {folder}", error, "choose another folder") from error
-    except (OSError, NotImplementedError):
-        yield
-        return
+    except OSError as error:
+        if isinstance(error, PermissionError) or not folder.is_dir():
+            raise storage_error(f"cannot train in {folder}", error, "choose another folder") from error
+    except NotImplementedError:
+        pass
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """Checkpoints and stored labels as they were first written still load, and runs go on from them.
 
 `old_format/checkpoint.json` is of a run stopped after 2 of 5 steps; its tensors, too large to keep here, are made
-anew under the names that they had. The labels are those of `LOGITS` in `test_teacher_labels`, the largest two.
+anew under the names that they had. The labels are those of `LOGITS` in `test_teacher`, the largest two.
 """
 
 import hashlib

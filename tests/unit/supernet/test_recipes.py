@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from luts.format.errors import InvalidArtifactError
 from search.spaces import get_space
 from search.supernet.recipe.recipe import (
     Augmentation,
@@ -100,31 +99,34 @@ def test_own_file_extends_a_recipe_table_by_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    "text",
     [
-        ("epochs = ", "not TOML"),
-        ('extends = "demo"\nepoch = 3', "epoch is not a field"),
-        ('extends = "demo"\nepochs = 0', "epochs = 0: should be greater"),
-        ('extends = "demo"\nmicro_batches = 3', "do not make 3 parts"),
-        ('extends = "demo"\nbatch_size = 6\nmicro_batches = 2\naugmentation.mixup = 1', "even number"),
-        ('extends = "demo"\naugmentation.rand_augment = "rand"\naugmentation.crop = "x"', "crop"),
-        ('extends = "{self}"', "too many in a row"),
-        ('extends = "demo"\nstage_counts = [3, 4]\nstage_weights = [1.0]', "1 stage_weights for 2"),
-        ('extends = "demo"\nparams_weights = [1.0]', "for sampler"),
-        ('extends = "demo"\nnesterov = true\nmomentum = 0', "nesterov needs a momentum"),
-        ('extends = "demo"\naugmentation.rand_augment = "own"', "rand_augment"),
-        ('extends = "demo"\nparams_range = [2, 1]', "least parameters come first"),
-        ("x = 1" + 70_000 * " ", "over"),
-        ("x = " + 20_000 * "[", "not TOML"),
+        "epochs = ",
+        'extends = "demo"\nepoch = 3',
+        'extends = "demo"\nepochs = 0',
+        'extends = "demo"\nmicro_batches = 3',
+        'extends = "demo"\nbatch_size = 6\nmicro_batches = 2\naugmentation.mixup = 1',
+        'extends = "demo"\naugmentation.rand_augment = "rand"\naugmentation.crop = "x"',
+        'extends = "{self}"',
+        'extends = "demo"\nstage_counts = [3, 4]\nstage_weights = [1.0]',
+        'extends = "demo"\nparams_weights = [1.0]',
+        'extends = "demo"\nnesterov = true\nmomentum = 0',
+        'extends = "demo"\naugmentation.rand_augment = "own"',
+        'extends = "demo"\nparams_range = [2, 1]',
+        "x = " + 10_000 * "[",
     ],
 )
-def test_bad_files_are_refused_in_one_line(tmp_path, text, why):
+def test_bad_files_are_refused(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text.replace("{self}", str(path)))
-    with pytest.raises(InvalidArtifactError, match=why) as caught:
+    with raises("invalid_recipe"):
         get_recipe(str(path))
-    assert "\n" not in str(caught.value)
-    assert ";" in str(caught.value)
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text("x = 1" + 70_000 * " ")
+    with raises("file_too_large"):
+        get_recipe(str(tmp_path / "mine.toml"))
 
 
 def test_options_change_a_recipe_within_its_rules():

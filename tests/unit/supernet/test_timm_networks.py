@@ -86,22 +86,19 @@ def test_one_with_tables_besides_weights_trains_and_goes_on(small, tmp_path):
 
 
 def test_what_is_named_badly_or_does_not_fit_is_refused(small, checkpoint, tmp_path):
-    with raises("class_mismatch"):
-        supernet_trainer(
-            get_space(ARCH.space), small, RECIPE, None, initial=InitialWeights(f"{NAME}:{checkpoint}")
-        )
     other = {name: value for name, value in load_file(checkpoint).items() if name != "conv_stem.weight"}
     save_file(other, tmp_path / "part.safetensors")
-    with raises("weights_of_another_network"):
-        initial = InitialWeights(f"{NAME}:{tmp_path}/part.safetensors", 10)
-        supernet_trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
-    with raises("no_such_path"):
-        initial = InitialWeights(f"{NAME}:{tmp_path}/none.safetensors", 10)
-        supernet_trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
-    with raises("unknown_timm_model"):
-        get_space("timm:mobilenetv33")
-    with raises("unknown_timm_model"):
-        get_space("timm:a b")
+    for path, classes, code in (
+        (checkpoint, None, "class_mismatch"),
+        (tmp_path / "part.safetensors", 10, "weights_of_another_network"),
+        (tmp_path / "none.safetensors", 10, "no_such_path"),
+    ):
+        initial = InitialWeights(f"{NAME}:{path}", classes)
+        with raises(code):
+            supernet_trainer(get_space(ARCH.space), small, RECIPE, None, initial=initial)
+    for name in ("timm:mobilenetv33", "timm:a b"):
+        with raises("unknown_timm_model"):
+            get_space(name)
     too_many = RECIPE.model_copy(update={"freeze": 60})
     with raises("too_many_frozen_stages"):
         supernet_trainer(get_space(ARCH.space), small, too_many, None)

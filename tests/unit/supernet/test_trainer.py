@@ -239,7 +239,7 @@ def test_seeded_augmentation_repeats_and_leaves_the_generators_alone(digits):
     np.random.seed(1)  # noqa: NPY002
     first, labels = digits.training_batch(part, FULL.augmentation)
     assert torch.equal(torch.rand(2), expected[0])
-    assert np.arraysame_weights(np.random.rand(2), expected[1])  # noqa: NPY002
+    assert np.array_equal(np.random.rand(2), expected[1])  # noqa: NPY002
     again, _ = digits.training_batch(part, FULL.augmentation)
     assert torch.equal(first, again)
     assert not torch.equal(first, digits.training_batch(part._replace(seed=6), FULL.augmentation)[0])

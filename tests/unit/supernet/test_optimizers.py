@@ -1,16 +1,21 @@
-"""Only the sampled subnet's weights and optimizer state change, and they change as in torch.optim.AdamW."""
+"""Sliced AdamW, plain SGD, and gradients of grouped convolutions where the forward pass is in bf16."""
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from search.spaces import get_space, list_spaces
 from search.supernet.model.elastic import Slice, disjoint
 from search.supernet.model.supernet import Supernet
-from search.supernet.train.optimizer import SlicedAdamW
+from search.supernet.recipe.recipe import Augmentation, Recipe
+from search.supernet.train.checkpoint import read_info
+from search.supernet.train.optimizer import GroupedGradients, PlainSgd, Precision, SlicedAdamW
 from tests.support.errors import raises
+from tests.support.training import cut_off, same_weights, supernet_trainer
 
 
 def _setup():
@@ -132,3 +137,116 @@ def test_state_of_another_network_is_refused():
     state.pop(next(iter(state)))
     with raises("weights_of_another_network"):
         optimizer.load_state_tensors(state)
+
+
+SPACE = get_space("autovit-nano")
+RECIPE = Recipe(
+    name="sgd",
+    epochs=2,
+    batch_size=16,
+    optimizer="sgd",
+    schedule="one-cycle",
+    learning_rate=0.1,
+    warmup_epochs=0.5,
+    weight_decay=5e-4,
+    agc=0.1,
+    augmentation=Augmentation(rand_augment="original"),
+)
+
+
+def test_it_is_torch_with_decayed_weights_and_bare_biases():
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    sgd = PlainSgd(dict(ours.named_parameters()), 0.9, 0.1, nesterov=True)
+    groups: list[dict[str, Any]] = [
+        {"params": [theirs.weight], "weight_decay": 0.1},
+        {"params": [theirs.bias]},
+    ]
+    torchs = torch.optim.SGD(groups, lr=0.5, momentum=0.9, nesterov=True)
+    for _ in range(3):
+        x = torch.randn(4, 3)
+        for net in (ours, theirs):
+            net.zero_grad()
+            net(x).square().sum().backward()
+        sgd.step((), 0.05)
+        for group in torchs.param_groups:
+            group["lr"] = 0.05
+        torchs.step()
+    assert torch.equal(ours.weight, theirs.weight)
+    assert torch.equal(ours.bias, theirs.bias)
+    with raises("weights_of_another_network"):
+        sgd.load_state_tensors({"weight:momentum": torch.zeros(1)})
+
+
+def test_a_run_goes_on_bit_by_bit(small, tmp_path):
+    """Parameters that no subnet has touched before the stop have no momentum yet."""
+    whole = supernet_trainer(SPACE, small, RECIPE, tmp_path / "whole")
+    finished = whole.run()
+
+    cut_off(supernet_trainer(SPACE, small, RECIPE, tmp_path / "cut"), step=3)
+    assert read_info(tmp_path / "cut").step == 2
+    second = supernet_trainer(SPACE, small, RECIPE, tmp_path / "cut")
+    assert second.run() == finished
+    assert same_weights(whole.task.model, second.task.model)
+
+
+def test_gradients_are_clipped_by_the_weights_they_belong_to(small):
+    arch = SPACE.sample(random.Random(3))
+    recipe = RECIPE.model_copy(update={"arch": arch.to_json(), "agc": 1e-6, "clip_norm": 0.0})
+    moved = {}
+    for agc in (0.0, 1e-6):
+        trainer = supernet_trainer(SPACE, small, recipe.model_copy(update={"agc": agc}), None)
+        before = [p.detach().clone() for p in trainer.task.model.parameters()]
+        trainer.train_step()
+        now = trainer.task.model.parameters()
+        moved[agc] = sum(float((a - b).detach().abs().sum()) for a, b in zip(before, now, strict=True))
+    assert moved[1e-6] < 0.1 * moved[0.0]
+
+
+def gradients(network, images, context):
+    network.zero_grad()
+    images = images.clone().requires_grad_()
+    with context:
+        out = network(images)
+    torch.autograd.backward(out.float().square().mean())
+    return out.detach(), [images.grad, *(p.grad.clone() for p in network.parameters())]
+
+
+@pytest.mark.parametrize(("stride", "kernel", "groups"), [(1, 3, 8), (2, 5, 8), (1, 3, 2)])
+def test_they_are_those_of_fp32_up_to_the_rounding_of_bf16(stride, kernel, groups):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(8, 16, kernel, stride, kernel // 2, groups=groups, bias=False), nn.Conv2d(16, 4, 1)
+    ).to(memory_format=torch.channels_last)
+    images = torch.randn(4, 8, 9, 9)
+    _, exact = gradients(network, images, torch.autocast("cpu", torch.bfloat16, enabled=False))
+    cpu = Precision("bf16", torch.device("cpu"), network.parameters())
+    out, found = gradients(network, images, cpu.autocast())
+    assert out.dtype == torch.bfloat16
+    for here, there in zip(found, exact, strict=True):
+        assert here.dtype == torch.float32
+        assert (here - there).norm() < 0.02 * there.norm()
+
+
+def test_grouped_convolutions_without_a_bias_alone_are_taken(monkeypatch):
+    taken = []
+
+    def convolution(x, weight, *how):
+        taken.append(how)
+        return nn.functional.conv2d(x, weight, None, *how)
+
+    monkeypatch.setattr(
+        "search.supernet.train.optimizer._GroupedConvolution.apply",
+        convolution,
+    )
+    x = torch.randn(2, 8, 5, 5)
+    with GroupedGradients():
+        nn.Conv2d(8, 8, 1)(x)
+        nn.Conv2d(8, 8, 3, groups=8)(x)
+        assert not taken
+        nn.Conv2d(8, 8, 3, 1, 1, groups=4, bias=False)(x)
+        assert taken == [((1, 1), (1, 1), (1, 1), 4)]
+        with torch.no_grad():
+            nn.Conv2d(8, 8, 3, groups=8, bias=False)(x)
+    assert len(taken) == 1

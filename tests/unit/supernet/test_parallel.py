@@ -1,11 +1,17 @@
-"""Two trainings in one folder: the second is refused, and nothing of the first is touched."""
+"""Processes and memory of a run: one training to a folder, and freed memory that is reused."""
 
+import ctypes
 import errno
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 from filelock import FileLock
 
 from search.spaces import get_space
+from search.supernet.train import parallel as memory
 from search.supernet.train.parallel import FolderBusyError, exclusive_folder
 from tests.support.errors import raises
 from tests.support.training import TINY, supernet_trainer
@@ -43,3 +49,37 @@ def test_a_file_system_without_locks_is_allowed(tmp_path, monkeypatch):
     monkeypatch.setattr(FileLock, "acquire", no_locks)
     with exclusive_folder(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
+
+
+SCRIPT = """
+import resource, sys
+import numpy as np
+from search.supernet.train.parallel import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+np.empty(1 << 23).fill(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.empty(1 << 23).fill(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def _page_faults(how):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"NUMPY_MADVISE_HUGEPAGE": "0"},
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has mallopt")
+def test_pages_of_a_freed_array_serve_the_next_one():
+    assert _page_faults("kept") * 10 < _page_faults("as always")
+
+
+def test_another_malloc_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert not memory.keep_freed_memory()

@@ -16,10 +16,10 @@ from luts.format.lut import Lut
 from luts.format.schema import MIB, Floats, Integers
 from search.algorithms.record import PricedArch
 from search.blocks import BlockSpec, boundary_bytes, peak_activation_bytes
+from search.blocks.sequence import IMAGE_CHANNELS
 from search.spaces import Arch, Space, get_space
 from search.spaces.stages import (
     HEADS,
-    IMAGE_CHANNELS,
     TaskName,
     expand_head,
     expand_side,

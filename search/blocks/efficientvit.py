@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from luts.format.errors import UsageError
 from search.blocks.mobilenet import FcHead
-from search.blocks.ops import Activation, OpList, attention, squeeze_excite
+from search.blocks.ops import Activation, OpList, attention
 from search.blocks.spec import ChannelKeeping, Factors, Projecting, make_divisible, param, register
 
 STEM_FRACTIONS = (8, 4, 2, 1)
@@ -98,7 +98,8 @@ class PatchMerging(Projecting):
     def ops(self) -> OpList:
         ops = self.op_list(self.input_shape)
         y = ops.depthwise(ops.conv(ops.input, self.middle), 3, 2)
-        ops.conv(squeeze_excite(ops, y, self.squeezed), self.outputs)
+        gate = ops.linear(ops.linear(ops.mean(y), self.squeezed), self.middle)
+        ops.conv(ops.mul(y, ops.elementwise(gate)), self.outputs)
         return ops
 
 

@@ -98,11 +98,6 @@ class MBConv(Projecting):
         return make_divisible(self.expansion * self.inputs)
 
     @property
-    def expands(self) -> bool:
-        """Whether there is a 1x1 expansion."""
-        return self.expansion != 1
-
-    @property
     @override
     def removable(self) -> bool:
         """Whether the input is added to the output."""
@@ -111,7 +106,7 @@ class MBConv(Projecting):
     @override
     def ops(self) -> OpList:
         ops = OpList(self.input_shape)
-        y = ops.conv(ops.input, self.middle) if self.expands else ops.input
+        y = ops.conv(ops.input, self.middle) if self.expansion > 1 else ops.input
         y = ops.conv(ops.depthwise(y, self.kernel, self.stride), self.outputs)
         if self.removable:
             ops.add(y, ops.input)

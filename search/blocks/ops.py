@@ -311,12 +311,6 @@ class OpList:
         return op.output
 
 
-def squeeze_excite(ops: OpList, x: Activation, squeezed: int) -> Activation:
-    """Append squeeze and excitation (Hu et al. 2018, section 3): mean, two layers with bias, sigmoid, product."""
-    gate = ops.linear(ops.linear(ops.mean(x), squeezed), x.shape[1])
-    return ops.mul(x, ops.elementwise(gate))
-
-
 def attention(
     ops: OpList, q: Activation, k: Activation, v: Activation, bias: int | None = None
 ) -> Activation:

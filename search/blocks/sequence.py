@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from luts.format.errors import UsageError
 from search.blocks.spec import BlockSpec, EnclosingSpec, Macs, SideSpec
 
+IMAGE_CHANNELS = 3
+
 BYTES_PER_ELEMENT = 4
 """Activations count as fp32: a unit, not a statement about the variant that runs."""
 
@@ -26,7 +28,7 @@ def group_blocks(blocks: Sequence[BlockSpec]) -> list[Group]:
     return [tuple(group) for group in groups]
 
 
-def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
+def check_chain(blocks: Sequence[BlockSpec]) -> None:
     """Check that blocks follow each other: channels, sides, map or tokens, enclosed blocks in a matching one.
 
     Raises:
@@ -34,8 +36,8 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
     """
     if not blocks:
         raise UsageError("a network needs at least one block", code="empty_network")
-    channels, resolution = image_channels, blocks[0].resolution
-    shape: tuple[int, ...] = (1, channels, resolution, resolution)
+    resolution = blocks[0].resolution
+    shape: tuple[int, ...] = (1, IMAGE_CHANNELS, resolution, resolution)
     outer: BlockSpec | None = None
     for index, block in enumerate(blocks):
         before = blocks[index - 1].key if index else "the image"
@@ -46,21 +48,14 @@ def check_chain(blocks: Sequence[BlockSpec], image_channels: int = 3) -> None:
                     code="blocks_do_not_fit",
                 )
             continue
-        if (block.in_channels, block.resolution) != (channels, resolution):
+        if (block.input_shape, block.resolution) != (shape, resolution):
             raise UsageError(
-                f"{block.key} takes {block.in_channels} channels at {block.resolution} px, "
-                f"but {before} outputs {channels} at {resolution} px",
+                f"{block.key} takes shape {block.input_shape} at {block.resolution} px, "
+                f"but {before} outputs {shape} at {resolution} px",
                 code="blocks_do_not_fit",
             )
-        if block.input_shape != shape:
-            raise UsageError(
-                f"{block.key} takes shape {block.input_shape}, but {before} outputs {shape}",
-                code="blocks_do_not_fit",
-            )
-        if isinstance(block, SideSpec):
-            continue
-        outer, channels, resolution = block, block.out_channels, block.out_resolution
-        shape = block.output_shape
+        if not isinstance(block, SideSpec):
+            outer, shape, resolution = block, block.output_shape, block.out_resolution
 
 
 def count(blocks: Sequence[BlockSpec]) -> tuple[int, Macs]:

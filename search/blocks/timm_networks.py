@@ -29,14 +29,7 @@ WIDTHS: Mapping[str, tuple[str, float]] = {"mobilenetv1_075": ("mobilenetv1_100"
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
-    """A map that a network of timm outputs.
-
-    Attributes:
-        index: Its position among the network's maps.
-        stride: Image pixels per map pixel.
-        channels: Channels.
-        side: Side in pixels.
-    """
+    """A map that a network of timm outputs: its position, image pixels per map pixel, channels, side in pixels."""
 
     index: int
     stride: int

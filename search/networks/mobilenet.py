@@ -33,7 +33,7 @@ def inverted_residual(spec: MBConv) -> nn.Module:
     """Create an inverted residual; the expansion may be the identity."""
     wide, act = spec.middle, spec.activation
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        expand=ConvBnAct(spec.inputs, wide, act=activation(act)) if spec.expands else nn.Identity(),
+        expand=ConvBnAct(spec.inputs, wide, act=activation(act)) if spec.expansion > 1 else nn.Identity(),
         depthwise=ConvBnAct(wide, wide, spec.kernel, spec.stride, groups=wide, act=activation(act)),
         project=ConvBnAct(wide, spec.outputs),
     )

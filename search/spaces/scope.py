@@ -15,10 +15,10 @@ from luts.format.errors import UsageError
 from luts.format.schema import Floats, classes_of
 from luts.format.schema import Value as Document
 from search.blocks import count
+from search.blocks.sequence import IMAGE_CHANNELS
 from search.spaces.registry import get_space
 from search.spaces.space import Arch, Space
 from search.spaces.stages import (
-    IMAGE_CHANNELS,
     Value,
     expand_head,
     expand_side,

@@ -19,10 +19,9 @@ from typing import Any
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
-from search.blocks.sequence import BlockSequence
+from search.blocks.sequence import IMAGE_CHANNELS, BlockSequence
 from search.spaces.stages import (
     HEADS,
-    IMAGE_CHANNELS,
     Stage,
     Value,
     expand_head,

@@ -42,8 +42,6 @@ TASKS: tuple[Task, ...] = get_args(Task)
 DEFAULT_HEADS: Mapping[str, str] = {"detection": "ssdlite", "segmentation": "deeplablite"}
 """Head of a task that names none."""
 
-IMAGE_CHANNELS = 3
-
 FIRST_STRIDE = 16
 """Stride of the first map that a detector predicts on (MobileNetV2, section 6.2; MobileViT, section 4.2.1)."""
 

@@ -9,13 +9,16 @@ import pytest
 from luts.build import build_lut
 from luts.estimate.likelihood import FitData
 from luts.format.schema import KeyFeatures, MeasuredModel
+from orchestrator.export import ExportSpec
+from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.source import build_module
 from orchestrator.measure.engine import ModelSet
 from orchestrator.plan.plan import Plan, PlanModel
 from orchestrator.wire.client import ModelFile
 from tests.support.errors import raises
 from tests.support.fake_device import FakeDevice
 from tests.support.lut_world import make_study, make_world
-from tools.benchmarks import agents, controls, torch_host, transfer
+from tools.benchmarks import agents, controls, lowerings, torch_host, transfer
 from tools.benchmarks.accuracy import (
     Campaign,
     Observations,
@@ -160,6 +163,15 @@ def test_ratios_and_their_intervals():
     expected = np.exp([0.02, 0.02 - half, 0.02 + half])
     assert agents.agreement([0.01, 0.02, 0.03]) == pytest.approx(tuple(expected), rel=1e-4)
     assert torch_host.ratio_of_medians(np.full(9, 3.0), np.full(9, 2.0)) == (1.5, 1.5, 1.5)
+
+
+def test_ways_to_lower_are_in_effect_within_their_context():
+    module, inputs = build_module(ExportSpec(("mvit.layer(d=16,heads=1,head_dim=16,ratio=1,patch=2)@4",)))
+    ways = {way.name: way for way in lowerings.VARIANTS}
+    with ways["native LayerNorm"].active():
+        native = dict(lower_to_executorch(module, inputs).operators)
+    assert native["aten.native_layer_norm.default"] == 2
+    assert lower_to_executorch(module, inputs).operators == ()
 
 
 def test_outputs_are_timed():

@@ -122,15 +122,16 @@ def trial(
 
 
 def kill_a_unit(rng: random.Random) -> list[int]:
-    """Kill the process of a random actor, and with it the agent that it started."""
+    """Kill the process of a random actor, and with it the agent that it started; return its id, if there is one."""
     actors = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if "UnitActor" in " ".join(process.cmdline()):
                 actors.append(process)
-    for process in rng.sample(actors, min(1, len(actors))):
+    killed = rng.sample(actors, min(1, len(actors)))
+    for process in killed:
         process.kill()
-    return [process.pid for process in actors[:1]]
+    return [process.pid for process in killed]
 
 
 def main() -> Tables:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from luts.format.errors import BlocktimeError
 from orchestrator.devices.lock import DeviceBusyError
@@ -26,36 +25,34 @@ from orchestrator.wire.messages import HelloReply
 MAX_LOSSES = 6
 """Leases of one task in a row that may end without a new sample: with more, the units are not the cause."""
 
-TaskT = TypeVar("TaskT")
-
 
 class LeaseEndedError(Exception):
     """The writer's lease has ended: it took too long, or the run has ended."""
 
 
 @dataclass
-class _Waiting(Generic[TaskT]):
-    task: TaskT
+class _Waiting:
+    task: BatchTask
     losses: int = 0
     progress: bool = False
 
 
 @dataclass(frozen=True)
-class Lease(Generic[TaskT]):
+class Lease:
     """A task that a unit runs, until `until_s` of the clock."""
 
     number: int
     unit: str
     until_s: float
-    waiting: _Waiting[TaskT] = field(repr=False)
+    waiting: _Waiting = field(repr=False)
 
     @property
-    def task(self) -> TaskT:
+    def task(self) -> BatchTask:
         """The task."""
         return self.waiting.task
 
 
-class Leases(Generic[TaskT]):
+class Leases:
     """Waiting tasks, and leases of those that units run; all methods may be called by several threads.
 
     A task whose lease is returned or expires goes to the front of the queue. `lock` guards everything,
@@ -67,8 +64,8 @@ class Leases(Generic[TaskT]):
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._limit_s, self._clock_s = limit_s, clock_s
-        self._waiting: deque[_Waiting[TaskT]] = deque()
-        self._leased: dict[int, Lease[TaskT]] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._leased: dict[int, Lease] = {}
         self._numbers = itertools.count(1)
         self._error: BlocktimeError | None = None
         self._closed = False
@@ -78,13 +75,13 @@ class Leases(Generic[TaskT]):
         """Whether no further task will come."""
         return self._closed
 
-    def put(self, tasks: Iterable[TaskT]) -> None:
+    def put(self, tasks: Iterable[BatchTask]) -> None:
         """Add tasks at the end of the queue."""
         with self._changed:
             self._waiting.extend(_Waiting(task) for task in tasks)
             self._changed.notify_all()
 
-    def take(self, unit: str, wait_s: float | None = None) -> Lease[TaskT] | None:
+    def take(self, unit: str, wait_s: float | None = None) -> Lease | None:
         """Wait for the next task for an idle unit; None if there is none within `wait_s`, or ever again."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting, wait_s)
@@ -95,21 +92,21 @@ class Leases(Generic[TaskT]):
             self._leased[lease.number] = lease
             return lease
 
-    def holds(self, lease: Lease[TaskT]) -> bool:
+    def holds(self, lease: Lease) -> bool:
         """Return whether the unit still has the task."""
         return lease.number in self._leased
 
-    def done(self, lease: Lease[TaskT]) -> None:
+    def done(self, lease: Lease) -> None:
         """Complete a task; raises LeaseEndedError if another unit has it by now."""
         with self._changed:
             self._end(lease)
 
-    def writes(self, lease: Lease[TaskT]) -> bool:
+    def writes(self, lease: Lease) -> bool:
         """Note that the unit writes results; return whether it still has the task."""
         lease.waiting.progress = True
         return self.holds(lease)
 
-    def give_back(self, lease: Lease[TaskT], why: BlocktimeError | None = None) -> None:
+    def give_back(self, lease: Lease, why: BlocktimeError | None = None) -> None:
         """Return an unfinished task to the queue; nothing happens if the lease has expired before.
 
         Args:
@@ -123,7 +120,7 @@ class Leases(Generic[TaskT]):
             self._end(lease)
             self._requeue(lease.waiting, why)
 
-    def expire(self) -> list[Lease[TaskT]]:
+    def expire(self) -> list[Lease]:
         """Revoke and return the leases that have run out."""
         with self._changed:
             late = [lease for lease in self._leased.values() if lease.until_s < self._clock_s()]
@@ -172,12 +169,12 @@ class Leases(Generic[TaskT]):
         with self._changed:
             self._changed.wait_for(lambda: self._closed, seconds)
 
-    def _end(self, lease: Lease[TaskT]) -> None:
+    def _end(self, lease: Lease) -> None:
         if self._leased.pop(lease.number, None) is None:
             raise LeaseEndedError
         self._changed.notify_all()
 
-    def _requeue(self, waiting: _Waiting[TaskT], why: BlocktimeError | None) -> None:
+    def _requeue(self, waiting: _Waiting, why: BlocktimeError | None) -> None:
         waiting.losses = 0 if waiting.progress else waiting.losses + (why is not None)
         waiting.progress = False
         self._waiting.appendleft(waiting)
@@ -312,7 +309,7 @@ class FleetExecutor:
             clock_s: Clock in seconds.
         """
         self.name, self.limits, self._openers, self._notify = name, limits, openers, notify
-        self._leases: Leases[BatchTask] = Leases(limits.lease_s, clock_s)
+        self._leases: Leases = Leases(limits.lease_s, clock_s)
         self._units: dict[int, Unit] = {}
         self._reasons: dict[int, str] = {}
         self._changed = threading.Condition()
@@ -470,7 +467,7 @@ class FleetExecutor:
         self._check(unit.serial, connection.hello(), unit.device.fixed_performance)
         return connection
 
-    def _revoke(self, lease: Lease[BatchTask]) -> None:
+    def _revoke(self, lease: Lease) -> None:
         """Close a hung unit and requeue its batch."""
         self._notify(f"{self.name}: {lease.unit} hangs; another unit continues its batch")
         with self._changed:

@@ -12,7 +12,8 @@ from typing import Any, Self, cast
 from luts.format.errors import BlocktimeError
 from luts.format.processes import Cluster
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
-from orchestrator.fleet.units import DeviceClass, LocalUnit, OpenUnit, Unit, open_local
+from orchestrator.devices.lock import lock_device
+from orchestrator.fleet.units import DeviceClass, OpenUnit, Unit, open_local
 from orchestrator.wire.client import AgentClient, file_digest
 from orchestrator.wire.errors import AgentLostError, DeviceError
 
@@ -34,7 +35,7 @@ class UnitActor:
     def __init__(self, device_class: DeviceClass, access: Access):
         """Prepare to open a unit of the class."""
         self._class, self._access = device_class, access
-        self._unit: LocalUnit | None = None
+        self._device: Device | None = None
         self._client: AgentClient | None = None
         self._held = ExitStack()
         self._models = tempfile.TemporaryDirectory(prefix="blocktime-models-")
@@ -53,30 +54,29 @@ class UnitActor:
             client.close()
         with suppress(OSError):
             self._held.close()
-        unit, self._unit = self._unit, None
-        if unit is not None:
-            unit.close()
+        device, self._device = self._device, None
+        if device is not None:
+            with suppress(BlocktimeError, OSError):
+                device.__exit__(None, None, None)
         self._models.cleanup()
 
     def _open(self, taken: Collection[str]) -> UnitInfo:
-        self._unit = open_local(self._class, self._access, taken)
-        device = self._unit.device
-        return UnitInfo(
-            self._unit.serial, device.name, device.describe(), device.fixed_performance, device.allow
-        )
+        serial, self._device = open_local(self._class, self._access, taken)
+        device = self._device
+        return UnitInfo(serial, device.name, device.describe(), device.fixed_performance, device.allow)
 
     def _hold(self) -> None:
-        self._held.enter_context(self._opened.held())
+        self._held.enter_context(lock_device(self._opened))
 
     def _let_go(self) -> None:
         self._held.close()
 
     def _connect(self) -> int:
-        self._client = self._opened.device.connect()
-        return self._opened.device.agent_starts
+        self._client = self._opened.connect()
+        return self._opened.agent_starts
 
-    def _device(self, method: str) -> Any:
-        return getattr(self._opened.device, method)()
+    def _call_device(self, method: str) -> Any:
+        return getattr(self._opened, method)()
 
     def _disconnect(self) -> None:
         if self._client is not None:
@@ -102,10 +102,10 @@ class UnitActor:
         return Path(self._models.name) / sha256
 
     @property
-    def _opened(self) -> LocalUnit:
-        if self._unit is None:
+    def _opened(self) -> Device:
+        if self._device is None:
             raise DeviceError("the unit was closed; it is opened again", code="unit_closed")
-        return self._unit
+        return self._device
 
     @property
     def _client_now(self) -> AgentClient:
@@ -229,11 +229,11 @@ class RemoteDevice:
 
     def bring_to_front(self) -> None:
         """Bring the agent's app to the front."""
-        self._ask("device", "bring_to_front")
+        self._ask("call_device", "bring_to_front")
 
     def read_log(self) -> str:
         """Return the end of the agent's log."""
-        return str(self._ask("device", "read_log"))
+        return str(self._ask("call_device", "read_log"))
 
     def __enter__(self) -> Self:
         """Return the device."""

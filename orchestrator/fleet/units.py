@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -18,7 +18,6 @@ from orchestrator.devices.common.device import Access, Device
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import list_attached, resolve
 from orchestrator.devices.host import SIMULATED, scenario_of
-from orchestrator.devices.lock import lock_device
 from orchestrator.wire.errors import DeviceError
 
 
@@ -142,25 +141,8 @@ def _class(name: str, units: int | list[str]) -> DeviceClass:
     return found
 
 
-class LocalUnit:
-    """A device of this machine."""
-
-    def __init__(self, serial: str, device: Device):
-        """Open a device."""
-        self.serial, self.device = serial, device.__enter__()
-
-    def held(self) -> AbstractContextManager[None]:
-        """Reserve the device as every command does."""
-        return lock_device(self.device)
-
-    def close(self) -> None:
-        """Stop what was started for it."""
-        with suppress(BlocktimeError, OSError):
-            self.device.__exit__(None, None, None)
-
-
-def open_local(device_class: DeviceClass, access: Access, taken: Collection[str] = ()) -> LocalUnit:
-    """Return a unit of the class that is attached here and has none of the serials `taken`.
+def open_local(device_class: DeviceClass, access: Access, taken: Collection[str] = ()) -> tuple[str, Device]:
+    """Open a device of the class that is attached here and has none of the serials `taken`; return its serial too.
 
     Raises:
         DeviceError: All are taken, none is attached, or none can be used; the first reason.
@@ -172,7 +154,7 @@ def open_local(device_class: DeviceClass, access: Access, taken: Collection[str]
         if serial in taken:
             continue
         try:
-            return LocalUnit(serial, resolve(name, access))
+            return serial, resolve(name, access).__enter__()
         except DeviceError as error:
             reasons.append(error)
     if reasons:

@@ -27,7 +27,7 @@ from luts.format.table import Column, Table
 from orchestrator.agent.agent import TOKEN_VARIABLE
 from orchestrator.agent.device import how_to_build_agents
 from orchestrator.agent.programs import AGENTS, agent_program
-from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
+from orchestrator.devices.common.device import Access, ignore_message, refuse_question
 from orchestrator.devices.discover import list_attached, resolve
 from orchestrator.devices.host import default_store_dir
 from orchestrator.devices.lock import lock_device
@@ -208,8 +208,12 @@ def write_bug_report(name: str, path: Path, access: Access | None = None) -> Bug
         **_newest_run(str(device.get("name", name))),
     }
     contents = {file: _bounded(clean(text).encode()) for file, text in report.items() if text}
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, content in contents.items():
+            archive.writestr(file, content)
     try:
-        write_atomically(path, _zipped(contents))
+        write_atomically(path, zipped.getvalue())
     except OSError as error:
         raise storage_error(str(path), error) from error
     return BugReport(path, {file: len(content) for file, content in contents.items()}, clean(unreachable))
@@ -223,18 +227,14 @@ def _ask(name: str, access: Access) -> tuple[dict[str, Any], str]:
             serial = "" if device.identity == "host" else device.identity
             answers |= {"name": device.name, "serial": serial, "described": device.describe()}
             try:
-                answers |= _greeted(device)
+                with device.connect() as client:
+                    hello, state = client.hello(), client.state()
+                answers |= {"hello": hello.model_dump(), "state": state.model_dump()}
             finally:
                 answers["log"] = device.read_log()
     except BlocktimeError as error:
         return answers, str(error)
     return answers, ""
-
-
-def _greeted(device: Device) -> dict[str, Any]:
-    with device.connect() as client:
-        hello, state = client.hello(), client.state()
-    return {"hello": hello.model_dump(), "state": state.model_dump()}
 
 
 def _newest_run(device_name: str) -> dict[str, str]:
@@ -272,14 +272,6 @@ def _bounded(content: bytes) -> bytes:
     cut = b"\n... cut ...\n"
     half = (MAX_FILE_BYTES - len(cut)) // 2
     return content[:half] + cut + content[-half:]
-
-
-def _zipped(contents: Mapping[str, bytes]) -> bytes:
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file, content in contents.items():
-            archive.writestr(file, content)
-    return whole.getvalue()
 
 
 def _cache_size(text: str, flag: str) -> int:

@@ -14,7 +14,7 @@ from luts.format.errors import BlocktimeError, InvalidArtifactError
 from luts.format.lut import Lut
 from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSegments, Versions
 from orchestrator.export.artifacts.spec import Variant, toolchain
-from orchestrator.journal.conditions import Usage, migrated_operations
+from orchestrator.journal.conditions import migrated_operations
 from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError, PlacedType
 from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.session import Measurement
@@ -70,6 +70,7 @@ class ExportedPlan:
             exporter: What made the files; by default this installation.
         """
         hello, header, seen = measurement.hello, measurement.header, measurement.conditions
+        usage = measurement.usages.get(header.reference_id)
         features = features_of_plan(self.plan)
         inputs = LutInputs(
             device=DeviceInfo(
@@ -100,7 +101,9 @@ class ExportedPlan:
             fixed_performance=header.identity.fixed_performance,
             **asdict(seen),
             units=_units(measurement.estimates),
-            reference_usage=_usage_fields(measurement.usages.get(header.reference_id)),
+            reference_usage={
+                name: value for name, value in (usage.columns() if usage else {}).items() if value is not None
+            },
             sources=self.sources.stored_for(features),
         )
         models = [
@@ -127,11 +130,6 @@ def _units(estimation: LatencyEstimates) -> tuple[UnitSegments, ...]:
         if place in estimation.unit_of:
             places.setdefault(estimation.unit_of[place], []).append(place)
     return tuple(UnitSegments(unit=unit, sessions=tuple(places[unit])) for unit in sorted(places))
-
-
-def _usage_fields(usage: Usage | None) -> dict[str, float]:
-    columns = usage.columns() if usage else {}
-    return {name: value for name, value in columns.items() if value is not None}
 
 
 def _model_spec(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -45,17 +44,6 @@ class PredictOptions(LutOptions):
     )
 
 
-PREDICTION_COLUMNS = (
-    Column("arch", "architecture"),
-    Column("ms", "ms", 3),
-    Column("low", "low", 3),
-    Column("high", "high", 3),
-    Column("level", "level", percent=True),
-    Column("basis", "interval from", spare=1),
-    Column("weak", "weakly known blocks"),
-)
-
-
 def predict_latencies(options: PredictOptions, progress: Progress = silent) -> Table:
     """Return the latencies of networks on a LUT's device or on another; errors as `predict` and `proxy_for`."""
     store = options.open_store(progress)
@@ -65,13 +53,18 @@ def predict_latencies(options: PredictOptions, progress: Progress = silent) -> T
     if options.device is not None and (proxy := proxy_for(ref, lut, options.device, store)) is not None:
         progress(Note(f"warning: {proxy.warning(ref)}"))
         predicted = {name: proxy.widen(prediction) for name, prediction in predicted.items()}
-    return Table("", PREDICTION_COLUMNS, [prediction_row(*named) for named in predicted.items()])
-
-
-def prediction_row(name: str, prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as a row of `PREDICTION_COLUMNS`."""
-    row = asdict(prediction) | {"weak": " ".join(prediction.weak_keys)}
-    return {"arch": name} | {column.name: row[column.name] for column in PREDICTION_COLUMNS[1:]}
+    columns = (
+        Column("arch", "architecture"),
+        Column("ms", "ms", 3),
+        Column("low", "low", 3),
+        Column("high", "high", 3),
+        Column("level", "level", percent=True),
+        Column("basis", "interval from", spare=1),
+        Column("weak", "weakly known blocks"),
+    )
+    rows = [{"arch": name, **asdict(one), "weak": " ".join(one.weak_keys)} for name, one in predicted.items()]
+    names = [column.name for column in columns]
+    return Table("", columns, [{name: row[name] for name in names} for row in rows])
 
 
 def predict(

@@ -106,7 +106,7 @@ def attached(monkeypatch):
 def test_phones_are_opened_once(attached):
     taken = []
     for _ in range(2):
-        taken.append(open_local(DeviceClass("Pixel 8", 2), Access(), taken).serial)
+        taken.append(open_local(DeviceClass("Pixel 8", 2), Access(), taken)[0])
     assert taken == ["A1", "C3"]
     assert [name for name, _ in attached] == ["A1", "C3"]
     with pytest.raises(DeviceError, match="A1, C3 of pixel8 are units of this fleet already"):
@@ -114,13 +114,13 @@ def test_phones_are_opened_once(attached):
 
 
 def test_host_is_one_unit(attached):
-    host = open_local(DeviceClass("host:kotlin", 1), Access())
+    host, _ = open_local(DeviceClass("host:kotlin", 1), Access())
     assert attached == [("host", "kotlin")]
     with pytest.raises(DeviceError, match="are units of this fleet already"):
-        open_local(DeviceClass("host:kotlin", 1), Access(), [host.serial])
+        open_local(DeviceClass("host:kotlin", 1), Access(), [host])
     simulated = DeviceClass("simulated", 3)
-    first = open_local(simulated, Access()).serial
-    assert open_local(simulated, Access(), [first]).serial != first
+    first, _ = open_local(simulated, Access())
+    assert open_local(simulated, Access(), [first])[0] != first
 
 
 def test_unattached_phone_is_one_line(monkeypatch):

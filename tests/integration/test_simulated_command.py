@@ -104,18 +104,18 @@ def test_everything_made_of_it_says_simulated(home, profiled) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code"),
     [
-        (("--device", "simulated:loud"), "unknown scenario 'loud'; known: quiet, "),
-        (("--device", "simulated", "--backend", "xnnpack"), "no backends and no precisions"),
-        (("--device", "simulated", "--agent", "kotlin"), "--agent is for the host"),
-        (("--device", "simulated", "--runtime", "coreml"), "has no runtime coreml; it has simulated"),
-        (("--device", "simulated", "--threads", "5"), "has 4 cores, fewer than 5 threads"),
-        (("--device", "simulated", "--name", "../Mine"), r"--name '\.\./Mine': expected small letters"),
+        (("--device", "simulated:loud"), "unknown_scenario"),
+        (("--device", "simulated", "--backend", "xnnpack"), "bad_variant"),
+        (("--device", "simulated", "--agent", "kotlin"), "option_does_not_apply"),
+        (("--device", "simulated", "--runtime", "coreml"), "unsupported_runtime"),
+        (("--device", "simulated", "--threads", "5"), "too_many_threads"),
+        (("--device", "simulated", "--name", "../Mine"), "invalid_value"),
     ],
 )
-def test_what_a_simulated_device_does_not_have(home, options, message) -> None:
-    with pytest.raises(UsageError, match=message):
+def test_what_a_simulated_device_does_not_have(home, options, code) -> None:
+    with raises(code, UsageError):
         bench("profile", *options, *PLAN)
 
 

@@ -13,6 +13,7 @@ from luts.format.errors import UsageError
 from orchestrator.cli.main import app, exit_code
 from orchestrator.tasks.target import Target
 from orchestrator.wire.errors import DeviceError
+from tests.support.errors import raises
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_on_a_mac_the_swift_agent_runs_core_ml(mac: Path) -> None:
     mac.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m orchestrator.agent "$@"\n')
     mac.chmod(0o755)
     with (
-        pytest.raises(UsageError, match="the agent on host-swift has no runtime coreml; it has executorch"),
+        raises("unsupported_runtime", UsageError),
         Target("host", runtime="coreml").found(),
     ):
         pass
@@ -42,9 +43,7 @@ def test_on_a_mac_the_swift_agent_runs_core_ml(mac: Path) -> None:
 
 def test_an_agent_that_is_not_built_is_one_command_away(mac: Path) -> None:
     with (
-        pytest.raises(
-            DeviceError, match=r"not built .*; run tools/build_swift\.sh, which needs Xcode"
-        ) as reported,
+        raises("agent_not_built", DeviceError) as reported,
         Target("host", runtime="coreml").found(),
     ):
         pass
@@ -55,7 +54,7 @@ def test_elsewhere_one_line_says_where_core_ml_lives(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     with (
-        pytest.raises(DeviceError, match="Linux, x86_64.*Apple silicon") as reported,
+        raises("no_core_ml", DeviceError) as reported,
         Target("host", runtime="coreml").found(),
     ):
         pass

@@ -2,11 +2,10 @@
 
 import random
 
-import pytest
-
 from luts.format.errors import UsageError
 from orchestrator.tasks.networks import Network, at_resolution, by_name, named_network
 from search.spaces import get_arch, get_space, list_published
+from tests.support.errors import raises
 
 
 def test_networks_go_by_their_names(tmp_path) -> None:
@@ -31,7 +30,7 @@ def test_one_network_needs_no_list() -> None:
 
 
 def test_a_name_that_no_network_has() -> None:
-    with pytest.raises(UsageError, match="unknown network 'nosuch'"):
+    with raises("unknown_network", UsageError):
         by_name("nosuch")
 
 

@@ -196,21 +196,21 @@ class ClassProfiling:
             Note(f"{self._class.name}: {len(self._units)} of {self._class.units} units: {serials}")
         )
         name = lut_name(self._units[0].device, None)
-        self._run = ProfilingRun(self._options, self._target, name, self._store, self._progress)
+        self._profiling = ProfilingRun(self._options, self._target, name, self._store, self._progress)
 
     def prepare(self) -> None:
         """Export the models; a run that is already finished is the result."""
-        run = self._run
-        run.prepare(self._variant_on_a_unit, prefix="fleet-")
-        if run.exported is None:
-            batches = kept_by_unit(read_log(run.run.journal))
-            self.result = FleetProfile(self._class.name, run.finished(), batches)
+        profiling = self._profiling
+        profiling.prepare(self._variant_on_a_unit, prefix="fleet-")
+        if profiling.exported is None:
+            batches = kept_by_unit(read_log(profiling.run.journal))
+            self.result = FleetProfile(self._class.name, profiling.finished(), batches)
 
     def measure(self) -> None:
         """Measure, and set `result` or `error`; neither if the fleet was closed meanwhile."""
         try:
-            if self.result is None and self._run.exported is not None:
-                self.result = self._measured(self._run.exported)
+            if self.result is None and self._profiling.exported is not None:
+                self.result = self._measured(self._profiling.exported)
         except LeaseEndedError:
             pass
         except BlocktimeError as error:
@@ -226,30 +226,32 @@ class ClassProfiling:
         self._crew.close()
 
     def _measured(self, exported: ExportedPlan) -> FleetProfile:
-        run, models = self._run, exported.model_set
-        self._progress(Note(f"run {run.run.folder}"))
+        profiling, models = self._profiling, exported.model_set
+        self._progress(Note(f"run {profiling.run.folder}"))
         hello, log = self._begun(models)
         with log:
-            self._crew.prepare(log, run.variant, lambda *unit: self._check(log, models, *unit))
+            self._crew.prepare(log, profiling.variant, lambda *unit: self._check(log, models, *unit))
             options = EngineOptions(
                 budget_s=self._options.budget_s,
                 progress=steps(self._progress),
                 prediction_half_width=exported.prediction_half_width,
             )
-            measurement = measure_with(self._crew, log, hello, models, run.policy, options)
+            measurement = measure_with(self._crew, log, hello, models, profiling.policy, options)
             batches = kept_by_unit(log.records)
-        return FleetProfile(self._class.name, run.write(exported, measurement), batches)
+        return FleetProfile(self._class.name, profiling.write(exported, measurement), batches)
 
     def _begun(self, models: ModelSet) -> tuple[HelloReply, MeasurementLog]:
         """Return the journal, and the hello of the first unit that may continue it."""
-        run = self._run
+        profiling = self._profiling
         why: BlocktimeError | None = None
         for unit in self._crew.open():
             try:
                 hello = greet(unit.device)
-                check_runtime(self._class.name, hello, run.variant)
-                header = make_header(hello, run.variant, models, run.policy, unit.device.fixed_performance)
-                return hello, MeasurementLog(run.run.journal, header)
+                check_runtime(self._class.name, hello, profiling.variant)
+                header = make_header(
+                    hello, profiling.variant, models, profiling.policy, unit.device.fixed_performance
+                )
+                return hello, MeasurementLog(profiling.run.journal, header)
             except (DeviceError, MeasurementRejectedError) as error:
                 why = error
         raise why or DeviceError(
@@ -260,7 +262,7 @@ class ClassProfiling:
         self, log: MeasurementLog, models: ModelSet, serial: str, hello: HelloReply, fixed: bool
     ) -> None:
         """Raise UnfitUnitError unless the unit has the journal's device model, system and runtime."""
-        now = make_identity(hello, self._run.variant, models, self._run.policy, fixed)
+        now = make_identity(hello, self._profiling.variant, models, self._profiling.policy, fixed)
         if changed := log.header.identity.differences(now):
             raise UnfitUnitError(
                 f"{serial} differs from the units measured so far: {'; '.join(changed)}; it is left out",

@@ -81,38 +81,40 @@ def profile(options: ProfileCommand, progress: Progress = silent) -> Profile:
     if folder is not None:
         check_folder(folder, "give another folder with --run")
     with target.found() as device:
-        run = ProfilingRun(options, target, lut_name(device, options.name), store, progress)
+        profiling = ProfilingRun(options, target, lut_name(device, options.name), store, progress)
         sources = find_sources(
             store,
             options.sources,
             space=options.space,
-            device=run.device_name,
+            device=profiling.device_name,
             variant=target.variant.name,
             simulated=target.variant.is_simulated,
         )
-        run.prepare(lambda: target.variant_on(device), sources, folder=folder)
-        exported = run.exported
+        profiling.prepare(lambda: target.variant_on(device), sources, folder=folder)
+        exported = profiling.exported
         if exported is None:
-            return run.finished()
-        progress(Note(f"run {run.run.folder}"))
+            return profiling.finished()
+        progress(Note(f"run {profiling.run.folder}"))
         if exported.sources.names:
             progress(Note(_learning(exported.sources)))
-        growing = GrowingPlan(exported, run.room, run.variant, run.expectation, options.workers, progress)
+        growing = GrowingPlan(
+            exported, profiling.room, profiling.variant, profiling.expectation, options.workers, progress
+        )
         measurement = measure(
             device,
-            run.variant,
+            profiling.variant,
             exported.model_set,
-            run.run.journal,
-            run.policy,
+            profiling.run.journal,
+            profiling.policy,
             EngineOptions(
                 budget_s=options.budget_s,
                 progress=steps(progress),
                 prediction_half_width=growing.width,
-                planner=growing if run.room else None,
+                planner=growing if profiling.room else None,
             ),
             usage_of=[exported.plan.reference.model_id],
         )
-    return run.write(growing.exported, measurement)
+    return profiling.write(growing.exported, measurement)
 
 
 def open_lut_folder(options: SpaceProfilingOptions, progress: Progress) -> LutStore:

@@ -189,50 +189,29 @@ class UnitLog(MeasurementLog):
     A batch that another unit left open continues here in another segment, if it contains models of this task.
     """
 
-    def __init__(
-        self,
-        shared: MeasurementLog,
-        unit: str,
-        models: Collection[str],
-        in_progress: dict[int, str],
-        lock: AbstractContextManager[object],
-        writes: Callable[[], bool],
-    ):
-        """Share the fleet's log.
-
-        Args:
-            shared: The fleet's log.
-            unit: Serial of the unit.
-            models: Models of the task.
-            in_progress: Unit by batch, of all batches that units of the fleet run.
-            lock: Held while records are written.
-            writes: Whether the unit's lease is still valid; called under the lock.
-        """
+    def __init__(self, shared: MeasurementLog, leases: Leases, lease: Lease, in_progress: dict[int, str]):
+        """Share the fleet's log for a lease; `in_progress` are the units by batch, of all batches that are run."""
         vars(self).update(vars(shared))
-        self.unit = unit
-        self._models, self._in_progress, self._leases_lock, self._writes = (
-            set(models),
-            in_progress,
-            lock,
-            writes,
-        )
+        self.unit = lease.unit
+        self._leases, self._lease, self._in_progress = leases, lease, in_progress
 
     def append(self, record: Record) -> None:
         """Write a record; raises LeaseEndedError if another unit may have the task by now."""
         if isinstance(record, BatchRecord | InterferenceRecord):
             record = record.model_copy(update={"unit": self.unit})
-        with self._leases_lock:
-            if not self._writes():
+        with self._leases.lock:
+            if not self._leases.writes(self._lease):
                 raise LeaseEndedError
             super().append(record)
 
     def open_batch(self) -> BatchRecord | None:
         """Return an open batch with models of this task that no other unit runs."""
+        models = set(self._lease.task.models)
         with self._lock:
             ends = self.ends()
             for number, batch in self.batches().items():
                 free = self._in_progress.get(number, self.unit) == self.unit
-                if number not in ends and free and self._models & set(batch.slots):
+                if number not in ends and free and models & set(batch.slots):
                     self._in_progress[number] = self.unit
                     return batch.model_copy(update={"segment": batch.segment + 1})
             return None
@@ -299,15 +278,7 @@ class FleetExecutor:
         notify: Callable[[str], None],
         clock_s: Callable[[], float] = time.monotonic,
     ):
-        """Prepare one thread for each opener.
-
-        Args:
-            name: Name of the class, for messages.
-            openers: Open one unit each.
-            limits: Time limits.
-            notify: Called with messages about units.
-            clock_s: Clock in seconds.
-        """
+        """Prepare one thread for each opener; `notify` is called with messages about units of the class `name`."""
         self.name, self.limits, self._openers, self._notify = name, limits, openers, notify
         self._leases: Leases = Leases(limits.lease_s, clock_s)
         self._units: dict[int, Unit] = {}
@@ -432,14 +403,7 @@ class FleetExecutor:
         connection: DeviceConnection | None = None
         try:
             while (lease := self._leases.take(unit.serial)) is not None:
-                log = UnitLog(
-                    self._log,
-                    unit.serial,
-                    lease.task.models,
-                    self._in_progress,
-                    self._leases.lock,
-                    lambda lease=lease: self._leases.writes(lease),  # type: ignore[misc]
-                )
+                log = UnitLog(self._log, self._leases, lease, self._in_progress)
                 try:
                     with unit.held(), log:
                         connection = connection or self._connect(unit)

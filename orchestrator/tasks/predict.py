@@ -70,13 +70,9 @@ def predict_latencies(options: PredictOptions, progress: Progress = silent) -> T
 def predict(
     lut: Lut, networks: Networks, resolution: int | None = None, progress: Progress = silent
 ) -> dict[str, Prediction]:
-    """Predict latencies by name.
+    """Predict latencies by name, at each network's own resolution by default.
 
-    Args:
-        lut: The table.
-        networks: Architectures by name, or their names or files.
-        resolution: Input resolution; each network's own by default.
-        progress: Called with a note where classifiers are priced that the LUT did not measure.
+    A note says where classifiers are priced that the LUT did not measure.
 
     Raises:
         UsageError: an unknown network, or one that the LUT can't price; the message says what is needed.
@@ -187,11 +183,7 @@ def proxy_for(ref: LutRef, lut: Lut, device: str, store: LutStore) -> Proxy | No
     A LUT is a device's own if it has the device's name or product type; for this machine, which every other machine
     calls `host` too, if model, processor and memory are the same.
 
-    Args:
-        ref: The LUT's reference.
-        lut: The LUT.
-        device: `host`, a phone's name or serial, `simulated[:SCENARIO]`, or the device name of a LUT.
-        store: LUTs of known devices.
+    `device` is `host`, a phone's name or serial, `simulated[:SCENARIO]`, or the device name of a LUT in the store.
 
     Raises:
         DeviceError: unknown device, or no phone with this serial.
@@ -217,10 +209,6 @@ def device_spread(store: LutStore, ref: LutRef) -> DeviceSpread | None:
 
     Latencies are sums of a LUT's blocks, one version per device, over the blocks that all have in common: of the
     LUT's own variant if two devices have it, else of its runtime. Simulated devices count only among each other.
-
-    Args:
-        store: LUTs of known devices.
-        ref: The LUT whose space and variant count.
     """
     family = [name for name in sorted({each.name for each in store.list()}) if _comparable(name, ref)]
     sums: dict[tuple[str, str], dict[str, float]] = {}

@@ -76,15 +76,10 @@ NO_SOURCES = Sources()
 def find_sources(
     store: LutStore, named: str | None, *, space: str, device: str, variant: str, simulated: bool
 ) -> Sources:
-    """Return the LUTs of `--from`.
+    """Return the LUTs of `--from`, for a new LUT of the space, device and variant.
 
-    Args:
-        store: LUTs of this machine.
-        named: Names separated by commas, `none`, or `best`, which None means: the most accurate of the space.
-        space: The profiled space.
-        device: Name of the new LUT's device.
-        variant: Its variant.
-        simulated: Whether the device is simulated: only such a device learns from simulated LUTs.
+    `named` are names separated by commas, `none`, or `best`, which None means: the most accurate of the space. Only
+    a simulated device learns from simulated LUTs.
 
     Raises:
         UsageError: an unknown LUT, or more than `MAX_SOURCES`.

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from luts.format.errors import InvalidArtifactError, first_problem
 from luts.format.files import check_writable, storage_error
@@ -278,7 +278,7 @@ class BundledPlan(Value):
     def parse(cls, text: str, path: Path) -> BundledPlan:
         """Return the plan of a journal; raises InvalidArtifactError, which names `path`."""
         try:
-            return TypeAdapter(cls).validate_json(text)
+            return cls.model_validate_json(text)
         except ValidationError as error:
             raise InvalidArtifactError(
                 f"{path}: its plan is of another version of bench ({first_problem(error)}); make it again",

@@ -98,7 +98,9 @@ def fit_entries(
     row; intervals say how little few rows determine. The standard errors are those of the unconstrained
     posterior, with sources of a mixture over the learned deviations; the values obey ms >= 0.
 
-    Raises KeyError: a block has no features. Raises UsageError: a source has too few of the blocks.
+    Raises:
+        KeyError: a block has no features.
+        UsageError: a source has too few of the blocks.
     """
     design = design_of(data, features)
     used, dropped = choose_sources(design, features, sources)

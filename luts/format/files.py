@@ -44,8 +44,9 @@ def storage_error(what: str, error: OSError, elsewhere: str = "choose another pl
 def check_writable(file: Path) -> None:
     """Check before the work that a file can be written; its folders need not exist yet.
 
-    Raises UsageError: it is no file, or a part of its path is one. Raises StorageError: no permission to
-    write there.
+    Raises:
+        UsageError: It is a folder or a device, or a part of its path is a file.
+        StorageError: No permission to write there.
     """
     if file.exists() and not file.is_file():
         kind = "a folder" if file.is_dir() else "not a file"

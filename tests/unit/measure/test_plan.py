@@ -1,6 +1,7 @@
-"""Plans cover a space, remove what can be removed, hold out what they say, and repeat."""
+"""Plans cover a space, remove what can be removed, hold out what they say, and replace models that fail."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from luts.estimate.design import TYPICAL_DEVICE
 from luts.estimate.joint import fit_entries
 from luts.estimate.likelihood import FitData
-from orchestrator.plan.build import make_plan
-from orchestrator.plan.plan import features_of, model_id
+from orchestrator.plan.build import make_plan, remove_failed, replacement_models
+from orchestrator.plan.plan import Plan, features_of, model_id
 from orchestrator.plan.sizing import plan_of_size
 from search.blocks import check_chain, parse_key, parse_keys
 from search.spaces import get_arch, get_space
@@ -145,3 +146,55 @@ def test_refused_plans():
         make_plan(get_space("autovit-nano"), resolutions=(100,))
     with raises("space_too_small"):
         make_plan(get_space("autovit-nano"), heldout=3000)
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return make_plan(get_space("autovit-nano"), removals="reference", design=4, heldout=3)
+
+
+def of(plan: Plan, role: str) -> list:
+    return [model for model in plan.models if model.role == role]
+
+
+def spared(plan: Plan, *failed) -> list:
+    return replacement_models(plan, {model.model_id for model in failed}, failed, TYPICAL_DEVICE)
+
+
+def test_replacements_are_new_networks(small) -> None:
+    failed = (*of(small, "design")[:2], of(small, "heldout")[0], of(small, "removal")[0])
+    taken = spared(small, *failed)
+    assert [model.role for model in taken] == ["design", "design", "heldout"]
+    assert not {model.model_id for model in taken} & {model.model_id for model in small.models}
+    for model in taken:
+        check_chain(parse_keys(model.blocks))
+    assert spared(small, *failed) == taken
+
+
+def test_replacements_avoid_failing_blocks(small) -> None:
+    counts = [key for model in of(small, "design") for key in set(model.blocks)]
+    key = next(key for key in counts if sum(key in model.blocks for model in small.models) >= 2)
+    failed = [model for model in small.models if key in model.blocks and model.arch]
+    only = replace(small, models=tuple(m for m in small.models if m.arch or key not in m.blocks))
+    assert len(failed) >= 2
+    taken = spared(only, *failed)
+    assert taken
+    assert not any(key in model.blocks for model in taken)
+
+
+def test_failed_reference_is_replaced(small) -> None:
+    left = remove_failed(small, {small.reference.model_id})
+    first = next(model for model in small.models[1:] if model.arch and model.role != "heldout")
+    assert left.reference.model_id == first.model_id
+    assert [model.role for model in left.models].count("reference") == 1
+    assert (left.reference.base_id, left.reference.removed_key) == ("", "")
+    assert not any(model.base_id == small.reference.model_id for model in left.models)
+    assert {model.model_id for model in left.models} == {model.model_id for model in small.models[1:]}
+
+
+def test_a_whole_plan_stays_as_it_is(small) -> None:
+    assert remove_failed(small, set()) == small
+
+
+def test_without_any_network_to_fit_nothing_is_left(small) -> None:
+    assert remove_failed(small, {m.model_id for m in small.models if m.role != "heldout"}).models == ()

@@ -22,7 +22,6 @@ from search.spaces.stages import (
     FIRST_STRIDE,
     HEADS,
     TASKS,
-    Task,
     TaskName,
     classifier,
     expand_head,
@@ -290,12 +289,6 @@ def heads_of(task: str) -> tuple[str, ...]:
         raise UsageError(unknown("task", task, TASKS), code="unknown_task")
     others = [name for name, head in HEADS.items.items() if head.task == task]
     return tuple(dict.fromkeys((DEFAULT_HEADS[task], *others)))
-
-
-def task_of(arch: Arch) -> Task:
-    """Return the task of an architecture's head."""
-    name = TaskName.parse(arch.space)
-    return HEADS.get(name.head).task if name else "classification"
 
 
 def with_task(arch: Arch, task: str, classes: int | None = None, head: str = "") -> Arch:

@@ -30,7 +30,7 @@ from search.networks.outputs import (
     non_maximum_suppression,
 )
 from search.spaces import arch_from_json, get_arch, get_space, list_spaces
-from search.spaces.registry import task_of, with_task, without_task
+from search.spaces.registry import with_task, without_task
 from search.spaces.stages import ssdlite_ends
 from search.supernet.model.supernet import Supernet
 from tests.support.block_checks import seeded
@@ -105,7 +105,7 @@ def test_stage_counts_of_a_detection_space_share_maps():
 def test_task_round_trip():
     arch = get_arch("mobilevit-xxs")
     detector = with_task(arch, "detection", 7)
-    assert (task_of(arch), task_of(detector), detector.classes) == ("classification", "detection", 7)
+    assert (detector.head, detector.classes) == ("ssdlite", 7)
     assert without_task(detector) == arch
     assert with_task(detector, "segmentation") == get_arch("mobilevit-xxs.deeplablite")
     assert with_task(detector, "classification", 1000) == arch

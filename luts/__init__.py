@@ -13,27 +13,6 @@ from typing import TYPE_CHECKING
 
 from luts.format.lazy import lazy_names
 
-__all__ = [
-    "BlocktimeError",
-    "InvalidArtifactError",
-    "LatencyModel",
-    "Lut",
-    "LutDiff",
-    "LutRef",
-    "Network",
-    "Prediction",
-    "PublishedLut",
-    "StorageError",
-    "UsageError",
-    "__version__",
-    "diff_luts",
-    "list",
-    "load",
-    "load_published_lut",
-    "read_table",
-    "verify_lut",
-]
-
 if TYPE_CHECKING:
     from luts.diff import LutDiff, diff_luts
     from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError
@@ -46,4 +25,4 @@ if TYPE_CHECKING:
     from luts.published import PublishedLut, load_published_lut, read_table
     from luts.verify import verify_lut
 else:
-    __getattr__, __dir__ = lazy_names(__name__, __file__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

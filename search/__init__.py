@@ -19,52 +19,6 @@ from typing import TYPE_CHECKING
 
 from luts.format.lazy import lazy_names
 
-__all__ = [
-    "Arch",
-    "BlockSpec",
-    "BlocktimeError",
-    "CachedEvaluator",
-    "Constraints",
-    "EnclosingSpec",
-    "InProcess",
-    "InfeasibleError",
-    "InvalidArtifactError",
-    "Macs",
-    "Objective",
-    "Published",
-    "SearchResult",
-    "SearchSettings",
-    "Space",
-    "Stage",
-    "Strategy",
-    "Study",
-    "UsageError",
-    "__version__",
-    "build_network",
-    "covered_space",
-    "get_arch",
-    "get_space",
-    "list_archs",
-    "list_published",
-    "list_spaces",
-    "load_arch",
-    "load_plugin",
-    "module_around",
-    "module_of",
-    "objective_names",
-    "open_objective",
-    "param",
-    "parse_key",
-    "register",
-    "register_head",
-    "register_objective",
-    "register_space",
-    "register_stage",
-    "register_strategy",
-    "search",
-    "strategy_names",
-]
-
 if TYPE_CHECKING:
     from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
     from luts.format.provenance import __version__
@@ -105,4 +59,4 @@ if TYPE_CHECKING:
     from search.spaces.plugins import load_plugin
     from search.spaces.scope import covered_space
 else:
-    __getattr__, __dir__ = lazy_names(__name__, __file__)
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 
-def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return `__getattr__` and `__dir__` for a package that imports its names under `if TYPE_CHECKING:`.
+def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """Return `__getattr__`, `__dir__` and `__all__` for a package that imports its names under `if TYPE_CHECKING:`.
 
     The imports in that block, written for type checkers, are read from the source and done on first use.
 
@@ -38,4 +38,4 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], object], Callab
     def names() -> list[str]:
         return sorted({*vars(sys.modules[package]), *homes})
 
-    return get, names
+    return get, names, sorted(homes)

@@ -1,7 +1,8 @@
-"""Latency attributed to kinds of operations, by tracing and by removal."""
+"""Latency attributed to kinds of operations, by tracing and by removal; operators next to the roofline."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from luts.estimate.ratios import Ratio
-from orchestrator.breakdown.roofline import Operator, PartTime, Roof, part_times
-from orchestrator.export.lower.kinds import KINDS, Kind
+from orchestrator.export.lower.kinds import KINDS, PARTS, Kind, Part
 
 Method = Literal["tracer", "removal"]
 WHOLE = "whole"
@@ -18,6 +18,95 @@ WHOLE = "whole"
 
 MethodChoice = Literal["both", "tracer", "removal"]
 METHOD_TITLES: dict[Method, str] = {"tracer": "event tracer", "removal": "removal"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a traced network.
+
+    Attributes:
+        name: Name in the runtime.
+        kind: Kind of work.
+        part: What it does in that kind.
+        ms: Duration of one execution.
+        macs: Multiply-accumulates; None if unknown, outside of the delegates.
+        data_bytes: Bytes read and written, including weights; None likewise.
+    """
+
+    name: str
+    kind: Kind
+    part: Part
+    ms: float
+    macs: int | None = None
+    data_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Roof:
+    """Roofline (Williams et al. 2009): what a matrix product and a copy reached in the same measurement.
+
+    In 10^9 MACs, and in 10^9 bytes (read and written), a second.
+    """
+
+    gmacs_s: float
+    gbytes_s: float
+
+    def arithmetic_ms(self, operator: Operator) -> float:
+        """Return the milliseconds of the operator's MACs at the matrix product's speed."""
+        return 1e-6 * (operator.macs or 0) / self.gmacs_s
+
+    def memory_ms(self, operator: Operator) -> float:
+        """Return the milliseconds of the operator's bytes at the copy's speed."""
+        return 1e-6 * (operator.data_bytes or 0) / self.gbytes_s
+
+    def ms(self, operator: Operator) -> float:
+        """Return the shortest duration that the roofline allows."""
+        return max(self.arithmetic_ms(operator), self.memory_ms(operator))
+
+    def memory_bound(self, operator: Operator) -> bool:
+        """Return whether its bytes take longer than its MACs."""
+        return self.memory_ms(operator) > self.arithmetic_ms(operator)
+
+
+@dataclass(frozen=True)
+class PartTime:
+    """All operators of one part of a kind.
+
+    Attributes:
+        ms: Their duration.
+        macs: Their known MACs; `data_bytes` likewise.
+        roof_ms: Shortest duration that the roofline allows.
+        memory_bound_ms: Part of `ms` of operators whose bytes take longer than their MACs.
+    """
+
+    kind: Kind
+    part: Part
+    operators: int
+    ms: float
+    macs: int
+    data_bytes: int
+    roof_ms: float
+    memory_bound_ms: float
+
+
+def part_times(operators: Sequence[Operator], roof: Roof) -> tuple[PartTime, ...]:
+    """Return sums by kind and part, in the order of both, without those that a network lacks."""
+    times = []
+    for kind, part in itertools.product(KINDS, PARTS):
+        own = [each for each in operators if (each.kind, each.part) == (kind, part)]
+        if own:
+            time = PartTime(
+                kind,
+                part,
+                len(own),
+                ms=math.fsum(each.ms for each in own),
+                macs=sum(each.macs or 0 for each in own),
+                data_bytes=sum(each.data_bytes or 0 for each in own),
+                roof_ms=math.fsum(roof.ms(each) for each in own),
+                memory_bound_ms=math.fsum(each.ms for each in own if roof.memory_bound(each)),
+            )
+            times.append(time)
+    return tuple(times)
 
 
 @dataclass(frozen=True)
@@ -76,7 +165,7 @@ class Attribution:
         }
         if self.roof:
             document["roof"] = asdict(self.roof)
-            document["parts"] = [part.to_dict() for part in self.parts]
+            document["parts"] = [asdict(part) for part in self.parts]
             document["operators"] = [
                 asdict(each) | {"roof_ms": self.roof.ms(each)} for each in self.operators
             ]

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from orchestrator.breakdown.attribution import Attribution, by_tracer
+from orchestrator.breakdown.attribution import Attribution, Operator, Roof, by_tracer
 from orchestrator.breakdown.labels import label_operations, match_labels
-from orchestrator.breakdown.roofline import Operator, Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.artifacts.spec import Variant

@@ -17,8 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from luts.format.errors import UsageError
-from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, NetworkBreakdown
-from orchestrator.breakdown.roofline import Operator, Roof
+from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, NetworkBreakdown, Operator, Roof
 from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
 from orchestrator.journal.sustained import Slowdown, SustainedPoint
 from orchestrator.report.draw import (
@@ -43,7 +42,6 @@ from orchestrator.report.draw import (
     separate,
     stacked_bar,
 )
-from orchestrator.suites.suite import SuiteComparison, SuiteRow
 
 WIDTH_PX = 900
 
@@ -333,11 +331,13 @@ LABEL_GAP = 0.034
 """Smallest distance of two labels, as a fraction of the axis."""
 
 
-def suite_figure(comparison: SuiteComparison, device: str, simulated: bool) -> Figure:
-    """Draw measured next to published latencies."""
-    rows = [row for row in comparison.rows if row.measured is not None]
-    measured = {row.entry.row: row.measured.ms for row in rows if row.measured}
-    published = {row.entry.row: ms for row in rows if (ms := row.entry.published.latency_ms)}
+def suite_figure(
+    rows: Sequence[Mapping[str, Any]], device: str, published_on: Sequence[str], simulated: bool
+) -> Figure:
+    """Draw measured next to published latencies, of rows as a suite's JSON has them."""
+    rows = [row for row in rows if row["ms"] is not None]
+    measured = {row["row"]: row["ms"] for row in rows}
+    published = {row["row"]: ms for row in rows if (ms := row["published_ms"])}
     every = [*measured.values(), *published.values()]
     low, high = min(every) / 1.35, max(every) * 1.35
     with figure(WIDTH_PX, 640) as drawn:
@@ -347,8 +347,7 @@ def suite_figure(comparison: SuiteComparison, device: str, simulated: bool) -> F
         for row in rows:
             _draw_suite_row(panel, row, *labels)
         mark = " (SIMULATED)" if simulated else ""
-        devices = sorted({d for row in rows if (d := row.entry.table.latency_device)})
-        heads = (f"measured: {device}{mark}", f"published: {', '.join(devices)}")
+        heads = (f"measured: {device}{mark}", f"published: {', '.join(published_on)}")
         for x, head in enumerate(heads):
             panel.text(x, 1.01, head, transform=panel.get_xaxis_transform(), ha="center")
         panel.set_xticks([])
@@ -357,24 +356,23 @@ def suite_figure(comparison: SuiteComparison, device: str, simulated: bool) -> F
         panel.set_ylabel("ms, logarithmic")
         panel.grid(axis="y", which="both")
         panel.tick_params(which="both", length=0)
-        kinds = [kind for kind in NAMES if any(row.entry.kind == kind for row in rows)]
+        kinds = [kind for kind in NAMES if any(row["kind"] == kind for row in rows)]
         legend(drawn, [marker(NAMES[kind], COLOURS[kind], line="-") for kind in kinds], WIDTH_PX)
     return drawn
 
 
 def _draw_suite_row(
-    panel: Axes, row: SuiteRow, left: Mapping[str, float], right: Mapping[str, float]
+    panel: Axes, row: Mapping[str, Any], left: Mapping[str, float], right: Mapping[str, float]
 ) -> None:
-    assert row.measured is not None
-    name, ms, published = row.entry.row, row.measured.ms, row.entry.published.latency_ms
-    colour = COLOURS[row.entry.kind]
+    name, ms, published = row["row"], row["ms"], row["published_ms"]
+    colour = COLOURS[row["kind"]]
 
     def label(x: float, y: float, label_y: float, text: str, sign: int) -> None:
         panel.plot([x + sign * 0.015, x + sign * 0.055], [y, label_y], color=MUTED, linewidth=0.6)
         side = "right" if sign < 0 else "left"
         panel.text(x + sign * 0.065, label_y, text, ha=side, va="center", fontsize=10.5)
 
-    panel.plot([0, 0], [row.measured.ci_low, row.measured.ci_high], color=colour, linewidth=3, alpha=0.4)
+    panel.plot([0, 0], [row["ci_low"], row["ci_high"]], color=colour, linewidth=3, alpha=0.4)
     panel.plot([0], [ms], "o", color=colour, markersize=5)
     label(0, ms, left[name], f"{name}  {ms:.1f}", -1)
     if published is not None:

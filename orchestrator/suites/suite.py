@@ -1,19 +1,17 @@
-"""Suites: networks that a paper compares, how each is built here, and the paper's figures next to measurements."""
+"""Suites: networks that a paper compares, and how each is built here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from luts.estimate.statistics import Percentiles, kendall_tau
 from luts.format.errors import UsageError, unknown
 from luts.format.files import read_json
 from luts.published import PublishedRow, PublishedTable, load_published
-from orchestrator.export.lower.counting import Counts
+
+_ROOT = Path(__file__).parent
 
 MAX_BYTES = 64 * 1024
 """Largest suite file; a suite of two dozen networks has 5 KiB."""
@@ -78,7 +76,7 @@ class Suite(BaseModel):
 
 def list_suites() -> tuple[str, ...]:
     """Return the names of the packaged suites."""
-    return tuple(sorted(path.stem for path in _root().glob("*.json")))
+    return tuple(sorted(path.stem for path in _ROOT.glob("*.json")))
 
 
 def load_suite(name: str) -> Suite:
@@ -90,148 +88,4 @@ def load_suite(name: str) -> Suite:
     """
     if name not in list_suites():
         raise UsageError(unknown("suite", name, list_suites()), code="unknown_suite")
-    return read_json(_root() / f"{name}.json", Suite, MAX_BYTES, "restore it")
-
-
-def _root() -> Path:
-    return Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class SuiteLatency:
-    """Latency of a network in ms with its 95 % interval, its delegates, and its operators outside of delegates.
-
-    `delegates` and `outside` are None for models that were not lowered here (a simulated device).
-    """
-
-    ms: float
-    ci_low: float
-    ci_high: float
-    percentiles: Percentiles
-    delegates: int | None
-    outside: Mapping[str, int] | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a flat JSON document."""
-        fields = asdict(self)
-        fields.pop("percentiles")
-        return fields | self.percentiles.columns()
-
-
-@dataclass(frozen=True)
-class SuiteRow:
-    """One network: its size, its measured latency and its published figures.
-
-    Attributes:
-        entry: The network and its published figures.
-        counts: Parameters and MACs; None if it cannot be built.
-        measured: Its latency; None if it was not measured.
-        failure: Why it was not measured.
-        rank: Rank by measured latency among all measured networks, 1 the fastest.
-        shared_rank: Rank among the networks that have a published latency too.
-        published_rank: Rank by published latency among the same networks.
-    """
-
-    entry: Entry
-    counts: Counts | None
-    measured: SuiteLatency | None
-    failure: str
-    rank: int | None
-    shared_rank: int | None
-    published_rank: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a flat JSON document."""
-        published, counts = self.entry.published, self.counts
-        return {
-            "row": self.entry.row,
-            "model": self.entry.model,
-            "kind": self.entry.kind,
-            "params": counts.params if counts else None,
-            "conv_linear_macs": counts.conv_linear_macs if counts else None,
-            "all_macs": counts.all_macs if counts else None,
-            **(self.measured.to_dict() if self.measured else {"ms": None, "outside": None}),
-            "rank": self.rank,
-            "shared_rank": self.shared_rank,
-            "failure": self.failure,
-            "published_table": self.entry.figures,
-            "published_params_m": published.params_m,
-            "published_flops_g": published.flops_g,
-            "published_top1_percent": published.top1_percent,
-            "published_ms": published.latency_ms,
-            "published_rank": self.published_rank,
-            "differs": self.entry.differs,
-        }
-
-
-@dataclass(frozen=True)
-class SuiteComparison:
-    """All rows in the suite's order, and Kendall's tau-b of measured and published latency over `shared` rows.
-
-    `kendall_tau` is None for fewer than two of them.
-    """
-
-    rows: tuple[SuiteRow, ...]
-    kendall_tau: float | None
-    shared: int
-
-    @property
-    def tables(self) -> dict[str, PublishedTable]:
-        """Published tables by name."""
-        return {row.entry.figures: row.entry.table for row in self.rows}
-
-    @property
-    def failure(self) -> str:
-        """Networks without a latency, with the reasons; empty if all have one."""
-        failed = [f"{row.entry.row} ({row.failure})" for row in self.rows if row.failure]
-        return (
-            f"{len(failed)} of {len(self.rows)} networks not measured: {'; '.join(failed)}" if failed else ""
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a flat JSON document."""
-        shown = {"label", "title", "paper", "table", "latency_device", "note"}
-        return {
-            "networks": [row.to_dict() for row in self.rows],
-            "kendall_tau": self.kendall_tau,
-            "kendall_tau_networks": self.shared,
-            "published": {name: table.model_dump(include=shown) for name, table in self.tables.items()},
-        }
-
-
-def compare_with_published(
-    entries: Sequence[Entry],
-    counts: Mapping[str, Counts],
-    measured: Mapping[str, SuiteLatency],
-    failures: Mapping[str, str],
-) -> SuiteComparison:
-    """Return measurements next to published figures; the mappings have `Entry.model` as keys."""
-    latency = {name: row.ms for name, row in measured.items()}
-    published = {
-        entry.model: ms
-        for entry in entries
-        if entry.model in latency and (ms := entry.published.latency_ms) is not None
-    }
-    shared = {name: latency[name] for name in published}
-    ranks, shared_ranks, published_ranks = _ranks(latency), _ranks(shared), _ranks(published)
-    rows = tuple(
-        SuiteRow(
-            entry,
-            counts.get(entry.model),
-            measured.get(entry.model),
-            failures.get(entry.model, ""),
-            ranks.get(entry.model),
-            shared_ranks.get(entry.model),
-            published_ranks.get(entry.model),
-        )
-        for entry in entries
-    )
-    names = list(shared)
-    tau = kendall_tau([published[n] for n in names], [shared[n] for n in names]) if len(names) > 1 else None
-    return SuiteComparison(rows, tau, len(names))
-
-
-def _ranks(values: Mapping[str, float]) -> dict[str, int]:
-    """Return ranks from 1; equal values have the same rank."""
-    ordered = sorted(values.values())
-    return {name: 1 + ordered.index(value) for name, value in values.items()}
+    return read_json(_ROOT / f"{name}.json", Suite, MAX_BYTES, "restore it")

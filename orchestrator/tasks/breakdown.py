@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from luts.format.errors import UsageError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.files import check_writable, write_json
 from luts.format.table import Column, DrawnResult, Table
 from orchestrator.breakdown.attribution import (
@@ -19,20 +20,24 @@ from orchestrator.breakdown.attribution import (
     Method,
     MethodChoice,
     NetworkBreakdown,
+    Roof,
+    by_removal,
 )
-from orchestrator.breakdown.roofline import Roof
 from orchestrator.devices.common.device import Device
 from orchestrator.export import Artifact, ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower.kinds import KINDS, PART_TITLES, TITLES, Kind
-from orchestrator.export.pool import ExportError
-from orchestrator.measure.session import check_runtime
-from orchestrator.tasks.models import export_all, files_of
+from orchestrator.journal.runs import find_run, runs_root
+from orchestrator.measure.engine import EngineOptions, ModelSet
+from orchestrator.measure.session import check_runtime, measure
+from orchestrator.plan.plan import Policy
+from orchestrator.tasks.models import export_possible, files_of
 from orchestrator.tasks.networks import NetworkOptions, spec_of
 from orchestrator.tasks.options import NETWORKS, OUTPUT, ScheduleOptions, option
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.target import Target, greet
+from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import DeviceInfo, HelloReply
 
 if TYPE_CHECKING:
@@ -117,7 +122,7 @@ def break_down(options: BreakdownCommand, progress: Progress = silent) -> Breakd
 
     Raises:
         UsageError: no network, a simulated device, an unknown network or variant, or no tracer for `tracer`.
-        ExportError: a network can't be exported.
+        BlocktimeError: a network can't be exported.
         InvalidArtifactError: the device can't run a network.
         DeviceError: the device was not found, or was lost for good.
         MeasurementRejectedError: the device is too noisy.
@@ -197,7 +202,7 @@ PART_COLUMNS = (
 
 def _part_report(item: Attribution, roof: Roof) -> Iterator[Table | str]:
     rows = [
-        part.to_dict()
+        asdict(part)
         | {
             "kind": TITLES[part.kind],
             "part": PART_TITLES[part.part],
@@ -229,31 +234,29 @@ class _BreakdownRun:
 
     def network(self, name: str, spec: ExportSpec) -> NetworkBreakdown:
         """Return one network's breakdown by the requested methods."""
-        from orchestrator.breakdown.removing import count_parts, removal_specs  # brings torch
-
+        method = self.options.method
         self.progress(Note(f"{name}: listing its operations"))
         parts = count_parts(spec)
-        wanted = {WHOLE: spec} if self.options.method == "tracer" else removal_specs(spec, parts)
-        artifacts, unexported = self._exported(wanted)
-        attributions = []
-        if self.options.method != "removal":
-            attributions += self._traced(name, artifacts[WHOLE])
-        if self.options.method != "tracer":
-            attributions.append(self._removed(artifacts, unexported, parts))
+        artifacts, unexported = self._exported(
+            {WHOLE: spec} if method == "tracer" else removal_specs(spec, parts)
+        )
+        attributions = [] if method == "removal" else self._traced(name, artifacts[WHOLE])
+        if method != "tracer":
+            files = files_of(artifacts)
+            attributions.append(
+                measure_removals(
+                    self.device, self.variant, files, parts, unexported, self.options, self.progress
+                )
+            )
         counts = {kind: census.parts for kind, census in parts.items()}
         return NetworkBreakdown(name, artifacts[WHOLE].sha256, counts, tuple(attributions))
 
     def _exported(self, specs: Mapping[str, ExportSpec]) -> tuple[dict[str, Artifact], dict[str, str]]:
         """Export models by id; return why some could not be exported. The whole network must be."""
-        try:
-            return export_all(specs, self.options.workers, self.progress), {}
-        except ExportError as error:
-            failed = {failure.spec.cache_key: failure.message for failure in error.failures}
-            if any(not failure.spec.without for failure in error.failures):
-                raise
-        left = {name: spec for name, spec in specs.items() if spec.cache_key not in failed}
-        reasons = {name: failed[spec.cache_key] for name, spec in specs.items() if spec.cache_key in failed}
-        return export_all(left, self.options.workers, self.progress), reasons
+        artifacts, reasons = export_possible(specs, self.options.workers, self.progress)
+        if WHOLE in reasons:
+            raise BlocktimeError(f"{specs[WHOLE].name}: {reasons[WHOLE]}", code="export_failed")
+        return artifacts, reasons
 
     def _traced(self, name: str, artifact: Artifact) -> list[Attribution]:
         """Return the tracer's attribution; nothing, and a note, if there is no tracer."""
@@ -264,25 +267,65 @@ class _BreakdownRun:
         self.progress(Note(f"{name}: {reason or 'tracing'}"))
         return [] if reason else [loaded.trace_network(self.device, self.variant, artifact)]
 
-    def _removed(
-        self, artifacts: Mapping[str, Artifact], unexported: Mapping[str, str], parts: Mapping[Kind, Census]
-    ) -> Attribution:
-        from orchestrator.breakdown.removing import RemovalOptions, find_removal_run, measure_removals
 
-        files = files_of(artifacts)
-        run = find_removal_run(self.device, self.variant, files, self.options.self_test)
-        removed = measure_removals(
-            self.device,
-            self.variant,
-            files,
-            parts,
-            run,
-            unexported,
-            RemovalOptions(
-                self.options.budget_s, self.options.seed, steps(self.progress), self.options.self_test
-            ),
+def count_parts(spec: ExportSpec) -> dict[Kind, Census]:
+    """Return the parts of a network by kind."""
+    from orchestrator.export.lower.removal import census  # brings torch
+    from orchestrator.export.lower.source import build_module
+
+    return census(*build_module(spec), spec.backend)
+
+
+def removal_specs(spec: ExportSpec, parts: Mapping[Kind, Census]) -> dict[str, ExportSpec]:
+    """Return the network, and it without each kind that can be removed, by journal id."""
+    return {WHOLE: spec} | {
+        kind: replace(spec, without=kind) for kind in KINDS if kind in parts and parts[kind].removable
+    }
+
+
+def measure_removals(
+    device: Device,
+    variant: Variant,
+    files: Mapping[str, ModelFile],
+    parts: Mapping[Kind, Census],
+    unexported: Mapping[str, str],
+    options: ScheduleOptions,
+    progress: Progress = silent,
+) -> Attribution:
+    """Measure a network next to itself without one kind after another, by journal id; resumes an open run.
+
+    Notes say for which kinds there is no file (`unexported`), and which parts can't be removed.
+
+    Raises:
+        InvalidArtifactError: the device can't run the whole network.
+        MeasurementRejectedError: the device is too noisy.
+        DeviceError: it is not there, or was lost.
+    """
+    digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
+    label = f"breakdown-{device.name}-{variant.name}-{digest[:8]}"
+    run = find_run(runs_root(), label if options.self_test else f"{label}-untested")
+    measured = measure(
+        device,
+        variant,
+        ModelSet(dict(files), WHOLE, digest, options.seed),
+        run.journal,
+        Policy.of(variant.is_simulated, options.self_test),
+        EngineOptions(budget_s=options.budget_s, progress=steps(progress)),
+    )
+    if WHOLE in measured.failures:
+        raise InvalidArtifactError(
+            f"the network can't be measured: {measured.failures[WHOLE]}", code="reference_failed"
         )
-        result = run.folder / "breakdown.json"
-        write_json(result, removed.to_dict())
-        run.finish(str(result))
-        return removed
+    ratios = {kind: measured.estimates.ratios[kind] for kind in KINDS if kind in measured.estimates.ratios}
+    failures = {**unexported, **measured.failures}
+    notes = [f"without {TITLES[kind]}: {why}" for kind in KINDS if (why := failures.get(kind))]
+    notes += [
+        f"{TITLES[kind]}: {counts.parts - counts.removable} of {counts.parts} parts can't be removed"
+        for kind, counts in parts.items()
+        if counts.removable < counts.parts
+    ]
+    removed = by_removal(measured.reference.ms, ratios, notes)
+    result = run.folder / "breakdown.json"
+    write_json(result, removed.to_dict())
+    run.finish(str(result))
+    return removed

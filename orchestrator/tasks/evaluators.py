@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from luts.estimate.statistics import Proportion
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.accuracy.images import ClassNames, ImageSet, choose_images, class_names, output_of_class
 from orchestrator.accuracy.predictions import OnPredictions, PredictionCache, Predictions
@@ -59,78 +58,6 @@ class EvalResult:
 
     metrics: Mapping[str, Any]
     predictions: Predictions | None = None
-    top1: Proportion | None = None
-    top5: Proportion | None = None
-
-    def cells(self, prefix: str = "") -> dict[str, Any]:
-        """Return the metrics with a prefix to their names."""
-        return {f"{prefix}{name}": value for name, value in self.metrics.items()}
-
-
-class Evaluator(Protocol):
-    """Evaluates networks of one task on labelled images."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the metrics, as in JSON."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return the images as JSON has them."""
-
-    def check(self, specs: Mapping[str, ExportSpec]) -> None:
-        """Raise UsageError, naming a network whose outputs do not fit the images."""
-
-    def network(self, name: str, candidate: Candidate, spec: ExportSpec) -> EvalResult:
-        """Evaluate the network of an export in PyTorch, in fp32."""
-
-    def program(self, name: str, candidate: Candidate | None, file: ModelFile) -> EvalResult:
-        """Evaluate an exported model; `candidate` is None for a file of the user."""
-
-
-def evaluate_row(
-    evaluator: Evaluator, name: str, candidate: Candidate | None, spec: ExportSpec | None, file: ModelFile
-) -> dict[str, Any]:
-    """Return a row's metrics, as exported and in PyTorch, their agreement, and why one is missing.
-
-    Args:
-        evaluator: With the images.
-        name: Of the model.
-        candidate: The network; None for a file of the user.
-        spec: Of the network's export.
-        file: As exported.
-    """
-    cells: dict[str, Any] = {
-        f"{prefix}{each}": None for prefix in ("", "pytorch_") for each in evaluator.names
-    }
-    cells |= {"agreement": None, "accuracy_note": "", "judged_by": None}
-    in_pytorch = None
-    if candidate and spec:
-        in_pytorch = evaluator.network(name, candidate, spec)
-        cells |= in_pytorch.cells("pytorch_")
-    if why := _does_not_run(file):
-        return cells | {"accuracy_note": why}
-    try:
-        exported = evaluator.program(name, candidate, file)
-    except UnknownOperatorError as error:
-        return cells | {"accuracy_note": str(error)}
-    cells |= exported.cells() | {"judged_by": EVALUATED if is_package(file.path) else "ExecuTorch"}
-    if in_pytorch and in_pytorch.predictions and exported.predictions:
-        cells["agreement"] = exported.predictions.agreement(in_pytorch.predictions).share
-    return cells
-
-
-def _does_not_run(file: ModelFile) -> str:
-    """Return why a model can't be evaluated as exported; empty where it runs here."""
-    if file.path.suffix == ".pte":
-        try:
-            backends = {delegate.backend for delegate in read_pte(file.path).delegates}
-        except ValueError as error:
-            raise InvalidArtifactError(
-                f"{file.path}: {error}; export it again", code="damaged_model"
-            ) from error
-        foreign = sorted(name for name in backends if not name.lower().startswith(LOCAL_DELEGATES))
-        return f"delegate {foreign[0]} does not run on this machine" if foreign else ""
-    return "" if is_package(file.path) else "only files of ExecuTorch and Core ML are evaluated"
 
 
 @dataclass(frozen=True)
@@ -252,7 +179,7 @@ class AccuracyEvaluator:
         expected = self.expected(name, predictions.outputs)
         top1, top5 = predictions.accuracy(expected), predictions.accuracy(expected, among=5)
         values = (top1.share, *top1.interval, top5.share, *top5.interval)
-        return EvalResult(dict(zip(self.names, values, strict=True)), predictions, top1, top5)
+        return EvalResult(dict(zip(self.names, values, strict=True)), predictions)
 
 
 def normalization_of(text: str) -> Normalization:
@@ -376,6 +303,54 @@ def _output_shape(info: DenseInfo) -> tuple[int, ...]:
     if info.task == "segmentation":
         return blocks[-1].output_shape
     return 1, len(default_boxes(levels_of(blocks))), len(info.classes) + 1 + COORDINATES
+
+
+Evaluator = AccuracyEvaluator | DenseEvaluator
+"""Evaluates networks of one task on labelled images.
+
+`check(specs)` refuses networks whose outputs do not fit, `network` evaluates one in PyTorch, `program` as exported.
+"""
+
+
+def evaluate_row(
+    evaluator: Evaluator, name: str, candidate: Candidate | None, spec: ExportSpec | None, file: ModelFile
+) -> dict[str, Any]:
+    """Return a row's metrics, as exported and in PyTorch, their agreement, and why one is missing.
+
+    `candidate` and `spec` are None for a file of the user.
+    """
+    cells: dict[str, Any] = {
+        f"{prefix}{each}": None for prefix in ("", "pytorch_") for each in evaluator.names
+    }
+    cells |= {"agreement": None, "accuracy_note": "", "judged_by": None}
+    in_pytorch = None
+    if candidate and spec:
+        in_pytorch = evaluator.network(name, candidate, spec)
+        cells |= {f"pytorch_{each}": value for each, value in in_pytorch.metrics.items()}
+    if why := _does_not_run(file):
+        return cells | {"accuracy_note": why}
+    try:
+        exported = evaluator.program(name, candidate, file)
+    except UnknownOperatorError as error:
+        return cells | {"accuracy_note": str(error)}
+    cells |= {**exported.metrics} | {"judged_by": EVALUATED if is_package(file.path) else "ExecuTorch"}
+    if in_pytorch and in_pytorch.predictions and exported.predictions:
+        cells["agreement"] = exported.predictions.agreement(in_pytorch.predictions).share
+    return cells
+
+
+def _does_not_run(file: ModelFile) -> str:
+    """Return why a model can't be evaluated as exported; empty where it runs here."""
+    if file.path.suffix == ".pte":
+        try:
+            backends = {delegate.backend for delegate in read_pte(file.path).delegates}
+        except ValueError as error:
+            raise InvalidArtifactError(
+                f"{file.path}: {error}; export it again", code="damaged_model"
+            ) from error
+        foreign = sorted(name for name in backends if not name.lower().startswith(LOCAL_DELEGATES))
+        return f"delegate {foreign[0]} does not run on this machine" if foreign else ""
+    return "" if is_package(file.path) else "only files of ExecuTorch and Core ML are evaluated"
 
 
 def exported_scores(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from luts.estimate.statistics import kendall_tau
 from luts.format.errors import BlocktimeError, UsageError
 from luts.format.table import Column, DrawnResult, Table, filled
-from orchestrator.suites import Suite, load_suite
-from orchestrator.suites.suite import SuiteComparison, SuiteLatency, SuiteRow, compare_with_published
+from luts.published import PublishedTable
+from orchestrator.suites import Entry, Suite, load_suite
 from orchestrator.tasks.measure import measure_specs
 from orchestrator.tasks.measured import PERCENTILE_COLUMNS, Setup, outside_text
 from orchestrator.tasks.networks import Network, named_network, spec_of
@@ -20,6 +21,17 @@ from orchestrator.tasks.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_OF_COUNTS = ("params", "conv_linear_macs", "all_macs")
+_OF_LATENCY = (
+    "ms",
+    "ci_low",
+    "ci_high",
+    "delegates",
+    "outside",
+    "calls",
+    *(column.name for column in PERCENTILE_COLUMNS),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +47,17 @@ class SuiteCommand(MeasureOptions):
 
 @dataclass(frozen=True)
 class MeasuredSuite(DrawnResult):
-    """A suite's measurements next to the published figures; `folder` is the run's."""
+    """A suite's measurements next to the published figures.
+
+    Attributes:
+        rows: A flat row for each network, in the suite's order (`suite_rows`).
+        folder: The run's.
+    """
 
     name: str
     suite: Suite
     setup: Setup
-    comparison: SuiteComparison
+    rows: Sequence[Mapping[str, Any]]
     folder: Path
 
     COLUMNS: ClassVar = (
@@ -70,28 +87,46 @@ class MeasuredSuite(DrawnResult):
     )
 
     @property
-    def title(self) -> str:
-        """Title of the picture."""
-        return f"{self.setup.target}, {self.setup.variant.name}"
+    def tables(self) -> dict[str, PublishedTable]:
+        """Published tables by name."""
+        return {entry.figures: entry.table for entry in self.suite.networks}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
-        return {"suite": self.name} | self.setup.to_dict() | self.comparison.to_dict()
+        tau, shared = rank_correlation(self.rows)
+        shown = {"label", "title", "paper", "table", "latency_device", "note"}
+        return {
+            "suite": self.name,
+            **self.setup.to_dict(),
+            "networks": [dict(row) for row in self.rows],
+            "kendall_tau": tau,
+            "kendall_tau_networks": shared,
+            "published": {name: table.model_dump(include=shown) for name, table in self.tables.items()},
+        }
 
     def report(self) -> Iterator[Table | str]:
         """Yield the measurements, how each network was lowered, and how far both rankings agree."""
-        comparison = self.comparison
-        rows = [_cells(row) for row in comparison.rows]
-        columns = filled(self.COLUMNS, rows, PERCENTILE_COLUMNS)
-        yield Table(f"{self.suite.title}: {self.setup.title}", columns, rows)
-        yield Table("how each network was lowered", self.LOWERED, [_lowered(row) for row in comparison.rows])
-        for table in comparison.tables.values():
+        rows = [
+            {
+                **row,
+                "published_params": row["published_params_m"] and 1e6 * row["published_params_m"],
+                "published_flops": row["published_flops_g"] and 1e9 * row["published_flops_g"],
+                "remark": f"not measured: {row['failure']}" if row["failure"] else row["differs"],
+                "outside": None if row["outside"] is None else outside_text(row["outside"]),
+            }
+            for row in self.rows
+        ]
+        yield Table(
+            f"{self.suite.title}: {self.setup.title}", filled(self.COLUMNS, rows, PERCENTILE_COLUMNS), rows
+        )
+        yield Table("how each network was lowered", self.LOWERED, rows)
+        for table in self.tables.values():
             device = f"latency on {table.latency_device}" if table.latency_device else "no latency of a phone"
             yield f"published figures: {table.paper}, {table.table}; {device}. {table.note}"
-        tau = "-" if comparison.kendall_tau is None else f"{comparison.kendall_tau:.2f}"
+        tau, shared = rank_correlation(self.rows)
         yield (
-            f"Kendall's tau of measured and published latency: {tau} over the {comparison.shared} networks that "
-            "have both; phones, runtimes and delegates differ, so do not expect 1"
+            f"Kendall's tau of measured and published latency: {'-' if tau is None else f'{tau:.2f}'} over the "
+            f"{shared} networks that have both; phones, runtimes and delegates differ, so do not expect 1"
         )
 
     @property
@@ -103,27 +138,18 @@ class MeasuredSuite(DrawnResult):
         """Draw measured next to published latencies."""
         from orchestrator.report.figures import suite_figure
 
-        return suite_figure(self.comparison, self.title, self.setup.simulated)
+        devices = sorted({table.latency_device for table in self.tables.values() if table.latency_device})
+        title = f"{self.setup.target}, {self.setup.variant.name}"
+        return suite_figure(self.rows, title, devices, self.setup.simulated)
 
     def check(self) -> None:
         """Raise BlocktimeError if a network has no latency."""
-        if failure := self.comparison.failure:
-            raise BlocktimeError(failure, code="networks_not_measured")
-
-
-def _cells(row: SuiteRow) -> dict[str, Any]:
-    """Return a row's fields with published parameters and FLOPs as plain numbers."""
-    cells = row.to_dict()
-    published = {"params": (cells["published_params_m"], 1e6), "flops": (cells["published_flops_g"], 1e9)}
-    return cells | {f"published_{name}": n and n * unit for name, (n, unit) in published.items()}
-
-
-def _lowered(row: SuiteRow) -> dict[str, Any]:
-    cells = row.to_dict()
-    if row.measured and row.measured.outside is not None:
-        cells["outside"] = outside_text(row.measured.outside)
-    cells["remark"] = f"not measured: {row.failure}" if row.failure else row.entry.differs
-    return cells
+        failed = [f"{row['row']} ({row['failure']})" for row in self.rows if row["failure"]]
+        if failed:
+            raise BlocktimeError(
+                f"{len(failed)} of {len(self.rows)} networks not measured: {'; '.join(failed)}",
+                code="networks_not_measured",
+            )
 
 
 def run_suite(options: SuiteCommand, progress: Progress = silent) -> MeasuredSuite:
@@ -137,13 +163,10 @@ def run_suite(options: SuiteCommand, progress: Progress = silent) -> MeasuredSui
     networks, unknown = _networks(suite)
     specs = {model: spec_of(network, options.target.variant) for model, network in networks.items()}
     measured = measure_specs(networks, specs, options.target, options, calls=0, progress=progress)
-    latencies = {
-        row.model: SuiteLatency(row.ms, row.ci_low, row.ci_high, row.percentiles, row.delegates, row.outside)
-        for row in measured.networks
-    }
-    failures = unknown | dict(measured.failures)
-    comparison = compare_with_published(suite.networks, measured.counts, latencies, failures)
-    return MeasuredSuite(options.name, suite, measured.setup, comparison, measured.folder)
+    known = {row.model: row.to_dict() for row in measured.networks}
+    costs = {model: vars(counts) | known.get(model, {}) for model, counts in measured.counts.items()}
+    rows = suite_rows(suite.networks, costs, unknown | dict(measured.failures))
+    return MeasuredSuite(options.name, suite, measured.setup, rows, measured.folder)
 
 
 def _networks(suite: Suite) -> tuple[dict[str, Network], dict[str, str]]:
@@ -155,3 +178,56 @@ def _networks(suite: Suite) -> tuple[dict[str, Network], dict[str, str]]:
         except UsageError as error:
             unknown[entry.model] = str(error)
     return networks, unknown
+
+
+def suite_rows(
+    entries: Sequence[Entry], costs: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return what each network costs here, as far as it is known, next to its published figures.
+
+    Ranks begin at 1, the fastest. `shared_rank` and `published_rank` are among the networks with both a measured
+    and a published latency.
+
+    Args:
+        entries: Networks of a suite.
+        costs: Counts, latency and lowering by `Entry.model`.
+        failures: Why networks were not measured, likewise.
+    """
+    rows = [_row(entry, costs.get(entry.model, {}), failures.get(entry.model, "")) for entry in entries]
+    shared = [row for row in rows if row["ms"] is not None and row["published_ms"] is not None]
+    for among, latency, rank in (
+        ([row for row in rows if row["ms"] is not None], "ms", "rank"),
+        (shared, "ms", "shared_rank"),
+        (shared, "published_ms", "published_rank"),
+    ):
+        ordered = sorted(row[latency] for row in among)
+        for row in among:
+            row[rank] = 1 + ordered.index(row[latency])
+    return rows
+
+
+def _row(entry: Entry, cost: Mapping[str, Any], failure: str) -> dict[str, Any]:
+    published = entry.published
+    return {
+        "row": entry.row,
+        "model": entry.model,
+        "kind": entry.kind,
+        **{name: cost.get(name) for name in (*_OF_COUNTS, *_OF_LATENCY)},
+        "rank": None,
+        "shared_rank": None,
+        "failure": failure,
+        "published_table": entry.figures,
+        "published_params_m": published.params_m,
+        "published_flops_g": published.flops_g,
+        "published_top1_percent": published.top1_percent,
+        "published_ms": published.latency_ms,
+        "published_rank": None,
+        "differs": entry.differs,
+    }
+
+
+def rank_correlation(rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, int]:
+    """Return Kendall's tau-b of both latencies, None for fewer than two networks; and how many have both."""
+    pairs = [(row["published_ms"], row["ms"]) for row in rows if row["shared_rank"] is not None]
+    published, measured = zip(*pairs, strict=True) if pairs else ((), ())
+    return (kendall_tau(list(published), list(measured)) if len(pairs) > 1 else None), len(pairs)

@@ -6,19 +6,14 @@ import sys
 import pytest
 
 from orchestrator.breakdown.attribution import WHOLE
-from orchestrator.breakdown.removing import (
-    RemovalOptions,
-    count_parts,
-    find_removal_run,
-    measure_removals,
-    removal_specs,
-)
 from orchestrator.breakdown.tracing import trace_network, untraceable_reason
 from orchestrator.devices.host import HostDevice
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec, Variant
 from orchestrator.export.build import export_spec
 from orchestrator.journal.log import read_records
+from orchestrator.tasks.breakdown import count_parts, measure_removals, removal_specs
+from orchestrator.tasks.options import ScheduleOptions
 from orchestrator.wire.client import ModelFile
 from tests.support.bench import bench, module_environment
 
@@ -59,12 +54,11 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
     files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
 
     def measured(progress):
-        run = find_removal_run(device, VARIANT, files)
-        options = RemovalOptions(0.1, 0, progress)
-        return run, measure_removals(device, VARIANT, files, count_parts(SPEC), run, {}, options)
+        options = ScheduleOptions(budget_s=0.1)
+        return measure_removals(device, VARIANT, files, count_parts(SPEC), {}, options, progress)
 
-    def interrupt(what, _done, _total):
-        if what == "pass 2: measuring":
+    def interrupt(event):
+        if getattr(event, "what", "") == "pass 2: measuring":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -72,8 +66,8 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
     (journal,) = tmp_path.rglob("journal.jsonl")
     kept = read_records(journal)
     assert any(record.get("kind") == "end" or "kept" in record for record in kept)
-    run, found = measured(lambda *_: None)
-    assert run.journal == journal
+    found = measured(lambda _: None)
+    assert [journal] == list(tmp_path.rglob("journal.jsonl"))
     records = read_records(journal)
     assert records[: len(kept)] == kept
     share = found.shares["convolution"]

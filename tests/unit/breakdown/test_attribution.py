@@ -3,8 +3,7 @@ import math
 import pytest
 
 from luts.estimate.ratios import Ratio
-from orchestrator.breakdown.attribution import by_removal, by_tracer
-from orchestrator.breakdown.roofline import Operator
+from orchestrator.breakdown.attribution import Operator, by_removal, by_tracer
 
 
 def ratio(without: float, half_width: float) -> Ratio:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from orchestrator.breakdown.attribution import by_tracer
+from orchestrator.breakdown.attribution import Operator, Roof, by_tracer, part_times
 from orchestrator.breakdown.labels import OperatorCost, operator_costs
-from orchestrator.breakdown.roofline import Operator, Roof, part_times
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.kinds import part_of
 from orchestrator.export.lower.xnnpack import recorded_graphs

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.cli import measure as cli
-from orchestrator.journal.runs import Run
 from orchestrator.plan.plan import Policy
+from orchestrator.tasks import breakdown
 from orchestrator.tasks.measure import measure_networks
+from orchestrator.tasks.options import ScheduleOptions
 from tests.support.bench import bench, invoke
 from tests.support.errors import raises
 from tests.support.fake_device import VARIANT, FakeDevice
@@ -125,22 +125,14 @@ def test_schedule_options_reach_the_task(
 def test_removals_are_measured_with_the_self_test_as_asked(
     asked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    removing = importlib.import_module("orchestrator.breakdown.removing")
     policies: list[Policy] = []
 
     def taken(*given: Any, **_: Any) -> None:
         policies.append(given[4])
         raise StoppedError
 
-    monkeypatch.setattr(removing, "measure", taken)
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
+    monkeypatch.setattr(breakdown, "measure", taken)
     with pytest.raises(StoppedError):
-        removing.measure_removals(
-            FakeDevice({}),
-            VARIANT,
-            {},
-            {},
-            Run(tmp_path),
-            {},
-            removing.RemovalOptions(budget_s=0, seed=0, self_test=asked, progress=lambda *_: None),
-        )
+        breakdown.measure_removals(FakeDevice({}), VARIANT, {}, {}, {}, ScheduleOptions(self_test=asked))
     assert [policy.self_test for policy in policies] == [asked]

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.breakdown.attribution import NetworkBreakdown, by_tracer
-from orchestrator.breakdown.roofline import Operator, Roof
+from orchestrator.breakdown.attribution import NetworkBreakdown, Operator, Roof, by_tracer
 from orchestrator.report.draw import NARROW_PX, WIDE_PX, separate, write_figure
 from orchestrator.report.figures import group_of, operators_figure
 from orchestrator.report.inputs import read_run

@@ -26,8 +26,8 @@ def test_spaces_and_blocks_need_no_torch():
 
 
 def test_names_of_the_package():
-    assert set(search.__all__) <= set(dir(search))
-    for name in search.__all__:
+    assert set(vars(search)["__all__"]) <= set(dir(search))
+    for name in vars(search)["__all__"]:
         assert hasattr(search, name)
     with pytest.raises(AttributeError):
         search.nothing  # type: ignore[attr-defined]  # noqa: B018

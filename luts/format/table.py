@@ -18,8 +18,6 @@ class Column:
     """A column of a table; `name` is the field of a row, as in JSON.
 
     Attributes:
-        name: Field of the row.
-        title: Head of the column.
         digits: Decimals of a number; four significant digits without.
         percent: Whether the number is a fraction that is shown in percent.
         counted: Whether it is a large number, shown as `2.586 M`.
@@ -58,16 +56,10 @@ def count_text(number: float) -> str:
     return f"{number:g}"
 
 
-def filled(
-    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], optional: Collection[Column] | None = None
-) -> list[Column]:
-    """Return the columns without the optional ones (any, by default) that have no value in any row."""
+def filled(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the columns that have a value in any row."""
     with_value = {name for row in rows for name, value in row.items() if value is not None}
-    return [
-        column
-        for column in columns
-        if column.name in with_value or (optional is not None and column not in optional)
-    ]
+    return [column for column in columns if column.name in with_value]
 
 
 def flat(row: Any) -> dict[str, Any]:

@@ -21,7 +21,6 @@ class ImageSet:
     """Some images of a source, and how a classifier sees them.
 
     Attributes:
-        source: Text of the image source.
         digest: Of the source; `data` refuses another.
         indices: (N,) of its images, in the order in which they are judged.
         side: Pixels to which images of mixed sizes are cut before they are scaled to a resolution.
@@ -74,15 +73,11 @@ def choose_images(
     seed: int = 0,
     split: tuple[int, float] = (0, 0.1),
 ) -> tuple[ImageSet, Source]:
-    """Return the images of a part of a source, or a random sample of them.
+    """Return the images of a part of a source, or a random sample of them, and the source.
 
-    Args:
-        text: Of the source.
-        part: `validation`: the source's own validation set, else the tenth that `bench train` holds out of the
-            search as well; `search`: the tenth that it holds out of training; or `all`.
-        count: How many; all of the part by default.
-        seed: Of the choice.
-        split: Seed and share by which a training divided them.
+    `validation` is the source's own validation set, else the tenth that `bench train` holds out of the search as
+    well; `search` is the tenth that it holds out of training; or `all`. `split` has seed and fraction by which a
+    training divided them.
 
     Raises:
         UsageError: there is no such part, or it has fewer images.
@@ -164,13 +159,6 @@ def output_of_class(
 
     A classifier with as many outputs as `named` has names is of these; else one with an output for each class of
     the images was trained on them, in their order.
-
-    Args:
-        what: The classifier, in messages.
-        outputs: How many it has.
-        source: Text of the images' source.
-        classes: Their names.
-        named: What the outputs are called, if somebody says so.
 
     Raises:
         UsageError: a class is none of the outputs, or nothing says which is which.

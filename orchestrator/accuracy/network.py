@@ -34,14 +34,10 @@ def predict_with_network(
     known: Predictions | None = None,
     on_predictions: OnPredictions = lambda _: None,
 ) -> Predictions:
-    """Return a classifier's predictions for images at a resolution.
+    """Return the predictions of a classifier in eval mode for images.
 
-    Args:
-        module: In eval mode.
-        images: At least one.
-        resolution: Side of the input in pixels.
-        known: Predictions for the first images, which are not computed again.
-        on_predictions: Called with all predictions so far.
+    `known` are predictions for the first images, which are not computed again; `on_predictions` is called with all
+    predictions so far.
     """
     for batch in images.batches(resolution, len(known) if known else 0, len(images.indices), BATCH):
         part = Predictions.of_logits(module(torch.from_numpy(batch)).numpy())
@@ -59,7 +55,6 @@ class SimulatedInt8:
     Attributes:
         module: In eval mode, with trained weights.
         calibration: (N, 3, side, side) images that decide the ranges of activations.
-        images: To evaluate on.
     """
 
     module: nn.Module

@@ -26,7 +26,6 @@ class Predictions:
     Attributes:
         first: (N, k) int32, the indices of the k largest logits of each image, the largest first; k is `TOP`, or
             `outputs` where that is less.
-        outputs: Number of outputs of the classifier.
     """
 
     first: np.ndarray
@@ -92,11 +91,7 @@ class PredictionCache:
         self._most = len(images.indices)
 
     def read(self) -> Predictions | None:
-        """Return the cached predictions; None without any.
-
-        Raises:
-            InvalidArtifactError: the file is damaged.
-        """
+        """Return the cached predictions, None without any; raises InvalidArtifactError if they are damaged."""
         if self.path is None or not self.path.exists():
             return None
         from safetensors import SafetensorError, safe_open
@@ -117,11 +112,7 @@ class PredictionCache:
         return Predictions(first, outputs)
 
     def write(self, predictions: Predictions) -> None:
-        """Write all predictions so far.
-
-        Raises:
-            StorageError: the file can't be written.
-        """
+        """Write all predictions so far; raises StorageError."""
         if self.path is None:
             return
         from safetensors.numpy import save

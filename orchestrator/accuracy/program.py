@@ -44,11 +44,7 @@ class Classifier(Protocol):
 
 
 class ProgramClassifier:
-    """A .pte file with one thread.
-
-    Raises:
-        InvalidArtifactError: it is damaged, or not a classifier of one image.
-    """
+    """A .pte file with one thread; InvalidArtifactError if it is damaged or not a classifier of one image."""
 
     def __init__(self, path: Path):
         """Load the program."""
@@ -120,12 +116,8 @@ def predict_with_program(
 ) -> Predictions:
     """Return an exported model's predictions for images, each run on its own as on phones.
 
-    Args:
-        path: A .pte or a Core ML package that takes one image (1, 3, side, side) in fp32 and gives logits.
-        images: With the normalisation that its weights were trained with; scaled to its input.
-        workers: Processes, each with one thread.
-        known: Predictions for the first images, which are not computed again.
-        on_predictions: Called with all predictions so far.
+    A .pte or a Core ML package takes one image (1, 3, side, side) in fp32 and gives logits. `known` and
+    `on_predictions` are as in `predict_with_network`; each of the `workers` has one thread.
 
     Raises:
         UnknownOperatorError: a Core ML program has an operator that the evaluation does not support.
@@ -166,13 +158,8 @@ def outputs_of_program(
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield indices and raw outputs of a .pte for images, each run on its own as on phones.
 
-    Args:
-        path: Takes one image (1, 3, side, side) in fp32.
-        scenes: The images, opened again in every process by their text; normalised like ImageNet's.
-        task: Of the network.
-        indices: Of the images.
-        shape: Of the output that the program must have, the batch's 1 first.
-        workers: Processes, each with one thread.
+    It takes one image (1, 3, side, side) in fp32, normalised like ImageNet's; `shape` is that of its output, the
+    batch's 1 first. The scenes are opened again in every process by their text.
 
     Raises:
         InvalidArtifactError: the program is damaged, of another shape, or crashes the process that runs it; or an
@@ -223,11 +210,7 @@ def _in_workers(
 
 
 def load_program(path: Path) -> Model:
-    """Load a program that takes one image (1, 3, side, side) in fp32, with one thread.
-
-    Raises:
-        InvalidArtifactError: it can't be read, or has other inputs.
-    """
+    """Load a program of one image (1, 3, side, side) in fp32, with one thread; raises InvalidArtifactError."""
     from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
 
     try:

@@ -25,10 +25,6 @@ class Operator:
     """One operator of a traced network.
 
     Attributes:
-        name: Name in the runtime.
-        kind: Kind of work.
-        part: What it does in that kind.
-        ms: Duration of one execution.
         macs: Multiply-accumulates; None if unknown, outside of the delegates.
         data_bytes: Bytes read and written, including weights; None likewise.
     """
@@ -73,9 +69,7 @@ class PartTime:
     """All operators of one part of a kind.
 
     Attributes:
-        ms: Their duration.
         macs: Their known MACs; `data_bytes` likewise.
-        roof_ms: Shortest duration that the roofline allows.
         memory_bound_ms: Part of `ms` of operators whose bytes take longer than their MACs.
     """
 
@@ -127,10 +121,8 @@ class Attribution:
     """A network's latency by one method.
 
     Attributes:
-        method: The method.
         whole_ms: Latency of the whole network in the same measurement.
         shares: Latency by kind, in the order of `KINDS`; kinds without any are left out.
-        notes: Remarks on these figures, one line each.
         operators: All operators of a traced network; none by removal.
         roof: What the machine reached in the same measurement, if known.
     """

@@ -95,11 +95,7 @@ class OperationLabel:
 
 
 def label_operations(artifact: Artifact) -> list[OperationLabel]:
-    """Return labels of an XNNPACK program's operations.
-
-    Raises:
-        InvalidArtifactError: Lowering gives another program now.
-    """
+    """Return labels of an XNNPACK program's operations; InvalidArtifactError if it lowers differently now."""
     with _one_thread():
         module, inputs = build_module(artifact.spec)
     spec, plain = artifact.spec, artifact.report.made == "plain"

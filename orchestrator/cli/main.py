@@ -8,7 +8,7 @@ import inspect
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -25,46 +25,19 @@ ANYWHERE = (
 )
 
 
-class LazyCommands(Mapping[str, Any]):
-    """The commands by name; a command's module is imported when it is looked up."""
-
-    def __init__(self) -> None:
-        """Begin with no command loaded."""
-        self._loaded: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a command, importing its module at the first call."""
-        if name not in self._loaded:
-            self._loaded |= _load(COMMANDS[name].module, name)
-        return self._loaded[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over all names."""
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        """Return the number of commands."""
-        return len(COMMANDS)
-
-    def __contains__(self, name: object) -> bool:
-        """Return whether there is such a command, without importing it."""
-        return name in COMMANDS
-
-
-def _load(module_name: str, name: str) -> dict[str, Any]:
-    """Import a module and return its commands: those it registers, or the group that its `app` is."""
-    module = importlib.import_module(f"orchestrator.cli.{module_name}")
+def load_command(name: str) -> Any:
+    """Import the module of a command, or of a group such as `bench lut`, and return it."""
+    module = importlib.import_module(f"orchestrator.cli.{COMMANDS[name].module}")
     if hasattr(module, "register"):
-        application = typer.Typer(callback=lambda: None)
+        application = typer.Typer()
         module.register(application)
-        commands = dict(typer.main.get_group(application).commands)
+        command = typer.main.get_group(application).commands[name]
     else:
-        commands = {name: typer.main.get_group(module.app)}
-        commands[name].name = name
-    for command in commands.values():
-        for inner in (command, *getattr(command, "commands", {}).values()):
-            _complete_help(inner)
-    return commands
+        command = typer.main.get_group(module.app)
+        command.name = name
+    for inner in (command, *getattr(command, "commands", {}).values()):
+        _complete_help(inner)
+    return command
 
 
 def _complete_help(command: Any) -> None:
@@ -98,13 +71,17 @@ class BenchGroup(TyperGroup):
     """`bench` itself: commands are imported on use, and a mode of a command is named by a second word."""
 
     def __init__(self, **settings: Any) -> None:
-        """Pass Typer's settings on; the commands are those of the table."""
+        """Pass Typer's settings on; the names of the commands are those that it suggests for a misspelt one."""
         super().__init__(**settings)
-        self.commands = LazyCommands()  # type: ignore[assignment]  # Click only reads it
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # `get_command` imports them
 
     def list_commands(self, _context: Any) -> list[str]:
-        """Return all names; overridden because the base class loads each command."""
+        """Return all names."""
         return list(COMMANDS)
+
+    def get_command(self, _context: Any, name: str) -> Any:
+        """Return a command, None if there is none of this name."""
+        return load_command(name) if name in COMMANDS else None
 
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         """Return the command that arguments begin with.

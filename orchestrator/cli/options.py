@@ -16,7 +16,7 @@ from luts.format.store import LutStore
 from luts.format.table import Result
 from orchestrator.cli.output import TABLES, JsonOption, ask, deliver, output_files, output_option, say, show
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.options import PANELS, SEARCH, OptionField, StoreOptions, option_fields
+from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, StoreOptions, option_fields
 from orchestrator.tasks.progress import Progress
 
 PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}
@@ -129,19 +129,17 @@ def _panel_rank(parameter: inspect.Parameter) -> int:
     return PANELS.index(panel if panel in PANELS else SEARCH)
 
 
-def _parameters(options: type) -> Iterator[inspect.Parameter]:
+def _parameters(options: Any) -> Iterator[inspect.Parameter]:
     """Yield a parameter for each field; keyword-only, since a required one may follow a default."""
     for field in option_fields(options):
-        if field.is_group:
+        if field.info is not None:
+            yield from _typer_parameters(field, field.info)
+        elif dataclasses.is_dataclass(field.type):
             yield from _parameters(field.type)
-        elif field.info is not None:
-            yield from _typer_parameters(field)
 
 
-def _typer_parameters(field: OptionField) -> Iterator[inspect.Parameter]:
-    info, repeated = field.info, field.is_repeated
-    assert info is not None
-    required = field.default is dataclasses.MISSING
+def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.Parameter]:
+    repeated, required = field.is_repeated, field.default is dataclasses.MISSING
     if info.parse is not None:
         typed: Any = str if required else str | None
     elif repeated:
@@ -174,22 +172,21 @@ def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _instance(options: type, given: dict[str, Any]) -> Any:
+def _instance(options: Any, given: dict[str, Any]) -> Any:
     """Make an options object of the parsed parameters, which are taken out of `given`."""
     values: dict[str, Any] = {}
     for field in option_fields(options):
-        if field.is_group:
+        if field.info is not None:
+            values[field.name] = _value(field, field.info, given)
+        elif dataclasses.is_dataclass(field.type):
             values[field.name] = _instance(field.type, given)
-        elif field.info is not None:
-            values[field.name] = _value(field, given)
         elif field.name in PROVIDED:
             values[field.name] = PROVIDED[field.name]
     return options(**values)
 
 
-def _value(field: OptionField, given: dict[str, Any]) -> Any:
-    info, value, by_flag = field.info, given.pop(field.name), given.pop(field.name + _BY_FLAG, None)
-    assert info is not None
+def _value(field: OptionField, info: OptionInfo, given: dict[str, Any]) -> Any:
+    value, by_flag = given.pop(field.name), given.pop(field.name + _BY_FLAG, None)
     if field.is_repeated:
         return tuple(value or ()) + tuple(by_flag or ())
     value = by_flag if value is None else value

@@ -163,11 +163,7 @@ def _following(layer: VitLayer, copies: int) -> Iterator[VitLayer]:
 def mixers(
     names: Sequence[str], width: int, resolutions: Sequence[int], window: int
 ) -> tuple[list[Mixer], list[str]]:
-    """Return blocks by resolution, and one line for each block that does not support a resolution.
-
-    Raises:
-        UsageError: An unknown name, or a width or resolution out of bounds.
-    """
+    """Return blocks by resolution, and a line for each that does not support one; UsageError if unknown."""
     foreign = [name for name in names if name not in MIXERS]
     if foreign:
         raise UsageError(

@@ -24,7 +24,6 @@ class Entry(BaseModel):
 
     Attributes:
         row: Its row in the published table, which is also its name here.
-        kind: Convolutions, a transformer, or a hybrid of both.
         model: Its name for `--model`: a named network, or `timm:NAME@PX`.
         figures: Name of the published table.
         differs: How it differs from the published network, and why; empty if it does not.

@@ -19,7 +19,6 @@ from orchestrator.tasks.options import NETWORKS, MeasureOptions, budget, option
 from orchestrator.tasks.parsing import parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
-from orchestrator.wire.client import ModelFile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,64 +171,55 @@ def compare_mixers(options: BlocksCommand, progress: Progress = silent) -> Mixer
         MeasurementRejectedError: the device is too noisy.
     """
     target = options.target
-    chosen, refused = mixers(options.blocks, options.width, options.resolutions, options.window)
+    chosen, left_out = mixers(options.blocks, options.width, options.resolutions, options.window)
     with target.found() as device:
-        able, files, unexported = _files(target.variant, chosen, options.workers, progress)
-        refused += unexported
-        for line in refused:
+        specs = {
+            name: target.variant.export_spec(keys) for mixer in chosen for name, keys in mixer.models.items()
+        }
+        files, _, unexported = exportable_files(target.variant, specs, options.workers, progress)
+        able, lines = _split(chosen, unexported)
+        left_out += lines
+        for line in left_out:
             progress(Note(line))
         if not able:
             raise BlocktimeError(
                 "no block is left to measure; choose other --blocks, --resolution or --window",
                 code="no_block_left",
             )
-        reference, variant = model_id(able[0].short), target.variant_on(device)
-        measurement, run = measure_files(device, variant, files, reference, options, progress=progress)
+        variant = target.variant_on(device)
+        files = {name: files[name] for mixer in able for name in mixer.models}
+        measurement, run = measure_files(
+            device, variant, files, model_id(able[0].short), options, progress=progress
+        )
     run.finish("measured")
-    broken = _broken(able, measurement)
-    for line in broken:
+    measured, lines = _split(
+        able, {name: f"the device can't run it: {why}" for name, why in measurement.failures.items()}
+    )
+    for line in lines:
         progress(Note(line))
     return MixerComparison(
         Setup.of(measurement, variant, target.device),
         measurement.header.created,
         options.width,
-        (*refused, *broken),
-        _costs(variant, able, measurement),
+        (*left_out, *lines),
+        _ranked([_cost(variant, mixer, measurement) for mixer in measured]),
     )
 
 
-def _files(
-    variant: Variant, chosen: Sequence[Mixer], workers: int | None, progress: Progress
-) -> tuple[list[Mixer], dict[str, ModelFile], list[str]]:
-    """Return blocks that can be exported, their models by id, and a line for each other block."""
-    specs = {name: variant.export_spec(keys) for mixer in chosen for name, keys in mixer.models.items()}
-    files, _, reasons = exportable_files(variant, specs, workers, progress)
-    failed = {
-        mixer: next((reasons[name] for name in mixer.models if name in reasons), "") for mixer in chosen
-    }
-    able = [mixer for mixer in chosen if not failed[mixer]]
-    lines = [_left_out(mixer, reason) for mixer, reason in failed.items() if reason]
-    return able, {name: files[name] for mixer in able for name in mixer.models}, lines
+def _split(chosen: Sequence[Mixer], reasons: Mapping[str, str]) -> tuple[list[Mixer], list[str]]:
+    """Return the blocks without a model among `reasons` (by model id), and a line for each other block."""
+    able, lines = [], []
+    for mixer in chosen:
+        reason = next((reasons[name] for name in mixer.models if name in reasons), None)
+        if reason is None:
+            able.append(mixer)
+        else:
+            lines.append(f"{mixer.name} left out at {mixer.block.resolution} px: {reason}")
+    return able, lines
 
 
-def _broken(able: Sequence[Mixer], measurement: Measurement) -> list[str]:
-    """Return a line for each block with a model that the device can't run."""
-    return [
-        _left_out(mixer, f"the device can't run {keys[0]}: {measurement.failures[name]}")
-        for mixer in able
-        for name, keys in mixer.models.items()
-        if name in measurement.failures
-    ]
-
-
-def _left_out(mixer: Mixer, reason: str) -> str:
-    return f"{mixer.name} left out at {mixer.block.resolution} px: {reason}"
-
-
-def _costs(variant: Variant, able: Sequence[Mixer], measurement: Measurement) -> tuple[MixerCost, ...]:
-    """Return the costs of all blocks that ran, by resolution, the fastest first."""
-    runnable = [mixer for mixer in able if not mixer.models.keys() & measurement.failures.keys()]
-    costs = [_cost(variant, mixer, measurement) for mixer in runnable]
+def _ranked(costs: list[MixerCost]) -> tuple[MixerCost, ...]:
+    """Return costs by family and resolution, the fastest first, with their ranks."""
     costs.sort(key=lambda cost: (cost.family == "layer", cost.tokens, cost.ms))
     return tuple(
         replace(cost, rank=1 + sum(_comparable(cost, other) and other.ms < cost.ms for other in costs))
@@ -246,8 +236,7 @@ def _cost(variant: Variant, mixer: Mixer, measurement: Measurement) -> MixerCost
     cost = cost_of_copy(measurement.estimates, mixer)
     ms = cost.ms * scale
     ms_low, ms_high = measurement.reference.widen(ms, cost.low * scale, cost.high * scale)
-    alone_ms, *ends = measurement.ms(model_id(mixer.alone))
-    alone_low, alone_high = measurement.reference.widen(alone_ms, *ends)
+    alone_ms, alone_low, alone_high = measurement.ms_with_reference(model_id(mixer.alone))
     return MixerCost(
         family=mixer.family,
         block=mixer.name,

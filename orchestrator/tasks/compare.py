@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,8 @@ class Comparison:
 
     Attributes:
         target: The device as the user named it; empty where nothing was measured.
-        rows: A flat row for each model.
         data: The images; None without an evaluation.
         setup: What was measured on; None where nothing was measured.
-        failures: Why models could not be exported or measured.
     """
 
     target: str
@@ -176,10 +174,6 @@ def compare_networks(options: CompareOptions, progress: Progress = silent) -> Co
     """Evaluate and measure networks and model files of one task.
 
     Finished work is cached in the output folder, where the same call resumes.
-
-    Args:
-        options: What to compare, on which images and device.
-        progress: Gets every export, evaluation and batch.
 
     Raises:
         UsageError: nothing to compare, a network without weights, networks of several tasks, classes that do not
@@ -304,19 +298,17 @@ def _rows_on_paper(
     """Return what is known of each model before it runs."""
     exported = {name: candidates[name].network for name in specs if name in models}
     counts = count_networks(exported, specs, progress)
-    rows = {}
-    for name, file in models.items():
-        counted = counts.get(name)
-        rows[name] = {
+    unknown = dict.fromkeys(("params", "conv_linear_macs", "all_macs"))
+    return {
+        name: {
             "model": name,
             "sha256": file.sha256,
-            "params": counted.params if counted else None,
-            "conv_linear_macs": counted.conv_linear_macs if counted else None,
-            "all_macs": counted.all_macs if counted else None,
+            **(asdict(counts[name]) if name in counts else unknown),
             "file_bytes": file.path.stat().st_size,
             "planned_bytes": _planned(file.path),
         }
-    return rows
+        for name, file in models.items()
+    }
 
 
 def _planned(path: Path) -> int | None:

@@ -25,13 +25,7 @@ from search.supernet.train.checkpoint import CheckpointInfo
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a network.
-
-    Attributes:
-        arch: The network.
-        metrics: By name, fractions of 1; None where a metric does not apply to the images.
-        facts: What the command prints, as in JSON.
-    """
+    """Metrics of a network as fractions, None where one does not apply, and the facts that the command prints."""
 
     arch: Arch
     metrics: dict[str, float | None]
@@ -40,11 +34,6 @@ class Evaluation:
 
 def evaluate(options: EvalOptions, progress: Progress = silent) -> Evaluation:
     """Evaluate an architecture with inherited weights, or the network of a detection or segmentation training.
-
-    Args:
-        options: The training, the architecture, the images, and whether the exported program is evaluated.
-        progress: Gets notes about an unfinished supernet, one of unknown scope, and repeated use of the validation
-            images.
 
     Raises:
         UsageError: an architecture of another space or outside of what was trained; none, but many were trained; an

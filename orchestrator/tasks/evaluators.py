@@ -66,11 +66,8 @@ class AccuracyEvaluator:
 
     Attributes:
         images: As ImageNet's networks see them.
-        source: Of the images.
-        named: Names of classifiers' outputs, if given.
         file_normalization: Normalisation of images for model files.
         folder: Where predictions are cached; None for nowhere.
-        progress: Gets how far each network is.
     """
 
     config: EvalConfig
@@ -183,11 +180,7 @@ class AccuracyEvaluator:
 
 
 def normalization_of(text: str) -> Normalization:
-    """Return the normalisation of `imagenet`, or of `timm:NAME` as timm has it for that network.
-
-    Raises:
-        UsageError: anything else.
-    """
+    """Return the normalisation of `imagenet`, or of `timm:NAME` as timm has it; UsageError otherwise."""
     if text == "imagenet":
         return IMAGENET
     kind, _, name = text.partition(":")
@@ -200,11 +193,7 @@ def normalization_of(text: str) -> Normalization:
 class DenseEvaluator:
     """Evaluates detectors by mAP and segmentation networks by mIoU, on the validation images.
 
-    Attributes:
-        info: Of the first network's training.
-        scenes: The images.
-        processes: Processes that run exported programs.
-        on: Where networks run in PyTorch.
+    `info` is of the first network's training; `on` is where networks run in PyTorch.
     """
 
     info: DenseInfo

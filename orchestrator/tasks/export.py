@@ -240,14 +240,9 @@ def export_networks(options: ExportCommand, progress: Progress = silent) -> dict
             given, lowering, options.resolution, options.trained, calibration, Path(folder), progress
         )
         artifacts = export_all(specs, options.workers, progress)
-    if output is None:
-        return artifacts
-    if len(artifacts) == 1:
+    if output is not None and len(artifacts) == 1:
         return {name: _delivered(artifact, output) for name, artifact in artifacts.items()}
-    return {
-        name: _delivered(artifact, output / f"{_stem(name)}{artifact.suffix}")
-        for name, artifact in artifacts.items()
-    }
+    return _delivered_into(output, artifacts)
 
 
 def specs_for(
@@ -273,7 +268,13 @@ def specs_for(
             name: weighted(lowering.spec(as_named(arch)), file) for name, (arch, file) in inherited.items()
         }
     if calibration is not None:
-        return {name: _calibrated(spec, calibration, folder, trained) for name, spec in specs.items()}
+        from orchestrator.tasks.candidates import split_of  # brings torch
+
+        split = split_of((), trained.supernet)
+        return {
+            name: calibrated(spec, calibration, folder, normalization_for(spec, trained), split)
+            for name, spec in specs.items()
+        }
     if lowering.precision in QUANTISED and (trained.file or trained.supernet):
         progress(Note(RANDOM_RANGES))
     return specs
@@ -292,13 +293,7 @@ def export_blocks(options: ExportBlocksCommand, progress: Progress = silent) -> 
     )
     if output is not None:
         check_folder(output)
-    artifacts = export_all({spec.name: spec for spec in specs}, options.workers, progress)
-    if output is None:
-        return artifacts
-    return {
-        name: _delivered(artifact, output / f"{name}{artifact.suffix}")
-        for name, artifact in artifacts.items()
-    }
+    return _delivered_into(output, export_all({spec.name: spec for spec in specs}, options.workers, progress))
 
 
 def normalization_for(spec: ExportSpec, trained: Trained) -> Normalization | None:
@@ -310,13 +305,6 @@ def normalization_for(spec: ExportSpec, trained: Trained) -> Normalization | Non
     return seen_by_timm(spec.module.removeprefix("timm:"))[0]
 
 
-def _calibrated(spec: ExportSpec, calibration: Calibration, folder: Path, trained: Trained) -> ExportSpec:
-    from orchestrator.tasks.candidates import split_of  # brings torch
-
-    split = split_of((), trained.supernet)
-    return calibrated(spec, calibration, folder, normalization_for(spec, trained), split)
-
-
 def _stem(name: str) -> str:
     """Return the file name of a network that is named by a path, `timm:NAME` or a plain name."""
     return Path(name.removeprefix("timm:")).name.removesuffix(".json")
@@ -324,6 +312,15 @@ def _stem(name: str) -> str:
 
 def _delivered(artifact: Artifact, file: Path) -> Artifact:
     return artifact.model_copy(update={"path": deliver(artifact.path, file)})
+
+
+def _delivered_into(folder: Path | None, artifacts: dict[str, Artifact]) -> dict[str, Artifact]:
+    if folder is None:
+        return artifacts
+    return {
+        name: _delivered(artifact, folder / f"{_stem(name)}{artifact.suffix}")
+        for name, artifact in artifacts.items()
+    }
 
 
 def _check_file(output: Path, runtime: str) -> None:

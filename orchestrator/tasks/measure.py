@@ -17,6 +17,7 @@ from orchestrator.tasks.measured import MeasuredNetworks, Setup, measure_togethe
 from orchestrator.tasks.models import Lowered, check_any_left, exportable_files, user_model_files
 from orchestrator.tasks.networks import Network, NetworkOptions, as_named, count_networks, spec_of
 from orchestrator.tasks.options import NETWORKS, MeasureOptions, artifact_option, keep_fp32_option, option
+from orchestrator.tasks.parsing import parse_numbers
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from orchestrator.tasks.trained import SupernetWeights, inherit
@@ -28,20 +29,9 @@ P99_CALLS = calls_needed(max(REPORTED_PERCENTILES) / 100)
 
 
 def parse_batches(text: str, flag: str = "--batch") -> tuple[int, ...]:
-    """Return the ascending batch sizes of `1,8,32`.
-
-    Raises:
-        UsageError: not whole numbers from 1 to `MAX_BATCH`.
-    """
-    try:
-        sizes = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        sizes = ()
-    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= MAX_BATCH:
-        raise UsageError(
-            f"{flag} {text[:40]!r}: expected sizes from 1 to {MAX_BATCH}, such as 1,8,32", code="bad_batch"
-        )
-    return sizes
+    """Return the ascending batch sizes of `1,8,32`."""
+    expected = f"sizes from 1 to {MAX_BATCH}, such as 1,8,32"
+    return tuple(sorted(set(parse_numbers(text, flag, expected, MAX_BATCH, "bad_batch"))))
 
 
 @dataclass(frozen=True, kw_only=True)

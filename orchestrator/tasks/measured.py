@@ -94,9 +94,7 @@ class JointMeasurement:
         return MeasuredNetwork(
             model=name,
             sha256=file.sha256,
-            params=counts.params if counts else None,
-            conv_linear_macs=counts.conv_linear_macs if counts else None,
-            all_macs=counts.all_macs if counts else None,
+            **(asdict(counts) if counts else dict.fromkeys(("params", "conv_linear_macs", "all_macs"))),
             ms=ms,
             ci_low=low,
             ci_high=high,
@@ -108,8 +106,7 @@ class JointMeasurement:
             rounds=ratio.rounds,
             percentiles=measurement.estimates.percentiles(identifier),
             usage=measurement.usages.get(identifier, Usage(None, None)),
-            delegates=lowered.delegates if lowered else None,
-            outside=lowered.outside if lowered else None,
+            **(asdict(lowered) if lowered else dict.fromkeys(("delegates", "outside"))),
         )
 
 
@@ -226,11 +223,8 @@ class MeasuredNetwork:
     Attributes:
         params: Parameters; None, like the MACs, for a model file.
         ms: Latency in milliseconds; its interval includes the reference's own.
-        ratio: Latency relative to the reference.
         load_ms: Median load time. First load and compilation are None if the runtime does not report them, or the
             device had loaded the model before.
-        loads: Number of fresh loads.
-        rounds: Rounds in all loads.
         percentiles: Of single calls as they ran, whereas `ms` is what an undisturbed device takes.
         usage: Memory and energy while it ran alone, if the device reports them.
         delegates: Subgraphs handed to a delegate; None if the device decides.
@@ -280,14 +274,7 @@ class MeasuredNetwork:
 
 @dataclass(frozen=True)
 class Setup:
-    """Device and variant of a measurement.
-
-    Attributes:
-        target: The device's name as the user gave it.
-        device: What the agent says of it.
-        variant: How models ran.
-        noise_floor: Spread between two loads of one model, relative.
-    """
+    """Device, under the name that the user gave it, variant and noise floor of a measurement."""
 
     target: str
     device: DeviceInfo
@@ -347,20 +334,6 @@ class MeasuredNetworks:
     )
     """Shown if any batch is larger than 1; at batch 1 they repeat the milliseconds."""
 
-    OPTIONAL: ClassVar = (
-        Column("first_ms", "first load ms", 2, spare=6),
-        Column("compile_ms", "compiling ms", 1, spare=6),
-        Column("memory_mib", "MiB alone", 1, spare=3),
-        Column("memory_low", "at least", 1, spare=9),
-        Column("memory_high", "at most", 1, spare=9),
-        Column("memory_peak", "peak", 1, spare=9),
-        Column("energy_mj", "mJ a call", 3, spare=3),
-        Column("energy_low", "at least", 3, spare=9),
-        Column("energy_high", "at most", 3, spare=9),
-        *PERCENTILE_COLUMNS,
-    )
-    """Shown if any network has a value."""
-
     COLUMNS: ClassVar = (
         Column("model", "model"),
         *THROUGHPUT,
@@ -375,7 +348,15 @@ class MeasuredNetworks:
         Column("ratio_low", "95 % low", 3, spare=2),
         Column("ratio_high", "high", 3, spare=2),
         Column("load_ms", "load ms", 2, spare=4),
-        *OPTIONAL[:9],
+        Column("first_ms", "first load ms", 2, spare=6),
+        Column("compile_ms", "compiling ms", 1, spare=6),
+        Column("memory_mib", "MiB alone", 1, spare=3),
+        Column("memory_low", "at least", 1, spare=9),
+        Column("memory_high", "at most", 1, spare=9),
+        Column("memory_peak", "peak", 1, spare=9),
+        Column("energy_mj", "mJ a call", 3, spare=3),
+        Column("energy_low", "at least", 3, spare=9),
+        Column("energy_high", "at most", 3, spare=9),
         Column("loads", "loads", spare=5),
         Column("rounds", "rounds", spare=8),
         Column("calls", "calls", spare=8),
@@ -400,7 +381,7 @@ class MeasuredNetworks:
         """Yield the latencies, how each network was lowered, and notes on both."""
         rows = [network.to_dict() for network in self.networks]
         hidden = self.THROUGHPUT if all(row["batch"] == 1 for row in rows) else ()
-        columns = [column for column in filled(self.COLUMNS, rows, self.OPTIONAL) if column not in hidden]
+        columns = [column for column in filled(self.COLUMNS, rows) if column not in hidden]
         yield Table(self.setup.title, columns, rows)
         if not self.setup.variant.is_simulated:
             lowered = [row | {"outside": outside_text(row["outside"])} for row in rows]

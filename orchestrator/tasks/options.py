@@ -97,13 +97,8 @@ class OptionField:
     @property
     def is_repeated(self) -> bool:
         """Whether the command line collects several values."""
-        several = get_origin(self.type) is tuple and (self.info is None or self.info.parse is None)
+        several = get_origin(self.type) is tuple and not (self.info and self.info.parse)
         return several or bool(self.info and self.info.repeated)
-
-    @property
-    def is_group(self) -> bool:
-        """Whether it holds further options."""
-        return self.info is None and isinstance(self.type, type) and dataclasses.is_dataclass(self.type)
 
 
 def option_fields(options: type) -> Iterator[OptionField]:

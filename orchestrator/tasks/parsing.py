@@ -19,6 +19,9 @@ _BYTES = (
 )
 
 
+MAX_SIDE = 1 << 16
+"""Far more pixels than a side has; spaces and networks say which sides they take."""
+
 _SMALL_COUNT = 1000
 """Smallest plausible count of parameters, MACs or bytes: a smaller number lacks its unit."""
 
@@ -149,23 +152,24 @@ def parse_deployment_target(text: str, option: str = "--ios") -> str:
     return f"iOS{match[1]}"
 
 
+def parse_numbers(
+    text: str, option: str, expected: str, most: int, code: str = "invalid_value"
+) -> tuple[int, ...]:
+    """Return the numbers of `1,8,32` in their order, each from 1 to `most`; UsageError says what is `expected`."""
+    numbers = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
+    if not all(0 < number <= most for number in numbers):
+        raise UsageError(f"{option} {text[:40]!r}: expected {expected}", code=code)
+    return numbers
+
+
 def parse_heads(text: str | None, option: str = "--heads") -> tuple[int, ...]:
     """Return the numbers of classes in `10,100,1000`; empty if `text` is None."""
-    heads = [int(part) if part.isdecimal() else 0 for part in text.split(",")] if text is not None else []
-    if not all(0 < number <= MAX_CLASSES for number in heads):
-        raise UsageError(
-            f"{option} {text!r}: expected numbers of classes, e.g. 10,100,1000", code="invalid_value"
-        )
-    return tuple(heads)
+    expected = "numbers of classes, e.g. 10,100,1000"
+    return () if text is None else parse_numbers(text, option, expected, MAX_CLASSES)
 
 
 def parse_resolutions(text: str | None, option: str = "--resolution") -> tuple[int, ...] | None:
     """Return `256` or `192,256` as sorted numbers; None if `text` is None."""
     if text is None:
         return None
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {text!r}: expected numbers, e.g. 256 or 192,256", code="invalid_value"
-        ) from error
+    return tuple(sorted(set(parse_numbers(text, option, "numbers, e.g. 256 or 192,256", MAX_SIDE))))

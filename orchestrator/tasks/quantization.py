@@ -37,7 +37,6 @@ class MixedPrecision(BaseModel):
     Attributes:
         blocks: Keys of the network; empty for a network of timm.
         module: `timm:NAME[@PX]`; empty for our blocks.
-        fp32: Paths of modules, as in `ExportSpec`.
         judged: The evaluations that the choice is based on, for people.
     """
 
@@ -61,11 +60,7 @@ class MixedPrecision(BaseModel):
 
 
 def read_mixed_precision(path: Path) -> MixedPrecision:
-    """Read a file of `bench sensitivity`.
-
-    Raises:
-        InvalidArtifactError: it is not such a file.
-    """
+    """Read a file of `bench sensitivity`; raises InvalidArtifactError if it is none."""
     try:
         return MixedPrecision.model_validate_json(
             read_bytes(path, MAX_BYTES, "give the file of bench sensitivity")
@@ -132,12 +127,8 @@ def calibrated(
 ) -> ExportSpec:
     """Return the spec with its calibration images, whose digest and choice become part of its identity.
 
-    Args:
-        spec: Of a network in int8 or mixed precision.
-        calibration: Which images.
-        folder: Gets a file with them.
-        normalization: That the network was trained with; ImageNet's by default.
-        split: Seed and fraction by which its training divided the images.
+    `folder` gets a file with them. `normalization` is that of the network's training, ImageNet's by default;
+    `split` has seed and fraction by which the training divided the images.
 
     Raises:
         UsageError: a precision without int8, no such images, or too few.

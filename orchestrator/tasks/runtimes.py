@@ -30,11 +30,7 @@ MIN_NETWORKS_FOR_TAU = 3
 
 
 def parse_runtimes(text: str, flag: str = "--runtime") -> tuple[str, ...]:
-    """Return the runtimes of `onnx,litert`, without ExecuTorch, which is always measured.
-
-    Raises:
-        UsageError: no other runtime, or an unknown one.
-    """
+    """Return the runtimes of `onnx,litert`, without ExecuTorch, which is always measured."""
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     others = tuple(name for name in names if name != "executorch")
     if not others or set(others) - set(HOST_RUNTIMES):
@@ -92,9 +88,7 @@ class MeasuredRuntimes:
     """Networks measured in several runtimes.
 
     Attributes:
-        versions: Versions of the runtimes.
         tau: Kendall's tau between the latencies of two runtimes, given enough networks.
-        failures: Networks that a runtime can't run, with reasons.
     """
 
     setup: Setup

@@ -35,9 +35,7 @@ class SensitivityRow:
     """A network with some parts in int8.
 
     Attributes:
-        what: Name in tables.
         keep_fp32: Paths of the parts that stay fp32; None for the whole network.
-        top1: On the images.
         agreement: Fraction of images with the same prediction as fp32.
         error: Root mean square difference of logits to fp32, relative to the standard deviation of fp32's.
     """
@@ -66,12 +64,9 @@ class Sensitivity:
     """What int8 costs a network.
 
     Attributes:
-        fp32: The network as it was trained.
-        int8: All of it in int8.
         single: Each part alone in int8, the costliest first.
         mixed: With the costliest parts in fp32, one more each time, up to the first that loses little enough.
         recipe: The last of these, as `--keep-fp32` takes it.
-        options: The images, and what may be lost.
     """
 
     fp32: SensitivityRow
@@ -116,12 +111,7 @@ def measure_sensitivity(
     """Evaluate each part of a network alone in int8, then with more and more of the costliest parts in fp32.
 
     Int8 is simulated in PyTorch with the exporter's own quantisation; `bench eval --precision mixed` evaluates the
-    exported program.
-
-    Args:
-        options: The network, its weights and the images.
-        networks: The network as an object, instead of by name.
-        progress: Gets every part.
+    exported program. `networks` may have the network as an object.
 
     Raises:
         UsageError: no network or several, no such images, or classes that are not those of the images.

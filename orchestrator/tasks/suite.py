@@ -116,9 +116,7 @@ class MeasuredSuite(DrawnResult):
             }
             for row in self.rows
         ]
-        yield Table(
-            f"{self.suite.title}: {self.setup.title}", filled(self.COLUMNS, rows, PERCENTILE_COLUMNS), rows
-        )
+        yield Table(f"{self.suite.title}: {self.setup.title}", filled(self.COLUMNS, rows), rows)
         yield Table("how each network was lowered", self.LOWERED, rows)
         for table in self.tables.values():
             device = f"latency on {table.latency_device}" if table.latency_device else "no latency of a phone"

@@ -189,11 +189,7 @@ def is_sustained(run: Run) -> bool:
 
 
 def read_sustained(run: Run) -> SustainedRun:
-    """Read a sustained run's journal as far as it goes.
-
-    Raises:
-        InvalidArtifactError: the journal is damaged, or holds no calls.
-    """
+    """Read a sustained run's journal as far as it goes; InvalidArtifactError if it is damaged or holds no calls."""
     records = read_log(run.journal)
     header, points = records[0], sustained_points(records)
     assert isinstance(header, Header)

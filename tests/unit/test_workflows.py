@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml  # type: ignore[import-untyped]
 
-from orchestrator.cli.main import app
+from orchestrator.cli.main import app, load_command
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -76,8 +76,8 @@ def test_bench_is_called_with_options_that_it_has():
     ]
     assert {arguments[0] for arguments in called} == {"devices", "lut", "profile"}
     for arguments in called:
-        command = typer.main.get_command(app)
-        context = typer.Context(command)
+        context = typer.Context(typer.main.get_command(app))
+        command = load_command(arguments.pop(0))
         while hasattr(command, "commands"):
             command = command.commands[arguments.pop(0)]
         command.make_parser(context).parse_args(args=arguments)

@@ -5,26 +5,27 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from luts.format.errors import UsageError
 from luts.format.provenance import package_version
 from luts.format.table import Column
-from orchestrator.cli.main import app, run
+from orchestrator.cli import commands
+from orchestrator.cli.main import app, load_command, run
 from orchestrator.cli.output import emit_facts, emit_rows
 from tests.support.bench import module_environment
 from tests.support.own_code import own_code_forgotten, write_own_code
 
 
-def walk(command, path=()):
-    """Every group and command with its words."""
-    yield path, command
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from walk(inner, (*path, name))
+def walk(name):
+    """A command or group, and every command of a group, with its words."""
+    command = load_command(name)
+    return {(name,): command} | {
+        (name, inner): each for inner, each in getattr(command, "commands", {}).items()
+    }
 
 
-COMMANDS = {path: command for path, command in walk(typer.main.get_command(app)) if path}
+COMMANDS = {path: command for name in commands.COMMANDS for path, command in walk(name).items()}
 
 
 def shown(*words):

@@ -1,10 +1,7 @@
 """Several networks in one export, and where their files go."""
 
-from pathlib import Path
-
 import pytest
 
-from luts.format.errors import UsageError
 from orchestrator.export import Artifact
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.tasks import export
@@ -67,48 +64,9 @@ def test_several_networks_are_lowered_together_and_fill_a_folder(lowered, tmp_pa
     assert artifacts[names[1]].spec.module == "timm:mobilenetv3_small_100@192"
 
 
-@pytest.mark.parametrize(
-    ("runtime", "output"),
-    [
-        ("coreml", "n.pte"),
-        ("executorch", "n.onnx"),
-        ("executorch", "n.mlpackage"),
-        ("executorch", "n"),
-    ],
-)
-def test_a_file_of_another_type_is_refused_before_anything_is_lowered(
-    lowered, tmp_path, runtime, output
-) -> None:
-    with raises("output_suffix"):
-        export_networks(
-            ExportCommand(networks="autovit-xxs-paper", lowering=Lowering(runtime), output=tmp_path / output)
-        )
-    assert not lowered
-
-
 def test_without_an_output_models_stay_in_the_cache(lowered, tmp_path) -> None:
     artifacts = export_networks(ExportCommand(networks=["autovit-xxs-paper", "autovit-xs-paper"]))
     assert all(artifact.path.parent == tmp_path for artifact in artifacts.values())
-
-
-@pytest.mark.parametrize("output", ["both.pte", "both.mlpackage", "a-file"])
-def test_several_networks_in_one_file_are_refused_before_anything_is_lowered(
-    lowered, tmp_path, output
-) -> None:
-    (tmp_path / "a-file").touch()
-    with raises("output_is_a_file"):
-        export_networks(
-            ExportCommand(networks=["autovit-xxs-paper", "autovit-xs-paper"], output=tmp_path / output)
-        )
-    assert not lowered
-
-
-def test_networks_of_one_file_name_are_refused(lowered, tmp_path) -> None:
-    paper = get_arch("autovit-xxs-paper")
-    with raises("same_file_name"):
-        export_networks(
-            ExportCommand(networks={"x/a.json": paper, "y/a.json": paper}, output=Path(tmp_path / "out"))
-        )
 
 
 def test_blocks_are_named_after_their_keys(lowered, tmp_path) -> None:
@@ -118,7 +76,30 @@ def test_blocks_are_named_after_their_keys(lowered, tmp_path) -> None:
     assert {file.stem for file in (tmp_path / "blocks").iterdir()} == set(names)
 
 
-def test_a_runtime_that_there_is_not(lowered) -> None:
-    with pytest.raises(UsageError, match="unknown runtime"):
-        export_networks(ExportCommand(networks="autovit-xxs-paper", lowering=Lowering("tflite")))
+TWO = ["autovit-xxs-paper", "autovit-xs-paper"]
+SAME_NAME = {"x/a.json": get_arch("autovit-xxs-paper"), "y/a.json": get_arch("autovit-xxs-paper")}
+
+
+@pytest.mark.parametrize(
+    ("networks", "runtime", "output", "code"),
+    [
+        ("autovit-xxs-paper", "coreml", "n.pte", "output_suffix"),
+        ("autovit-xxs-paper", "executorch", "n.onnx", "output_suffix"),
+        ("autovit-xxs-paper", "executorch", "n.mlpackage", "output_suffix"),
+        ("autovit-xxs-paper", "executorch", "n", "output_suffix"),
+        ("autovit-xxs-paper", "tflite", "n.tflite", "unknown_runtime"),
+        (TWO, "executorch", "both.pte", "output_is_a_file"),
+        (TWO, "executorch", "both.mlpackage", "output_is_a_file"),
+        (TWO, "executorch", "a-file", "output_is_a_file"),
+        (SAME_NAME, "executorch", "out", "same_file_name"),
+    ],
+)
+def test_what_is_refused_before_anything_is_lowered(
+    lowered, tmp_path, networks, runtime, output, code
+) -> None:
+    (tmp_path / "a-file").touch()
+    with raises(code):
+        export_networks(
+            ExportCommand(networks=networks, lowering=Lowering(runtime), output=tmp_path / output)
+        )
     assert not lowered

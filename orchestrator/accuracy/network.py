@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.predictions import OnPredictions, Predictions
+from orchestrator.accuracy.predictions import ImageSet, OnPredictions, Predictions
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import filled
 from orchestrator.export.lower.quantize import quantized

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.processes import WorkerCrashError, WorkerPool
-from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.predictions import OnPredictions, Predictions
+from orchestrator.accuracy.predictions import ImageSet, OnPredictions, Predictions
 from orchestrator.agent.runtime import Model
 from orchestrator.export.artifacts.artifact import PACKED_SUFFIX, deliver
 from orchestrator.wire.errors import AgentError

@@ -1,28 +1,261 @@
-"""Attribution by ExecuTorch's event tracer, on a device whose agent has it."""
+"""Attribution by ExecuTorch's event tracer, on a device whose agent has it.
+
+A program has lost the modules that it was made of. So the network is lowered again, to the same bytes, and
+what the backend serialises is recorded with its modules. The runtime's own list differs slightly: XNNPACK
+merges transposes into products, and a concatenation into its producers. Both are therefore aligned like two
+texts, by operation; a stretch without a counterpart is labelled by its operations' names alone.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import random
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luts.format.errors import InvalidArtifactError
 from orchestrator.breakdown.attribution import Attribution, Operator, Roof, by_tracer
-from orchestrator.breakdown.labels import label_operations, match_labels
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.build import export_module
+from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.kinds import Chain, Family, Kind, Part, base_name, family_of, part_of, place_of
+from orchestrator.export.lower.rewrite import rewritten
+from orchestrator.export.lower.source import build_module, stamp_program
+from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation
+
+_BYTES = {"fp16": 2.0, "bf16": 2.0, "qint8": 1.0, "quint8": 1.0, "qcint8": 1.0, "qdint8": 1.0, "qcint4": 0.5}
+"""Bytes of an element by the end of its datatype's name; all others have 4."""
+
+_READ = ("input_id", *(f"input{number}_id" for number in range(1, 6)), "filter_id", "bias_id")
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """Cost of one execution; bytes of activations and weights count once, however often they are read."""
+
+    macs: int
+    data_bytes: int
+
+
+def operator_costs(graph: Any) -> Iterator[OperatorCost]:
+    """Yield the cost of each node of an `XNNGraph`, in order."""
+    values = {}
+    for value in graph.xvalues:
+        inner = value.xvalue_union
+        tensor = getattr(inner, "tensor_value", inner)
+        values[tensor.id_out] = tensor
+    for node in graph.xnodes:
+        yield _cost(node.xnode_union, values)
+
+
+def _cost(node: Any, values: Mapping[int, Any]) -> OperatorCost:
+    output = values[node.output_id]
+    read = {getattr(node, name) for name in _READ if hasattr(node, name)} & values.keys()
+    if type(node).__name__ == "XNNStaticSlice":
+        return OperatorCost(0, 2 * _bytes(output))
+    data = _bytes(output) + sum(_bytes(values[identifier]) for identifier in read)
+    return OperatorCost(_macs(node, output, values), data)
+
+
+def _macs(node: Any, output: Any, values: Mapping[int, Any]) -> int:
+    name = type(node).__name__
+    if name == "XNNBatchMatrixMultiply":
+        return _elements(output) * int(values[node.input1_id].dims[-1])
+    if not hasattr(node, "filter_id"):
+        return 0
+    weights = _elements(values[node.filter_id])
+    if name == "XNNConvTranspose2d":
+        return _elements(values[node.input1_id]) * weights // int(node.groups * node.group_input_channels)
+    channels = output.dims[-1] if name == "XNNFullyConnected" else node.groups * node.group_output_channels
+    return _elements(output) * weights // int(channels)
+
+
+def _elements(tensor: Any) -> int:
+    return int(math.prod(tensor.dims))
+
+
+def _bytes(tensor: Any) -> int:
+    datatype = tensor.datatype.name.removeprefix("xnn_datatype_")
+    return int(_elements(tensor) * _BYTES.get(datatype, 4.0))
+
+
+@dataclass(frozen=True)
+class OperationLabel:
+    """An operation of a program: a word that its event has too, its kind and part, its cost if known."""
+
+    word: str
+    kind: Kind
+    part: Part
+    cost: OperatorCost | None = None
+
+
+def label_operations(artifact: Artifact) -> list[OperationLabel]:
+    """Return labels of an XNNPACK program's operations; InvalidArtifactError if it lowers differently now."""
+    with _one_thread():
+        module, inputs = build_module(artifact.spec)
+    spec, plain = artifact.spec, artifact.report.made == "plain"
+    with recorded_graphs() as graphs:
+        lowered = lower_to_executorch(module, inputs, spec.backend, spec.precision, plain=plain)
+    if stamp_program(lowered.data, spec.weights_label) != artifact.path.read_bytes():
+        raise InvalidArtifactError(
+            f"{spec.name} lowers to another program than the cached one; clear the model cache and try again",
+            code="stale_cache",
+        )
+    classes = _classes(module if plain else rewritten(module, spec.backend))
+    labels: list[OperationLabel] = []
+    for name, where in lowered.calls:
+        if name == "executorch_call_delegate":
+            number = int(where.rpartition("_")[2])
+            labels += _delegate_labels(graphs[number], classes) if len(graphs) == lowered.delegates else []
+        else:
+            chain = _chain(where, classes)
+            labels.append(OperationLabel(_word(name), place_of(name, chain).kind, part_of(name, chain)))
+    return labels
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run on one thread, as models are exported: the mean that settles random weights has other bits on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def match_labels(
+    operations: Sequence[TracedOperation], labels: Sequence[OperationLabel]
+) -> tuple[list[OperationLabel], int]:
+    """Return the label of each operation, and how many are labelled by their name alone."""
+    words = [event_word(operation.name) for operation in operations]
+    found: list[OperationLabel | None] = [None] * len(words)
+    matcher = SequenceMatcher(None, words, [label.word for label in labels], autojunk=False)
+    for block in matcher.get_matching_blocks():
+        for offset in range(block.size):
+            found[block.a + offset] = labels[block.b + offset]
+    by_name = found.count(None)
+    return [label or _label_by_name(word) for label, word in zip(found, words, strict=True)], by_name
+
+
+_EVENTS: Mapping[str, str] = {
+    "Fully Connected": "weights",
+    "Convolution": "weights",
+    "Deconvolution": "weights",
+    "Batch Matrix Multiply": "bmm",
+    "Softmax": "softmax",
+    "Transpose": "permute",
+    "Static Reshape": "view",
+    "Slice": "slice",
+    "Copy": "cat",
+    "Constant Pad": "pad",
+    "Square": "mul",
+    "Multiply": "mul",
+    "Subtract": "sub",
+    "Divide": "div",
+    "Square Root": "sqrt",
+    "Reciprocal Square Root": "rsqrt",
+    "Clamp": "clamp",
+    "Mean": "mean",
+    "Average Pooling": "avg_pool",
+    "Max Pooling": "max_pool",
+    "Global Average Pooling": "mean",
+}
+"""Words for XNNPACK's operator names; other names are their own word, in lower case."""
+
+_XNN_WORDS: Mapping[str, str] = {
+    "fullyconnected": "weights",
+    "conv": "weights",
+    "depthwiseconv": "weights",
+    "convtranspose": "weights",
+    "batchmatrixmultiply": "bmm",
+    "statictranspose": "permute",
+    "staticreshape": "view",
+    "staticslice": "slice",
+    "concatenate": "cat",
+    "staticconstantpad": "pad",
+    "square": "mul",
+    "multiply": "mul",
+    "subtract": "sub",
+    "squareroot": "sqrt",
+    "reciprocalsquareroot": "rsqrt",
+    "globalavgpooling": "mean",
+    "avgpooling": "avg_pool",
+    "maxpooling": "max_pool",
+}
+_DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
+
+
+def event_word(name: str) -> str:
+    """Return `permute` for XNNPACK's `Transpose (ND, X32) #3` and ExecuTorch's `native_call_permute_copy.out`."""
+    if name.startswith("native_call_"):
+        return _word(name)
+    plain = _DETAIL.sub("", name)
+    return _EVENTS.get(plain, plain.lower())
+
+
+def _word(operation: str) -> str:
+    name = base_name(operation)
+    return _XNN_WORDS.get(name, name)
+
+
+def _label_by_name(word: str) -> OperationLabel:
+    if word == "weights":
+        return OperationLabel(word, "convolution", "projection")
+    outside = [("", "")]
+    return OperationLabel(word, place_of(word, outside).kind, part_of(word, outside))
+
+
+def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> list[OperationLabel]:
+    nodes = [node.xnode_union for node in recorded.graph.xnodes]
+    sigmoids = {n.output_id: n.input_id for n in nodes if type(n).__name__ == "XNNSigmoid"}
+    labels = []
+    for node, path, cost in zip(nodes, recorded.paths, operator_costs(recorded.graph), strict=True):
+        name = type(node).__name__
+        family: Family = "activation" if _is_silu(node, sigmoids) else family_of(name)
+        if path is None:
+            labels.append(OperationLabel(_word(name), "reshape", "reshape", cost))
+            continue
+        chain = _chain(path, classes)
+        kind, part = place_of(name, chain, family).kind, part_of(name, chain, family)
+        labels.append(OperationLabel(_word(name), kind, part, cost))
+    return labels
+
+
+def _is_silu(node: Any, sigmoids: Mapping[int, int]) -> bool:
+    """Return whether it is the product in x * sigmoid(x)."""
+    if type(node).__name__ != "XNNMultiply":
+        return False
+    one, two = node.input1_id, node.input2_id
+    return bool(sigmoids.get(one) == two or sigmoids.get(two) == one)
+
+
+def _classes(module: nn.Module) -> dict[str, str]:
+    return {path: type(part).__name__ for path, part in module.named_modules()}
+
+
+def _chain(path: str, classes: Mapping[str, str]) -> Chain:
+    names = path.partition("@")[0].split(".") if path else []
+    paths = [""] + [".".join(names[: end + 1]) for end in range(len(names))]
+    return [(place, classes.get(place, "")) for place in paths]
+
 
 SIDE = 512
 """Side of the product's three matrices: each is a MiB, so operands stay in the second cache and loops are

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.accuracy.images import ImageSet
+from orchestrator.accuracy.predictions import ImageSet
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.tasks.networks import Network, as_named, at_resolution, named_network, read_network, spec_of

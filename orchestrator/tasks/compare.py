@@ -18,14 +18,14 @@ from orchestrator.agent.runtime import read_pte
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.tasks.candidates import Candidate, dense_candidates, read_candidates, split_of
-from orchestrator.tasks.evaluation_options import DENSE_COMPARE, CompareOptions, refuse_options
-from orchestrator.tasks.evaluators import (
+from orchestrator.tasks.evaluate import (
     AccuracyEvaluator,
     DenseEvaluator,
     Evaluator,
     check_dense_precision,
     evaluate_row,
 )
+from orchestrator.tasks.evaluation_options import DENSE_COMPARE, CompareOptions, refuse_options
 from orchestrator.tasks.measure import measure_specs
 from orchestrator.tasks.measured import PERCENTILE_COLUMNS, percentile_note
 from orchestrator.tasks.models import export_possible, files_of, user_model_files

@@ -31,7 +31,7 @@ P99_CALLS = calls_needed(max(REPORTED_PERCENTILES) / 100)
 def parse_batches(text: str, flag: str = "--batch") -> tuple[int, ...]:
     """Return the ascending batch sizes of `1,8,32`."""
     expected = f"sizes from 1 to {MAX_BATCH}, such as 1,8,32"
-    return tuple(sorted(set(parse_numbers(text, flag, expected, MAX_BATCH, "bad_batch"))))
+    return tuple(sorted(set(parse_numbers(text, flag, expected, (1, MAX_BATCH), "bad_batch"))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,11 +153,11 @@ def parse_deployment_target(text: str, option: str = "--ios") -> str:
 
 
 def parse_numbers(
-    text: str, option: str, expected: str, most: int, code: str = "invalid_value"
+    text: str, option: str, expected: str, ends: tuple[int, int], code: str = "invalid_value"
 ) -> tuple[int, ...]:
-    """Return the numbers of `1,8,32` in their order, each from 1 to `most`; UsageError says what is `expected`."""
-    numbers = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
-    if not all(0 < number <= most for number in numbers):
+    """Return the numbers of `1,8,32` in their order; UsageError says what is expected of those beyond the ends."""
+    numbers = tuple(int(part) if part.strip().isdecimal() else -1 for part in text.split(","))
+    if not all(ends[0] <= number <= ends[1] for number in numbers):
         raise UsageError(f"{option} {text[:40]!r}: expected {expected}", code=code)
     return numbers
 
@@ -165,11 +165,11 @@ def parse_numbers(
 def parse_heads(text: str | None, option: str = "--heads") -> tuple[int, ...]:
     """Return the numbers of classes in `10,100,1000`; empty if `text` is None."""
     expected = "numbers of classes, e.g. 10,100,1000"
-    return () if text is None else parse_numbers(text, option, expected, MAX_CLASSES)
+    return () if text is None else parse_numbers(text, option, expected, (1, MAX_CLASSES))
 
 
 def parse_resolutions(text: str | None, option: str = "--resolution") -> tuple[int, ...] | None:
     """Return `256` or `192,256` as sorted numbers; None if `text` is None."""
     if text is None:
         return None
-    return tuple(sorted(set(parse_numbers(text, option, "numbers, e.g. 256 or 192,256", MAX_SIDE))))
+    return tuple(sorted(set(parse_numbers(text, option, "numbers, e.g. 256 or 192,256", (0, MAX_SIDE)))))

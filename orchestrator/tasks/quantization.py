@@ -137,7 +137,7 @@ def calibrated(
     import torch
     from safetensors.torch import save_file
 
-    from orchestrator.accuracy.images import ImageSet
+    from orchestrator.accuracy.predictions import ImageSet
     from orchestrator.export.lower.calibration import IMAGES
     from orchestrator.export.lower.quantize import MIDDLE
     from search.supernet.data.images import IMAGENET, split_source

@@ -20,8 +20,8 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.lower.calibration import read_images
 from orchestrator.export.lower.source import build_module, places_of
 from orchestrator.tasks.candidates import split_of
+from orchestrator.tasks.evaluate import AccuracyEvaluator
 from orchestrator.tasks.evaluation_options import SensitivityOptions
-from orchestrator.tasks.evaluators import AccuracyEvaluator
 from orchestrator.tasks.export import Lowering, normalization_for, specs_for
 from orchestrator.tasks.networks import Networks, by_name
 from orchestrator.tasks.progress import Progress, Step, silent

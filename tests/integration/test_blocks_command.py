@@ -6,8 +6,8 @@ from unittest import mock
 import pytest
 
 from luts.format.errors import UsageError
-from orchestrator.plan.mixers import MIXERS, mixers
 from orchestrator.simulate.device import SCENARIOS, GroundTruth
+from orchestrator.tasks.blocks import MIXERS, mixers
 from orchestrator.tasks.models import exportable_files
 from tests.support.bench import invoke
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from luts.format.errors import InvalidArtifactError
-from orchestrator.accuracy.images import ImageSet
-from orchestrator.accuracy.predictions import Predictions
+from orchestrator.accuracy.predictions import ImageSet, Predictions
 from orchestrator.accuracy.program import PackageClassifier, predict_with_program
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import deliver

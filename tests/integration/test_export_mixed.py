@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from luts.format.errors import UsageError
-from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.network import SimulatedInt8
+from orchestrator.accuracy.predictions import ImageSet
 from orchestrator.export import ArtifactCache, ExportSpec
 from orchestrator.export.build import export_spec
 from orchestrator.export.lower.source import build_module, places_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.tasks.evaluators import exported_scores
+from orchestrator.tasks.evaluate import exported_scores
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.progress import silent
 from orchestrator.tasks.quantization import Calibration

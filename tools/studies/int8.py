@@ -10,7 +10,7 @@ import numpy as np
 
 from luts.estimate.statistics import Proportion, normal_quantile
 from luts.format.errors import UsageError
-from orchestrator.accuracy.images import ImageSet
+from orchestrator.accuracy.predictions import ImageSet
 from orchestrator.accuracy.program import predict_with_program
 from orchestrator.tasks.evaluation_options import (
     CalibrationOptions,

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from orchestrator.accuracy.images import ImageSet, choose_images, class_names, output_of_class
-from orchestrator.accuracy.predictions import PredictionCache, Predictions
+from orchestrator.accuracy.predictions import (
+    ImageSet,
+    PredictionCache,
+    Predictions,
+    choose_images,
+    class_names,
+    output_of_class,
+)
 from search.supernet.data.images import Normalization, split_source
 from search.supernet.data.sources import open_source
 from tests.support.errors import raises

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from luts.estimate.statistics import Proportion
-from orchestrator.accuracy.images import ImageSet
 from orchestrator.accuracy.network import predict_with_network
-from orchestrator.accuracy.predictions import Predictions
+from orchestrator.accuracy.predictions import ImageSet, Predictions
 from orchestrator.accuracy.program import IMAGES_PER_TASK, predict_with_program
 from search.supernet.data.images import Normalization
 from search.supernet.data.sources import open_source

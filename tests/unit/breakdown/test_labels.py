@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
 
-from orchestrator.breakdown.labels import OperationLabel, OperatorCost, event_word, match_labels
-from orchestrator.breakdown.tracing import faster_half_ms
+from orchestrator.breakdown.tracing import (
+    OperationLabel,
+    OperatorCost,
+    event_word,
+    faster_half_ms,
+    match_labels,
+)
 from orchestrator.wire.messages import TracedOperation
 
 

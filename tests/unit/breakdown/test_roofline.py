@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from orchestrator.breakdown.attribution import Operator, Roof, by_tracer, part_times
-from orchestrator.breakdown.labels import OperatorCost, operator_costs
+from orchestrator.breakdown.tracing import OperatorCost, operator_costs
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.kinds import part_of
 from orchestrator.export.lower.xnnpack import recorded_graphs

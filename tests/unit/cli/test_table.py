@@ -7,7 +7,7 @@ from rich.console import Console
 
 from luts.format.table import Column, count_text
 from orchestrator.cli import output
-from orchestrator.cli.table import fitting, short_keys, table_of
+from orchestrator.cli.output import fitting, short_keys, table_of
 from tests.support.bench import answer
 
 KEYS = [

@@ -20,11 +20,12 @@ from orchestrator.export.lower.coreml import UnknownOperatorError
 from orchestrator.export.lower.source import build_module
 from orchestrator.report.draw import write_figure
 from orchestrator.report.figures import pareto_figure
-from orchestrator.tasks import candidates, compare, evaluators
+from orchestrator.tasks import candidates, compare
+from orchestrator.tasks import evaluate as evaluation
 from orchestrator.tasks.candidates import read_candidates, seen_by_timm, split_weights
 from orchestrator.tasks.compare import compare_networks, latency_cache, pareto
+from orchestrator.tasks.evaluate import AccuracyEvaluator, evaluate_row
 from orchestrator.tasks.evaluation_options import CompareOptions, EvalConfig, OptionalTarget
-from orchestrator.tasks.evaluators import AccuracyEvaluator, evaluate_row
 from orchestrator.tasks.progress import silent
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile, file_digest
@@ -205,11 +206,11 @@ def test_a_core_ml_package_is_judged_by_evaluation_or_says_why_not(pictures, tmp
 
         return guess
 
-    monkeypatch.setattr(evaluators, "predict_with_program", classifier(True))
+    monkeypatch.setattr(evaluation, "predict_with_program", classifier(True))
     cells = evaluate_row(opened, "net", None, None, ModelFile(path, "0" * 64))
     assert (cells["top1"], cells["accuracy_note"]) == (1 / 8, "")
     assert cells["judged_by"] == "PyTorch, from the Core ML program"
-    monkeypatch.setattr(evaluators, "predict_with_program", classifier(False))
+    monkeypatch.setattr(evaluation, "predict_with_program", classifier(False))
     cells = evaluate_row(opened, "net", None, None, ModelFile(path, "0" * 64))
     assert (cells["top1"], cells["judged_by"]) == (None, None)
     assert cells["accuracy_note"] == "no evaluation of the Core ML operator gru"

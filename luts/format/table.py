@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from luts.format.files import write_text
 
@@ -98,12 +98,10 @@ class Result(Protocol):
 
 
 class DrawnResult:
-    """A result with a picture."""
+    """A result with a picture; `default_pictures` are written if the user names none."""
 
-    @property
-    def default_pictures(self) -> tuple[Path, ...]:
-        """Files that the picture is written to if the user names none."""
-        return ()
+    default_pictures: ClassVar[tuple[str, ...]] = ()
+    folder: Path
 
     def check(self) -> None:
         """Raise BlocktimeError if a part of the result is missing; called once all is printed."""

@@ -248,7 +248,8 @@ def deliver(result: Result, files: Sequence[Path], as_json: bool, rows: str = ""
         write_table(path, document, rows)
     pictures: Sequence[Path] = ()
     if isinstance(result, DrawnResult):
-        pictures = [file for file in files if file not in tables] or result.default_pictures
+        pictures = [file for file in files if file not in tables]
+        pictures = pictures or [result.folder / name for name in result.default_pictures]
     if isinstance(result, DrawnResult) and pictures:
         from orchestrator.report.draw import write_figure
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from luts.estimate.latencies import LatencyEstimates, RemovalCost, removal_cost
 from luts.format.errors import BlocktimeError, UsageError
@@ -26,10 +26,6 @@ from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec, parse_key
 from search.blocks.transformers import PruningLayer, VitLayer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
 """Copies of a block: one, so that the maps between blocks have the same layouts in both chains and the
@@ -332,7 +328,7 @@ class MixerComparison(DrawnResult):
         )
         yield f"noise floor {100 * self.setup.noise_floor:.2f} % between two loads"
 
-    def draw(self) -> Figure:
+    def draw(self) -> Any:
         """Draw the costs of all blocks."""
         from orchestrator.report.figures import blocks_figure
 
@@ -344,9 +340,7 @@ def compare_mixers(options: BlocksCommand, progress: Progress = silent) -> Mixer
 
     Raises:
         UsageError: an unknown block, or a width, resolution or window out of bounds.
-        BlocktimeError: no block is left to measure.
-        DeviceError: the device was not found, or was lost for good.
-        MeasurementRejectedError: the device is too noisy.
+        BlocktimeError: no block is left to measure; else as `measure_networks`.
     """
     target = options.target
     chosen, left_out = mixers(options.blocks, options.width, options.resolutions, options.window)

@@ -41,8 +41,6 @@ from orchestrator.wire.client import ModelFile
 from orchestrator.wire.messages import DeviceInfo, HelloReply
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from orchestrator.export.lower.removal import Census
 
 
@@ -108,7 +106,7 @@ class Breakdown(DrawnResult):
         for network in self.networks:
             yield from _network_report(network, self.title)
 
-    def draw(self) -> Figure:
+    def draw(self) -> Any:
         """Draw a stacked bar for each network and method."""
         from orchestrator.report.figures import breakdown_figure
 
@@ -122,10 +120,8 @@ def break_down(options: BreakdownCommand, progress: Progress = silent) -> Breakd
 
     Raises:
         UsageError: no network, a simulated device, an unknown network or variant, or no tracer for `tracer`.
-        BlocktimeError: a network can't be exported.
         InvalidArtifactError: the device can't run a network.
-        DeviceError: the device was not found, or was lost for good.
-        MeasurementRejectedError: the device is too noisy.
+        BlocktimeError: as `measure_networks`.
     """
     target = options.target
     if not options.networks:
@@ -294,12 +290,8 @@ def measure_removals(
 ) -> Attribution:
     """Measure a network next to itself without one kind after another, by journal id; resumes an open run.
 
-    Notes say for which kinds there is no file (`unexported`), and which parts can't be removed.
-
-    Raises:
-        InvalidArtifactError: the device can't run the whole network.
-        MeasurementRejectedError: the device is too noisy.
-        DeviceError: it is not there, or was lost.
+    Notes say for which kinds there is no file (`unexported`), and which parts can't be removed. Raises like
+    `break_down`.
     """
     digest = hashlib.sha256(" ".join(file.sha256 for file in files.values()).encode()).hexdigest()
     label = f"breakdown-{device.name}-{variant.name}-{digest[:8]}"

@@ -30,18 +30,15 @@ EVALUATION = "Evaluation"
 IMAGES = "Image source: imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits"
 
 
-def _load(text: str, _flag: str) -> Any:
-    return load_arch(text)
-
-
 def refuse_options(options: Any, applicable: frozenset[str], what: str) -> None:
     """Raise UsageError for an option that differs from its default and is not among the applicable ones."""
     for field in option_fields(type(options)):
         if field.info is None or field.name in applicable:
             continue
         if getattr(options, field.name) != field.default:
-            flag = field.info.flags[-1] if field.info.flags else f"--{field.name.replace('_', '-')}"
-            raise UsageError(f"{flag} does not apply to {what}; leave it out", code="option_not_applicable")
+            raise UsageError(
+                f"{field.flags[-1]} does not apply to {what}; leave it out", code="option_not_applicable"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +181,7 @@ class EvalOptions(CalibrationOptions):
         None,
         "Architecture by name, or its JSON file (-: stdin).",
         flag="--arch --model",
-        parse=_load,
+        parse=lambda text, _: load_arch(text),
         shown="the one that was trained alone",
         metavar="NETWORK",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from luts.estimate.statistics import kendall_tau
 from luts.format.errors import UsageError
 from luts.format.table import Column, Table
 from orchestrator.agent.timing import random_inputs
@@ -142,7 +144,10 @@ def measure_runtimes(options: RuntimesCommand, progress: Progress = silent) -> M
             f"runtimes are compared on --device host, not on {options.target.device}", code="host_only"
         )
     target = Target("host", agent=options.target.agent, runtime="executorch", threads=options.threads)
-    variants = _variants(target, options.runtimes)
+    own = target.variant
+    variants = {"executorch": own} | {
+        name: Variant(name, "cpu", "fp32", own.threads) for name in options.runtimes
+    }
     chosen = options.named()
     if not chosen:
         raise UsageError("nothing to measure; name a network", code="no_network")
@@ -152,9 +157,9 @@ def measure_runtimes(options: RuntimesCommand, progress: Progress = silent) -> M
             check_runtime(device.name, hello, variant)
         files, failures = _files(chosen, variants, options.workers, progress)
         flat = {f"{name} {runtime}": file for name, made in files.items() for runtime, file in made.items()}
-        check_any_left(target.variant, flat, failures)
-        differences = compare_outputs(device, variants["executorch"], files)
-        together = measure_together(device, variants["executorch"], flat, options, progress=progress)
+        check_any_left(own, flat, failures)
+        differences = compare_outputs(device, own, files)
+        together = measure_together(device, own, flat, options, progress=progress)
     together.run.finish("measured")
     for name, reason in together.failures.items():
         progress(Note(f"{name} is left out: {reason}"))
@@ -179,7 +184,7 @@ def measure_runtimes(options: RuntimesCommand, progress: Progress = silent) -> M
             for runtime, row in measured.items()
         ]
     return MeasuredRuntimes(
-        Setup.of(together.measurement, variants["executorch"], "host"),
+        Setup.of(together.measurement, own, "host"),
         {runtime: hello.runtimes[runtime].version for runtime in variants},
         tuple(rows),
         rank_correlations(rows),
@@ -225,24 +230,15 @@ def compare_outputs(
 
 def rank_correlations(rows: Sequence[RuntimeResult]) -> dict[tuple[str, str], float]:
     """Return Kendall's tau between the latencies in any two runtimes; empty for too few networks."""
-    from scipy import stats  # a second of every command's start otherwise
-
     by_runtime: dict[str, list[float]] = {}
     for row in rows:
         by_runtime.setdefault(row.runtime, []).append(row.ms)
-    names = list(by_runtime)
     return {
-        (a, b): float(stats.kendalltau(by_runtime[a], by_runtime[b]).statistic)
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
+        (a, b): tau
+        for a, b in itertools.combinations(by_runtime, 2)
         if len(by_runtime[a]) >= MIN_NETWORKS_FOR_TAU
+        and (tau := kendall_tau(by_runtime[a], by_runtime[b])) is not None
     }
-
-
-def _variants(target: Target, runtimes: Sequence[str]) -> dict[str, Variant]:
-    """Return ExecuTorch's variant and those of the others, by runtime."""
-    own = target.variant
-    return {"executorch": own} | {name: Variant(name, "cpu", "fp32", own.threads) for name in runtimes}
 
 
 def _outputs(link: DeviceConnection, file: ModelFile) -> list[np.ndarray] | None:

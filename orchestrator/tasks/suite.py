@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from luts.estimate.statistics import kendall_tau
 from luts.format.errors import BlocktimeError, UsageError
@@ -18,9 +18,6 @@ from orchestrator.tasks.networks import Network, named_network, spec_of
 from orchestrator.tasks.options import REQUIRED, MeasureOptions, argument
 from orchestrator.tasks.progress import Progress, silent
 from orchestrator.tasks.target import Target
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _OF_COUNTS = ("params", "conv_linear_macs", "all_macs")
 _OF_LATENCY = (
@@ -59,6 +56,8 @@ class MeasuredSuite(DrawnResult):
     setup: Setup
     rows: Sequence[Mapping[str, Any]]
     folder: Path
+
+    default_pictures: ClassVar = ("suite.png", "suite.svg")
 
     COLUMNS: ClassVar = (
         Column("row", "network"),
@@ -127,12 +126,7 @@ class MeasuredSuite(DrawnResult):
             f"{shared} networks that have both; phones, runtimes and delegates differ, so do not expect 1"
         )
 
-    @property
-    def default_pictures(self) -> tuple[Path, ...]:
-        """Pictures in the run's folder."""
-        return self.folder / "suite.png", self.folder / "suite.svg"
-
-    def draw(self) -> Figure:
+    def draw(self) -> Any:
         """Draw measured next to published latencies."""
         from orchestrator.report.figures import suite_figure
 
@@ -228,4 +222,4 @@ def rank_correlation(rows: Sequence[Mapping[str, Any]]) -> tuple[float | None, i
     """Return Kendall's tau-b of both latencies, None for fewer than two networks; and how many have both."""
     pairs = [(row["published_ms"], row["ms"]) for row in rows if row["shared_rank"] is not None]
     published, measured = zip(*pairs, strict=True) if pairs else ((), ())
-    return (kendall_tau(list(published), list(measured)) if len(pairs) > 1 else None), len(pairs)
+    return kendall_tau(published, measured), len(pairs)

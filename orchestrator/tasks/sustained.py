@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from luts.estimate.statistics import Percentiles
 from luts.format.errors import InvalidArtifactError, UsageError
@@ -37,9 +37,6 @@ from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.target import Target
 from orchestrator.wire.client import ModelFile
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LABEL = "sustained"
 """Beginning of the names of sustained runs."""
@@ -82,6 +79,8 @@ class SustainedRun(DrawnResult):
     slowdown: Slowdown
     usage: Usage
     folder: Path
+
+    default_pictures: ClassVar = ("sustained.png", "sustained.svg")
 
     COLUMNS: ClassVar = (
         Column("minutes", "minutes", 1),
@@ -139,12 +138,7 @@ class SustainedRun(DrawnResult):
         if self.segments > 1:
             yield f"in {self.segments} parts: it was interrupted, and the device cooled in between"
 
-    @property
-    def default_pictures(self) -> tuple[Path, ...]:
-        """Pictures in the run's folder."""
-        return self.folder / "sustained.png", self.folder / "sustained.svg"
-
-    def draw(self) -> Figure:
+    def draw(self) -> Any:
         """Draw latency, heat and clock against time."""
         from orchestrator.report.figures import sustained_figure
 
@@ -158,9 +152,7 @@ def measure_sustained(options: SustainedCommand, progress: Progress = silent) ->
 
     Raises:
         UsageError: not exactly one network, or an unknown variant.
-        BlocktimeError: the network can't be exported.
-        DeviceError: the device was not found, or was lost for good.
-        MeasurementRejectedError: the device is in no state to be measured.
+        BlocktimeError: as `measure_networks`.
     """
     chosen = options.named()
     if len(chosen) + len(options.files) != 1:

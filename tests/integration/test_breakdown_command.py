@@ -15,7 +15,7 @@ from orchestrator.journal.log import read_records
 from orchestrator.tasks.breakdown import count_parts, measure_removals, removal_specs
 from orchestrator.tasks.options import ScheduleOptions
 from orchestrator.wire.client import ModelFile
-from tests.support.bench import bench, module_environment
+from tests.support.bench import module_environment
 
 KEYS = ("conv(in=3,out=16,k=3,s=2)@64", "mbconv(in=16,out=24,k=3,e=2,s=2)@32", "head.fc(in=24,classes=10)@16")
 SPEC = ExportSpec(KEYS)
@@ -73,18 +73,6 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
     share = found.shares["convolution"]
     assert share.low < share.ms < share.high
     assert set(found.shares) == {"convolution"}
-
-
-def test_what_can_not_be_broken_down_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
-
-    def last_line(*arguments):
-        ended = bench("breakdown", "--device", "host", *arguments)
-        assert ended.returncode == 2
-        return ended.stderr.strip().splitlines()[-1]
-
-    assert "bench arch list" in last_line("--model", "mobilevit-m")
-    assert ".svg or .png or .pdf or .json" in last_line("--model", "mobilevit-s", "--picture", "bars.gif")
 
 
 def test_no_library_talks_on_the_terminal_where_it_is_loaded():

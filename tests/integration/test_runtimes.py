@@ -165,14 +165,6 @@ def test_names_of_runtimes_and_their_variants() -> None:
         Variant("onnx", "cpu", "int8", 1)
 
 
-@pytest.mark.parametrize(
-    "given", [("--precision", "int8"), ("--artifact", "x.onnx"), ("--supernet", "x"), ("--outside",)]
-)
-def test_options_that_do_not_apply_to_a_comparison_are_refused(given) -> None:
-    command = ("measure", "runtimes", "autovit-xxs-paper", "--runtime", "onnx", "--device", "host")
-    assert invoke(*command, *given).exit_code == 2
-
-
 def test_runtimes_are_compared_on_the_host() -> None:
     with raises("host_only"):
         invoke("measure", "runtimes", "autovit-xxs-paper", "--runtime", "onnx", "--device", "pixel8")

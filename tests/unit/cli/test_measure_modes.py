@@ -39,10 +39,19 @@ def test_a_mode_refuses_options_that_it_does_not_use(mode: str, option: tuple[st
 
 
 @pytest.mark.parametrize(
-    "option", [("--budget", "5m"), ("--seed", "1"), ("--no-self-test",), ("--supernet", "x")]
+    ("mode", "option"),
+    [
+        ("sustained", ("--budget", "5m")),
+        ("sustained", ("--seed", "1")),
+        ("sustained", ("--no-self-test",)),
+        ("sustained", ("--supernet", "x")),
+        ("runtimes", ("--precision", "int8")),
+        ("runtimes", ("--artifact", "x.onnx")),
+        ("runtimes", ("--supernet", "x")),
+    ],
 )
-def test_a_sustained_run_has_no_schedule(option: tuple[str, ...]) -> None:
-    assert invoke(*MODES["sustained"], *option).exit_code == 2
+def test_a_mode_has_only_its_own_options(mode: str, option: tuple[str, ...]) -> None:
+    assert invoke(*MODES[mode], *option).exit_code == 2
 
 
 @pytest.mark.parametrize(

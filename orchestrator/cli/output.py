@@ -304,13 +304,6 @@ def _print_table(table: Table) -> None:
         tell(note)
 
 
-def emit_rows(
-    title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], as_json: bool
-) -> None:
-    """Print rows as a table of the columns that fit, or as a JSON array of the whole rows."""
-    show(Table(title, columns, rows), as_json)
-
-
 def tell(text: str) -> None:
     """Print a line below a table: wrapped on a terminal, whole elsewhere."""
     _out.print(text, highlight=False, soft_wrap=not _out.is_terminal)
@@ -330,11 +323,6 @@ def paged() -> Iterator[None]:
 def emit_json(document: Any) -> None:
     """Print a JSON document."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def emit_facts(title: str, facts: Mapping[str, Any], as_json: bool, percent: Collection[str] = ()) -> None:
-    """Print named values, one a line; those in `percent` are fractions, shown in percent."""
-    show(Facts(title, facts, percent), as_json)
 
 
 def _print_facts(facts: Facts) -> None:

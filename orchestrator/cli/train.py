@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
+from luts.format.table import Facts
 from orchestrator.cli.options import example, with_options
-from orchestrator.cli.output import JsonOption, emit_facts
+from orchestrator.cli.output import JsonOption, show
 from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.train_options import ClassifierOptions, DenseOptions, QatOptions
 
@@ -77,4 +78,4 @@ def _run(train: Any, options: Any, as_json: bool) -> None:
     with shown_progress() as progress:
         result = train(options, progress)
     if result is not None:
-        emit_facts("", result.facts, as_json, percent=result.percent)
+        show(Facts("", result.facts, result.percent), as_json)

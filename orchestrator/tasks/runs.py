@@ -141,7 +141,7 @@ class RunLatencies:
         simulated = ", SIMULATED: not measured on any device" if self.run.simulated else ""
         yield Facts(facts.pop("name") + simulated, facts)
         rows = [model.to_dict() for model in self.models]
-        yield Table("", filled(self.COLUMNS, rows, PERCENTILE_COLUMNS), rows)
+        yield Table("", filled(self.COLUMNS, rows), rows)
         yield from (f"{m.model} can't be measured: {m.failure}" for m in self.models if m.failure)
 
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from luts.format.errors import UsageError
 from luts.format.provenance import package_version
-from luts.format.table import Column
+from luts.format.table import Column, Facts, Table
 from orchestrator.cli import commands
 from orchestrator.cli.main import app, load_command, run
-from orchestrator.cli.output import emit_facts, emit_rows
+from orchestrator.cli.output import show
 from tests.support.bench import module_environment
 from tests.support.own_code import own_code_forgotten, write_own_code
 
@@ -95,8 +95,8 @@ def test_commands_complete(shell, monkeypatch):
 
 
 def test_a_table_shows_brackets_as_they_are(capsys):
-    emit_rows("[a]", [Column("path", "[b]")], [{"path": "/tmp/[red]/[/x]"}], False)
-    emit_facts("[c]", {"name": "[/d]"}, False)
+    table = Table("[a]", [Column("path", "[b]")], [{"path": "/tmp/[red]/[/x]"}])
+    show([table, Facts("[c]", {"name": "[/d]"})], False)
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("[a]", "[b]", "/tmp/[red]/[/x]", "[c]", "[/d]"))
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from luts.format.table import Column, count_text
+from luts.format.table import Column, Facts, count_text
 from orchestrator.cli import output
 from orchestrator.cli.output import fitting, short_keys, table_of
 from tests.support.bench import answer
@@ -98,7 +98,7 @@ def test_cells_as_people_read_them():
 
 def test_facts_are_as_exact_as_a_person_needs(capsys):
     facts = {"top1": 0.9554317593574524, "loss": 0.123456789, "steps": 12345, "final": True}
-    output.emit_facts("", facts, False, ["top1"])
+    output.show(Facts("", facts, ["top1"]), False)
     assert capsys.readouterr().out.split() == [
         "top1",
         "95.54",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -29,73 +29,7 @@ class _Line(BaseModel):
     accuracy: float = Field(ge=0, le=1)
 
 
-class AccuracyFile:
-    """Accuracies by one objective, in a file that other objectives and processes append to as well.
-
-    If an architecture has several lines, the first counts.
-    """
-
-    def __init__(self, path: Path, fingerprint: str, shared: Path | None = None) -> None:
-        """Read the file, and before it a shared file that is never written.
-
-        Raises:
-            InvalidArtifactError: A line is damaged; an incomplete last line of a killed writer is cut off.
-        """
-        self._path, self._fingerprint = path, fingerprint
-        self._known: dict[str, float] = {}
-        self._file: AppendFile | None = None
-        if shared is not None:
-            read_lines(shared, partial(self._add, shared), _REMEDY)
-        if path.exists():
-            self._open()
-
-    def read(self) -> Mapping[str, float]:
-        """Return accuracies by the JSON of their architectures, with lines that other processes have added.
-
-        The mapping grows with this object.
-        """
-        if self._file is not None or self._path.exists():
-            with self._open().locked():
-                pass
-        return self._known
-
-    def append(self, arch: str, accuracy: float) -> None:
-        """Write a line, unless another process has written one for this architecture."""
-        line = _Line(evaluator=self._fingerprint, arch=arch, accuracy=accuracy)
-        file = self._open()
-        with file.locked():
-            if arch not in self._known:
-                file.append(line.model_dump_json().encode() + b"\n")
-                self._known[arch] = accuracy
-
-    def _open(self) -> AppendFile:
-        if self._file is None:
-            self._file = AppendFile(
-                self._path,
-                partial(self._add, self._path),
-                writers="another search",
-                remedy=_REMEDY,
-                elsewhere="make the folder writable",
-                again="repeat the command",
-                shared=True,
-                durable=False,
-            )
-        return self._file
-
-    def _add(self, path: Path, text: bytes) -> bool:
-        try:
-            line = _Line.model_validate(json.loads(text))
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise InvalidArtifactError(
-                f"{path} has a line that is not an accuracy; {_REMEDY}", code="damaged_file"
-            ) from error
-        if line.evaluator == self._fingerprint:
-            self._known.setdefault(line.arch, line.accuracy)
-        return True
-
-
 _REMEDY = "remove the line, or the file to start over"
-
 
 OnResult = Callable[[Arch, float], None]
 """Called with an architecture and its accuracy as soon as it is known."""
@@ -126,8 +60,13 @@ class CachedEvaluator:
         Raises:
             InvalidArtifactError: a line other than the last is damaged.
         """
-        self._evaluator, self._on_result = evaluator, on_result
-        self._file = AccuracyFile(path, evaluator.fingerprint, shared)
+        self._evaluator, self._path, self._on_result = evaluator, path, on_result
+        self._known: dict[str, float] = {}
+        self._file: AppendFile | None = None
+        if shared is not None:
+            read_lines(shared, partial(self._add_line, shared), _REMEDY)
+        if path.exists():
+            self._open()
 
     @property
     def fingerprint(self) -> str:
@@ -137,18 +76,54 @@ class CachedEvaluator:
     def accuracies(self, archs: Sequence[Arch]) -> list[float]:
         """Return accuracies in the order of `archs`; each new one is written as soon as it is known."""
         requested = {arch.to_json(): arch for arch in archs}
-        known = self._file.read()
+        if self._file is not None or self._path.exists():
+            with self._open().locked():  # reads what other processes have added
+                pass
         # sorted, architectures with equal first stages follow one another and share cached activations
-        missing = [arch for text, arch in sorted(requested.items()) if text not in known]
+        missing = [arch for text, arch in sorted(requested.items()) if text not in self._known]
         if self._on_result is not None:
             for text, arch in requested.items():
-                if text in known:
-                    self._on_result(arch, known[text])
+                if text in self._known:
+                    self._on_result(arch, self._known[text])
         for arch, accuracy in self._evaluator.stream(missing) if missing else ():
-            self._file.append(arch.to_json(), checked_accuracy(arch, accuracy))
+            self._write(arch, checked_accuracy(arch, accuracy))
             if self._on_result is not None:
                 self._on_result(arch, accuracy)
-        return [known[arch.to_json()] for arch in archs]
+        return [self._known[arch.to_json()] for arch in archs]
+
+    def _write(self, arch: Arch, accuracy: float) -> None:
+        """Write a line, unless another process has written one for this architecture."""
+        line = _Line(evaluator=self.fingerprint, arch=arch.to_json(), accuracy=accuracy)
+        file = self._open()
+        with file.locked():
+            if line.arch not in self._known:
+                file.append(line.model_dump_json().encode() + b"\n")
+                self._known[line.arch] = accuracy
+
+    def _open(self) -> AppendFile:
+        if self._file is None:
+            self._file = AppendFile(
+                self._path,
+                partial(self._add_line, self._path),
+                writers="another search",
+                remedy=_REMEDY,
+                elsewhere="make the folder writable",
+                again="repeat the command",
+                shared=True,
+                durable=False,
+            )
+        return self._file
+
+    def _add_line(self, path: Path, text: bytes) -> bool:
+        try:
+            line = _Line.model_validate(json.loads(text))
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise InvalidArtifactError(
+                f"{path} has a line that is not an accuracy; {_REMEDY}", code="damaged_file"
+            ) from error
+        if line.evaluator == self.fingerprint:
+            self._known.setdefault(line.arch, line.accuracy)
+        return True
 
 
 class Opener(Protocol):

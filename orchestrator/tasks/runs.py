@@ -152,7 +152,9 @@ class RunsOptions:
     Runs are in $BLOCKTIME_RUNS (default: blocktime/runs in the XDG data folder).
     """
 
-    run: str | None = argument(None, "Name of a run, a part of it that fits no other, or its folder.")
+    run: str | None = argument(
+        None, "Name of a run, a part of it that fits no other, or its folder.", metavar="RUN"
+    )
 
 
 def read_runs(options: RunsOptions, progress: Progress = silent) -> RunList | RunLatencies | SustainedRun:

@@ -210,7 +210,9 @@ def arch_table() -> Table:
 class ShowArchOptions:
     """Show parameters, MACs (both counts) and block keys of a network; of timm networks the sums only."""
 
-    arch: str = argument(REQUIRED, "Network by name, timm:NAME, or an architecture's JSON file.")
+    arch: str = argument(
+        REQUIRED, "Network by name, timm:NAME, or an architecture's JSON file.", metavar="NETWORK"
+    )
 
 
 @dataclass(frozen=True)

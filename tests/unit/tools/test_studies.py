@@ -10,7 +10,6 @@ import torch
 from luts.format.latency import EntryCost, LatencyModel
 from luts.format.schema import MeasuredModel
 from luts.format.store import load_lut
-from orchestrator.simulate.device import SCENARIOS, GroundTruth
 from search.blocks import count
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import arch_of, key_of
@@ -22,7 +21,6 @@ from tools.studies import (
     __main__,
     attention,
     boundaries,
-    heads,
     int8,
     macro,
     macro_search,
@@ -216,45 +214,3 @@ def test_a_study_without_images_is_refused(capsys):
     assert ended.value.code == 2
     with raises("no_data"):
         assert Options().images
-
-
-def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(attention, "LATENCY_BLOCKS", 2)
-    arguments = [
-        "attention_share",
-        "--quick",
-        "--device",
-        "simulated:quiet",
-        "--budget",
-        "1s",
-        "--json",
-        "--pictures",
-    ]
-    __main__.main([*arguments, str(tmp_path)])
-    rows = json.loads(capsys.readouterr().out)["Share of attention at equal parameters"]
-    truth = GroundTruth(SCENARIOS["quiet"].costs)
-    for sees, (_, row) in zip(attention.HEADS, zip(rows[::2], rows[1::2], strict=True), strict=True):
-        made = attention.equally_large(sees, (0, 2), 16, 64)
-        without, only = (truth.latency_ms([block.key for block in blocks]) for blocks in made.values())
-        assert row["ratio"][0] == pytest.approx(only / without, rel=0.02)
-        assert row["parameters"] == count(made[2])[0]
-    assert (tmp_path / "attention_share.png").stat().st_size > 5_000
-
-
-def test_trainings_are_shared_by_studies_and_not_repeated(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
-    options = [
-        *["--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--json", "--pictures"],
-        str(tmp_path),
-    ]
-    __main__.main(["head_similarity", *options])
-    rows = json.loads(capsys.readouterr().out)["Similarity of heads"]
-    assert len(rows) == 2 * heads.QUICK_SIZE[1]
-    assert all(-1 <= row["centred"][0] <= row["similarity"][0] <= 1 for row in rows)
-    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")}
-    assert checkpoints
-    __main__.main(["importance", *options])
-    rows = json.loads(capsys.readouterr().out)["Importance of channels"]
-    assert all(0 <= row["kept, %"][0] <= 100 for row in rows)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")} == checkpoints

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -60,17 +60,6 @@ def filled(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list
     """Return the columns that have a value in any row."""
     with_value = {name for row in rows for name, value in row.items() if value is not None}
     return [column for column in columns if column.name in with_value]
-
-
-def flat(row: Any) -> dict[str, Any]:
-    """Return a dataclass's fields on one level: those with `columns()`, such as percentiles, give several cells."""
-    cells = asdict(row)
-    further: dict[str, Any] = {}
-    for name in list(cells):
-        if hasattr(value := getattr(row, name), "columns"):
-            del cells[name]
-            further |= value.columns()
-    return cells | further
 
 
 def write_table(file: Path, document: Any, rows: str = "") -> None:

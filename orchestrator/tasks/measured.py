@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from luts.estimate.statistics import REPORTED_PERCENTILES, Percentiles, calls_needed
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
-from luts.format.table import Column, Table, filled, flat
+from luts.format.table import Column, Table, filled
 from orchestrator.devices.common.device import Device
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
@@ -263,13 +263,13 @@ class MeasuredNetwork:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures on one level, as in JSON and tables."""
-        cells = flat(self) | dict(
-            zip(("images_s", "images_s_low", "images_s_high"), self.images_s, strict=True)
-        )
-        memory = cells.pop("memory")
-        if memory:
-            cells |= {"memory_bytes": memory["resident"], "peak_memory_bytes": memory["peak"]}
-        return cells
+        fields = asdict(self)
+        for nested in ("percentiles", "memory", "usage"):
+            fields.pop(nested)
+        if self.memory:
+            fields |= {"memory_bytes": self.memory.resident, "peak_memory_bytes": self.memory.peak}
+        rates = zip(("images_s", "images_s_low", "images_s_high"), self.images_s, strict=True)
+        return fields | dict(rates) | self.percentiles.columns() | self.usage.columns()
 
 
 @dataclass(frozen=True)

@@ -63,17 +63,6 @@ def test_client_needs_no_runtime() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_samples_of_two_loads(client: AgentClient, exported: Exported) -> None:
-    client.ensure(exported.path)
-    handles = [client.load(exported.sha256, "executorch", {"threads": 1}).handle for _ in range(2)]
-    result = client.run(handles, [[0, 1, 0], [1, 0, 0]] * 5, warmup=2)
-    assert result.samples.shape == (10, 3)
-    assert result.samples.min() > 0
-    assert result.state_before.free_memory_bytes is not None
-    (output,) = client.check(handles[0], [exported.sample])
-    np.testing.assert_allclose(output, exported.expected, atol=1e-5)
-
-
 def test_flipped_bits_never_hang_and_a_dead_agent_is_named(
     device: HostDevice, exported: Exported, tmp_path: Path
 ) -> None:

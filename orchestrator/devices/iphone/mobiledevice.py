@@ -29,9 +29,9 @@ from orchestrator.devices.iphone.state import (
     CannotLaunchError,
     Connection,
     IphoneState,
-    MuxAddress,
     PhoneGoneError,
     Trust,
+    exported_address,
     is_bench_app,
 )
 from orchestrator.wire.errors import DeviceError
@@ -98,7 +98,7 @@ class MobileDevice:
     DeviceError for what its user must put right.
     """
 
-    def __init__(self, address: MuxAddress) -> None:
+    def __init__(self, address: str) -> None:
         """Use the usbmuxd at `address`; nothing is opened yet."""
         self._address = address
         self._loop = _LoopThread("iphones")
@@ -139,7 +139,7 @@ class MobileDevice:
         self._call_developer_service(udid, self._kill(udid, pid), _ANSWER_TIMEOUT_S)
 
     def _call(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float = _ANSWER_TIMEOUT_S) -> T:
-        with _explained(udid, self._address), self._lock, self._address.exported():
+        with _explained(udid, self._address), self._lock, exported_address(self._address):
             return self._loop.call(work, timeout_s)
 
     def _call_developer_service(self, udid: str, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
@@ -314,7 +314,7 @@ async def _bench_apps(client: PlistUsbmuxLockdownClient) -> dict[str, str]:
 
 
 @contextmanager
-def _explained(udid: str, address: MuxAddress) -> Iterator[None]:
+def _explained(udid: str, address: str) -> Iterator[None]:
     """Translate what pymobiledevice3 raises; `udid` is empty if usbmuxd itself is asked.
 
     An answer that the library does not understand can end in any exception of its parsers.
@@ -325,7 +325,7 @@ def _explained(udid: str, address: MuxAddress) -> Iterator[None]:
         raise
     except pmd.ConnectionFailedToUsbmuxdError:
         raise KindUnavailableError(
-            f"no usbmuxd answers at {address.describe()}",
+            f"no usbmuxd answers at {address or 'its default address'}",
             "start it (on Linux: apt install usbmuxd, then plug the iPhone in; macOS has it)",
             "no_usbmuxd",
         ) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.devices.common.device import Access, KindUnavailableError
 from orchestrator.devices.iphone.device import IphoneDevice
-from orchestrator.devices.iphone.state import IphoneState, MuxAddress, PhoneGoneError
+from orchestrator.devices.iphone.state import IphoneState, PhoneGoneError, mux_address
 from orchestrator.wire.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def open_driver() -> MobileDevice:
         raise KindUnavailableError(
             "iPhones need pymobiledevice3", "pip install 'blocktime[ios]'", "package_missing"
         )
-    return _driver(MuxAddress.from_environment())
+    return _driver(mux_address())
 
 
 @cache
-def _driver(address: MuxAddress) -> MobileDevice:
+def _driver(address: str) -> MobileDevice:
     from orchestrator.devices.iphone.mobiledevice import MobileDevice
 
     return MobileDevice(address)

@@ -106,49 +106,39 @@ class IphoneState:
         return _SEVERAL_APPS_STEP.format(", ".join(sorted(self.apps))) if self.apps else _NO_APP_STEP
 
 
-@dataclass(frozen=True)
-class MuxAddress:
-    """Where usbmuxd listens: the path of a socket or host:port, empty for the system's default."""
+def mux_address() -> str:
+    """Return where usbmuxd listens: the path of a socket or host:port, empty for the system's default.
 
-    value: str
+    That is USBMUXD_SOCKET_ADDRESS: `UNIX:/path`, `/path` or `host:port`.
 
-    @classmethod
-    def from_environment(cls) -> MuxAddress:
-        """Return the address in USBMUXD_SOCKET_ADDRESS: `UNIX:/path`, `/path` or `host:port`.
+    Raises:
+        UsageError: It is none of these.
+    """
+    text = os.environ.get(ADDRESS_VARIABLE, "")
+    if not text or text.startswith("/"):
+        return text
+    kind, colon, rest = text.rpartition(":")
+    if (kind, rest[:1]) == ("UNIX", "/") or (kind and colon and ":" not in kind and _is_port(rest)):
+        return rest if kind == "UNIX" else text
+    raise UsageError(
+        f"{ADDRESS_VARIABLE}={text[:80]!r} is not an address of usbmuxd: write UNIX:/path or host:port",
+        code="bad_address",
+    )
 
-        Raises:
-            UsageError: It is none of these.
-        """
-        text = os.environ.get(ADDRESS_VARIABLE, "")
-        if not text or text.startswith("/"):
-            return cls(text)
-        kind, colon, rest = text.rpartition(":")
-        if (kind, rest[:1]) == ("UNIX", "/") or (kind and colon and ":" not in kind and _is_port(rest)):
-            return cls(rest if kind == "UNIX" else text)
-        raise UsageError(
-            f"{ADDRESS_VARIABLE}={text[:80]!r} is not an address of usbmuxd: write UNIX:/path or host:port",
-            code="bad_address",
-        )
 
-    def describe(self) -> str:
-        """Return the address for people."""
-        return self.value or "its default address"
-
-    @contextmanager
-    def exported(self) -> Iterator[None]:
-        """Set the variable as pymobiledevice3 reads it: it would take `UNIX:` before a path for a host."""
-        before = os.environ.get(ADDRESS_VARIABLE)
-        if not self.value or before == self.value:
-            yield
-            return
-        os.environ[ADDRESS_VARIABLE] = self.value
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[ADDRESS_VARIABLE]
-            else:
-                os.environ[ADDRESS_VARIABLE] = before
+@contextmanager
+def exported_address(address: str) -> Iterator[None]:
+    """Set the variable as pymobiledevice3 reads it: it would take `UNIX:` before a path for a host."""
+    before = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        os.environ[ADDRESS_VARIABLE] = address
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[ADDRESS_VARIABLE] = before
+        else:
+            os.environ.pop(ADDRESS_VARIABLE, None)
 
 
 def _is_port(text: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.devices.iphone.device import IpaInfo, read_ipa
 from orchestrator.devices.iphone.mobiledevice import _LoopThread
-from orchestrator.devices.iphone.state import ADDRESS_VARIABLE, IphoneState, MuxAddress
+from orchestrator.devices.iphone.state import ADDRESS_VARIABLE, IphoneState, exported_address, mux_address
 from tests.support.errors import raises
 
 
@@ -29,9 +29,8 @@ from tests.support.errors import raises
 )
 def test_address_of_usbmuxd(monkeypatch: pytest.MonkeyPatch, text: str, value: str) -> None:
     monkeypatch.setenv(ADDRESS_VARIABLE, text)
-    address = MuxAddress.from_environment()
-    assert address.value == value
-    with address.exported():
+    assert mux_address() == value
+    with exported_address(value):
         assert os.environ[ADDRESS_VARIABLE] == value
     assert os.environ[ADDRESS_VARIABLE] == text
 
@@ -42,13 +41,13 @@ def test_address_of_usbmuxd(monkeypatch: pytest.MonkeyPatch, text: str, value: s
 def test_bad_address(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv(ADDRESS_VARIABLE, text)
     with raises("bad_address"):
-        MuxAddress.from_environment()
+        mux_address()
 
 
 def test_unset_variable_stays_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
-    assert MuxAddress.from_environment() == MuxAddress("")
-    with MuxAddress("/tmp/mux").exported():
+    assert mux_address() == ""
+    with exported_address("/tmp/mux"):
         assert os.environ[ADDRESS_VARIABLE] == "/tmp/mux"
     assert ADDRESS_VARIABLE not in os.environ
 

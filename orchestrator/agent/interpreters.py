@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,17 +134,22 @@ class InterpreterRuntime:
 
     Attributes:
         name: Its name in the protocol.
-        title: Its name and version in messages.
-        version: Its version.
+        title: Its name in messages.
+        package: The package that has it.
         model: Loads a file with a number of threads.
         failures: What that raises; ONNX Runtime's errors have no common base class but Exception.
     """
 
     name: str
     title: str
-    version: str
+    package: str
     model: Callable[[Path, int], Model]
     failures: tuple[type[Exception], ...]
+
+    @property
+    def version(self) -> str:
+        """Its version; raises PackageNotFoundError if it is not installed."""
+        return version(self.package)
 
     def describe(self) -> RuntimeInfo:
         """Return version, backends and load options."""
@@ -156,24 +162,22 @@ class InterpreterRuntime:
         try:
             model = self.model(path, int(checked["threads"]))
         except self.failures as error:
-            raise load_error(self.title, error) from None
+            raise load_error(f"{self.title} {self.version}", error) from None
         model.options = checked
         return model
 
 
-_PACKAGES: tuple[tuple[str, str, str, Callable[[Path, int], Model], tuple[type[Exception], ...]], ...] = (
-    ("onnx", "ONNX Runtime", "onnxruntime", OnnxModel, (Exception,)),
-    ("litert", "LiteRT", "ai-edge-litert", LiteRtModel, (RuntimeError, ValueError)),
+_RUNTIMES = (
+    InterpreterRuntime("onnx", "ONNX Runtime", "onnxruntime", OnnxModel, (Exception,)),
+    InterpreterRuntime("litert", "LiteRT", "ai-edge-litert", LiteRtModel, (RuntimeError, ValueError)),
 )
 
 
 def installed_runtimes() -> dict[str, Runtime]:
     """Return the installed runtimes by name."""
     found: dict[str, Runtime] = {}
-    for name, title, package, model, failures in _PACKAGES:
-        try:
-            known = version(package)
-        except PackageNotFoundError:
-            continue
-        found[name] = InterpreterRuntime(name, f"{title} {known}", known, model, failures)
+    for runtime in _RUNTIMES:
+        with contextlib.suppress(PackageNotFoundError):
+            version(runtime.package)
+            found[runtime.name] = runtime
     return found

@@ -23,7 +23,7 @@ from luts.format.errors import BlocktimeError, UsageError
 from luts.format.files import check_folder, storage_error, write_json
 from orchestrator.wire.errors import exit_code
 from search.supernet.data.images import split_source
-from search.supernet.data.sources import Source, open_source
+from search.supernet.data.sources import ImageSource, open_source
 
 DESCRIPTION = (
     "SYNTHETIC: labelled images placed on canvases of noise by tools/synthetic_coco.py; not photographs"
@@ -75,7 +75,7 @@ class Placed:
 
 
 def make_set(
-    source: Source, folder: Path, *, train: int, val: int, side: int, objects: int, seed: int
+    source: ImageSource, folder: Path, *, train: int, val: int, side: int, objects: int, seed: int
 ) -> str:
     """Write the images and `annotations/instances_train.json` and `instances_val.json`.
 
@@ -107,7 +107,12 @@ def make_set(
 
 
 def _scenes(
-    source: Source, chosen: np.ndarray, count: int, side: int, objects: int, seeds: np.random.SeedSequence
+    source: ImageSource,
+    chosen: np.ndarray,
+    count: int,
+    side: int,
+    objects: int,
+    seeds: np.random.SeedSequence,
 ) -> Iterator[tuple[np.ndarray, list[Placed]]]:
     for child in seeds.spawn(count):
         rng = np.random.default_rng(child)

@@ -17,7 +17,7 @@ from luts.estimate.statistics import Proportion
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import storage_error, write_atomically
 from search.supernet.data.images import IMAGENET, ImageData, Normalization, split_source
-from search.supernet.data.sources import MAX_CLASSES, Source, open_source
+from search.supernet.data.sources import MAX_CLASSES, ImageSource, open_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def choose_images(
     count: int | None = None,
     seed: int = 0,
     split: tuple[int, float] = (0, 0.1),
-) -> tuple[ImageSet, Source]:
+) -> tuple[ImageSet, ImageSource]:
     """Return the images of a part of a source, or a random sample of them, and the source.
 
     `validation` is the source's own validation set, else the tenth that `bench train` holds out of the search as

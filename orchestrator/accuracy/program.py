@@ -32,7 +32,7 @@ DENSE_IMAGES_PER_TASK = 16
 """Outputs of a few megabytes cross processes at once."""
 
 
-class Classifier(Protocol):
+class ImageClassifier(Protocol):
     """Classifies one image (1, 3, side, side)."""
 
     side: int
@@ -135,7 +135,7 @@ def predict_with_program(
 
 
 def _start_classifier(_number: int, path: Path, images: ImageSet) -> Callable[[tuple[int, int]], Predictions]:
-    model: Classifier = PackageClassifier(path) if is_package(path) else ProgramClassifier(path)
+    model: ImageClassifier = PackageClassifier(path) if is_package(path) else ProgramClassifier(path)
 
     def predict(task: tuple[int, int]) -> Predictions:
         logits = [model.logits(image) for image in images.batches(model.side, *task, 1)]

@@ -15,7 +15,7 @@ from orchestrator.cli.options import add_command, open_store, with_options
 from orchestrator.cli.output import TABLES, JsonOption, OutputFilesOption, output_files, paged, say, show
 from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.lut_diff import DiffCommand, compare_luts
-from orchestrator.tasks.luts import ShowOptions, list_luts, pin_lut, rebuild_lut, show_lut, sign, verify
+from orchestrator.tasks.luts import LutShowOptions, list_luts, pin_lut, rebuild_lut, show_lut, sign, verify
 from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.predict import predict_latencies
 from orchestrator.tasks.profile import adapt
@@ -26,9 +26,9 @@ app = typer.Typer(help="Latency tables (LUTs).", no_args_is_help=True)
 add_command(app, "list", list_luts)
 
 
-@app.command("show", help=ShowOptions.__doc__)
+@app.command("show", help=LutShowOptions.__doc__)
 @with_options
-def _show(options: ShowOptions, as_json: JsonOption = False) -> None:
+def _show(options: LutShowOptions, as_json: JsonOption = False) -> None:
     with shown_progress() as progress:
         view = show_lut(options, progress)
     with paged():

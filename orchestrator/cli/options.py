@@ -16,7 +16,7 @@ from luts.format.store import LutStore
 from luts.format.table import Result
 from orchestrator.cli.output import TABLES, JsonOption, ask, deliver, output_files, output_option, say, show
 from orchestrator.cli.progress import shown_progress
-from orchestrator.tasks.options import PANELS, SEARCH, OptionField, OptionInfo, StoreOptions, option_fields
+from orchestrator.tasks.options import PANELS, SEARCH, CommandOption, OptionField, StoreOptions, option_fields
 from orchestrator.tasks.progress import Progress
 
 PROVIDED: Mapping[str, Any] = {"say": say, "ask": ask}
@@ -138,7 +138,7 @@ def _parameters(options: Any) -> Iterator[inspect.Parameter]:
             yield from _parameters(field.type)
 
 
-def _typer_parameters(field: OptionField, info: OptionInfo) -> Iterator[inspect.Parameter]:
+def _typer_parameters(field: OptionField, info: CommandOption) -> Iterator[inspect.Parameter]:
     repeated, required = field.is_repeated, field.default is dataclasses.MISSING
     if info.parse is not None:
         typed: Any = str if required else str | None
@@ -185,7 +185,7 @@ def _instance(options: Any, given: dict[str, Any]) -> Any:
     return options(**values)
 
 
-def _value(field: OptionField, info: OptionInfo, given: dict[str, Any]) -> Any:
+def _value(field: OptionField, info: CommandOption, given: dict[str, Any]) -> Any:
     value, by_flag = given.pop(field.name), given.pop(field.name + _BY_FLAG, None)
     if field.is_repeated:
         return tuple(value or ()) + tuple(by_flag or ())

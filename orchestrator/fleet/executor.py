@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from luts.format.errors import BlocktimeError
 from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.export.artifacts.spec import Variant
-from orchestrator.fleet.units import OpenUnit, UnfitUnitError, Unit
+from orchestrator.fleet.units import FleetUnit, OpenUnit, UnfitUnitError
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, InterferenceRecord, MeasurementRejectedError, Record
 from orchestrator.measure.engine import BatchTask
@@ -281,7 +281,7 @@ class FleetExecutor:
         """Prepare one thread for each opener; `notify` is called with messages about units of the class `name`."""
         self.name, self.limits, self._openers, self._notify = name, limits, openers, notify
         self._leases: Leases = Leases(limits.lease_s, clock_s)
-        self._units: dict[int, Unit] = {}
+        self._units: dict[int, FleetUnit] = {}
         self._reasons: dict[int, str] = {}
         self._changed = threading.Condition()
         self._empty_since_s: float | None = None
@@ -291,7 +291,7 @@ class FleetExecutor:
             for number in range(1, len(openers) + 1)
         ]
 
-    def open(self) -> list[Unit]:
+    def open(self) -> list[FleetUnit]:
         """Return the units that can be reached now; the others are tried repeatedly.
 
         Raises:
@@ -347,7 +347,7 @@ class FleetExecutor:
     def _serve(self, number: int) -> None:
         """Run a unit's thread: open the device, work, and open it again after a loss."""
         while not self._leases.closed:
-            unit: Unit | None = None
+            unit: FleetUnit | None = None
             try:
                 unit = self._open_unit(number)
                 self._work(unit)
@@ -371,7 +371,7 @@ class FleetExecutor:
                     unit.close()
             self._leases.pause(self.limits.rest_s)
 
-    def _open_unit(self, number: int) -> Unit:
+    def _open_unit(self, number: int) -> FleetUnit:
         """Return a unit that no other thread has; of two that found the same one, the later opens another."""
         while True:
             unit = self._openers[number - 1](self._serials())
@@ -398,7 +398,7 @@ class FleetExecutor:
             self._reasons[number] = reason
             self._changed.notify_all()
 
-    def _work(self, unit: Unit) -> None:
+    def _work(self, unit: FleetUnit) -> None:
         """Run one lease after the other; raises why the unit is out."""
         connection: DeviceConnection | None = None
         try:
@@ -426,7 +426,7 @@ class FleetExecutor:
                 with contextlib.suppress(BlocktimeError, OSError):
                     connection.drop()
 
-    def _connect(self, unit: Unit) -> DeviceConnection:
+    def _connect(self, unit: FleetUnit) -> DeviceConnection:
         connection = DeviceConnection(unit.device, self._variant.runtime, self._variant.load_options)
         self._check(unit.serial, connection.hello(), unit.device.fixed_performance)
         return connection

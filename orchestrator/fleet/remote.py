@@ -13,7 +13,7 @@ from luts.format.errors import BlocktimeError
 from luts.format.processes import Cluster
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
 from orchestrator.devices.lock import lock_device
-from orchestrator.fleet.units import DeviceClass, OpenUnit, Unit, open_local
+from orchestrator.fleet.units import DeviceClass, FleetUnit, OpenUnit, open_local
 from orchestrator.wire.client import AgentClient, file_digest
 from orchestrator.wire.errors import AgentLostError, DeviceError
 
@@ -132,7 +132,7 @@ def remote_openers(cluster: Cluster, device_class: DeviceClass, access: Access) 
     """Return one opener for each unit of the class; each starts an actor on a host that offers the class."""
     quiet = replace(access, say=ignore_message, ask=refuse_question, reconnect_timeout_s=AWAY_S)
 
-    def open_unit(taken: Collection[str]) -> Unit:
+    def open_unit(taken: Collection[str]) -> FleetUnit:
         return RemoteUnit(cluster, device_class, quiet, taken)
 
     return [open_unit] * device_class.units

@@ -21,7 +21,7 @@ from orchestrator.devices.host import SIMULATED, scenario_of
 from orchestrator.wire.errors import DeviceError
 
 
-class Unit(Protocol):
+class FleetUnit(Protocol):
     """An open unit; `serial` distinguishes it from all others of the fleet."""
 
     serial: str
@@ -34,7 +34,7 @@ class Unit(Protocol):
         """Stop what was started for it, even if it hangs; raises nothing."""
 
 
-OpenUnit = Callable[[Collection[str]], Unit]
+OpenUnit = Callable[[Collection[str]], FleetUnit]
 """Opens a unit with none of the given serials; raises DeviceError if there is none, or it can't be reached."""
 
 

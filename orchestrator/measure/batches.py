@@ -23,11 +23,11 @@ from orchestrator.journal.records import (
 from orchestrator.measure.readiness import (
     MEMORY_WAIT_S,
     WAIT_S,
+    CallSchedule,
     CrashingModels,
     DeviceConnection,
     MemoryWait,
     ReferenceFailedError,
-    Schedule,
     cool_down,
     refusal_reason,
     run_when_ready,
@@ -245,7 +245,7 @@ class BatchRunner:
         order = round_orders(
             len(batch.slots), self.log.header.seed, batch.batch, first_round, rounds, policy.settle_runs
         )
-        schedule = Schedule(
+        schedule = CallSchedule(
             handles, order, warmup, policy.warmup_ms, policy.pace_us, policy.keep_warm or None
         )
         result = run_when_ready(self.connection, schedule, self.notify)

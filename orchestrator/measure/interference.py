@@ -23,7 +23,7 @@ from orchestrator.journal.records import (
     InterferenceRecord,
     MeasurementRejectedError,
 )
-from orchestrator.measure.readiness import DeviceConnection, Schedule, run_when_ready
+from orchestrator.measure.readiness import CallSchedule, DeviceConnection, run_when_ready
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentError, AgentLostError
@@ -273,7 +273,7 @@ class InterferenceTest:
             for i in range(rounds)
         ]
         policy = self.policy
-        schedule = Schedule(handles, order, policy.warmup, policy.warmup_ms, policy.pace_us, keep_warm)
+        schedule = CallSchedule(handles, order, policy.warmup, policy.warmup_ms, policy.pace_us, keep_warm)
         result = run_when_ready(self.connection, schedule, self.notify)
         self.log.append(
             InterferenceRecord(residents=len(handles), order=order, ns=result.samples, keep_warm=keep_warm)

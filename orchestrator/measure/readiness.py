@@ -51,7 +51,7 @@ class DeviceConnection:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class CallSchedule:
     """What a run executes; fields as in `AgentClient.run`."""
 
     handles: Sequence[int]
@@ -104,7 +104,7 @@ def cool_down(connection: DeviceConnection, limit_s: float, notify: Callable[[st
 
 
 def run_when_ready(
-    connection: DeviceConnection, schedule: Schedule, notify: Callable[[str], None]
+    connection: DeviceConnection, schedule: CallSchedule, notify: Callable[[str], None]
 ) -> RunResult:
     """Run a schedule as soon as the agent does not answer `not_ready`; brings its app to the front if needed.
 

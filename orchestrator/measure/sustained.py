@@ -13,9 +13,9 @@ from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, RoundsRecord, UsageRecord
 from orchestrator.measure.engine import ProgressCallback
 from orchestrator.measure.readiness import (
+    CallSchedule,
     DeviceConnection,
     ReferenceFailedError,
-    Schedule,
     refusal_reason,
     run_when_ready,
 )
@@ -100,7 +100,7 @@ def _run_segment(
     calls, warmup, done_s = FIRST_CALLS, int(log.header.identity.policy["warmup"]), called_s(log)
     while done_s < duration_s:
         progress("running without a pause, seconds", int(done_s), int(duration_s))
-        schedule = Schedule([loaded.handle], [[0] * calls], warmup)
+        schedule = CallSchedule([loaded.handle], [[0] * calls], warmup)
         result = run_when_ready(connection, schedule, lambda text: progress(text, 0, 0))
         first = sum(isinstance(record, RoundsRecord) for record in log.records)
         log.append(RoundsRecord.from_run(batch, first, 0, schedule.order, result))
@@ -185,7 +185,7 @@ def _usage_alone(
     handle, calls, after = connection.load(file).handle, 0, list[DeviceState]()
     run_calls, warmup = 1, policy.warmup
     for _ in range(1 + PARTS):
-        result = run_when_ready(connection, Schedule([handle], [[0] * run_calls], warmup), notify)
+        result = run_when_ready(connection, CallSchedule([handle], [[0] * run_calls], warmup), notify)
         calls, warmup = calls + warmup + run_calls, 0
         after.append(result.state_after)
         median_ns = float(np.median(result.samples))

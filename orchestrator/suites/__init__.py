@@ -1,5 +1,5 @@
 """Suites: published networks that one command measures side by side."""
 
-from orchestrator.suites.suite import Entry, Suite, list_suites, load_suite
+from orchestrator.suites.suite import Suite, SuiteEntry, list_suites, load_suite
 
-__all__ = ["Entry", "Suite", "list_suites", "load_suite"]
+__all__ = ["Suite", "SuiteEntry", "list_suites", "load_suite"]

@@ -19,7 +19,7 @@ MAX_BYTES = 64 * 1024
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9:@._-]{1,100}$")]
 
 
-class Entry(BaseModel):
+class SuiteEntry(BaseModel):
     """One network of a suite.
 
     Attributes:
@@ -55,7 +55,7 @@ class Suite(BaseModel):
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     reference: str
-    networks: Annotated[tuple[Entry, ...], Field(min_length=2, max_length=100)]
+    networks: Annotated[tuple[SuiteEntry, ...], Field(min_length=2, max_length=100)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -68,7 +68,7 @@ class Suite(BaseModel):
         return self
 
     @property
-    def in_order(self) -> tuple[Entry, ...]:
+    def in_order(self) -> tuple[SuiteEntry, ...]:
         """The networks with the reference first."""
         return tuple(sorted(self.networks, key=lambda entry: entry.row != self.reference))
 

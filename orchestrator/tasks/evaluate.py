@@ -47,7 +47,7 @@ from search.dense.training import DenseInfo, is_dense_run, load_dense, read_dens
 from search.networks.outputs import default_boxes, levels_of
 from search.spaces import Arch
 from search.supernet.data.images import IMAGENET, Normalization
-from search.supernet.data.sources import Source
+from search.supernet.data.sources import ImageSource
 from search.supernet.inherit import (
     FINAL_FILE,
     FinalScore,
@@ -88,7 +88,7 @@ class AccuracyEvaluator:
 
     config: EvalConfig
     images: ImageSet
-    source: Source
+    source: ImageSource
     named: ClassNames | None
     file_normalization: Normalization
     folder: Path | None

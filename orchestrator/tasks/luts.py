@@ -181,7 +181,7 @@ def _compared(rows: list[LutRow]) -> list[LutRow]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(LutOptions):
+class LutShowOptions(LutOptions):
     """Show a LUT's provenance and its entries, costliest first."""
 
     kind: str | None = option(None, "Only blocks of this kind, e.g. mvit.layer.")
@@ -246,7 +246,7 @@ class LutView:
             )
 
 
-def show_lut(options: ShowOptions, progress: Progress = silent) -> LutView:
+def show_lut(options: LutShowOptions, progress: Progress = silent) -> LutView:
     """Read a LUT; raise UsageError if it has no block of the kind."""
     store = options.open_store(progress)
     ref = store.resolve(options.lut)

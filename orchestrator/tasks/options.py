@@ -31,7 +31,7 @@ Parser = Callable[[str, str], Any]
 
 
 @dataclass(frozen=True)
-class OptionInfo:
+class CommandOption:
     """How a field appears on the command line.
 
     Attributes:
@@ -69,9 +69,9 @@ def option(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
         default: The field's value where the option is not given; REQUIRED if there is none.
         help_text: A sentence.
         flag: One or more flags with spaces between, such as `--count -n`; `--` and the field's name by default.
-        how: Other attributes of `OptionInfo`.
+        how: Other attributes of `CommandOption`.
     """
-    metadata = {"option": OptionInfo(help_text, tuple(flag.split()), **how)}
+    metadata = {"option": CommandOption(help_text, tuple(flag.split()), **how)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -87,7 +87,7 @@ class OptionField:
     name: str
     type: Any
     default: Any
-    info: OptionInfo | None
+    info: CommandOption | None
 
     @property
     def flags(self) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ class ProfilingOptions(ExportOptions, StoreOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(ProfilingOptions):
+class ProfileRunOptions(ProfilingOptions):
     """Names for the output of a single-device profile."""
 
     name: str | None = option(
@@ -161,7 +161,7 @@ class SpaceProfilingOptions(SpaceOptions, ProfilingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileCommand(SpaceProfilingOptions, RunOptions):
+class ProfileCommand(SpaceProfilingOptions, ProfileRunOptions):
     """Measure every block of a space on a device and write a new version of its LUT.
 
     Rerun the same command to resume an interrupted run.

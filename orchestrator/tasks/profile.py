@@ -27,7 +27,7 @@ from orchestrator.tasks.options import BUDGET, REQUIRED, argument, option
 from orchestrator.tasks.plan import (
     PlanOptions,
     ProfileCommand,
-    RunOptions,
+    ProfileRunOptions,
     SpaceProfilingOptions,
     choose_plan,
 )
@@ -261,7 +261,7 @@ HELDOUT_EACH = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptCommand(RunOptions):
+class AdaptCommand(ProfileRunOptions):
     """Adapt another device's LUT: measure a few networks, and learn the rest from the LUT.
 
     Same as bench profile --from LUT with a plan of a few networks of the LUT's space, resolutions and classes.
@@ -295,7 +295,7 @@ def adapt(options: AdaptCommand, progress: Progress = silent) -> Profile:
         heldout=max(1, networks // HELDOUT_EACH),
         removals="none",
     )
-    run = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    run = {field.name: getattr(options, field.name) for field in fields(ProfileRunOptions)}
     command = ProfileCommand(
         **run, space=covered.name, target=options.target, plan=plan, sources=str(found.path)
     )

@@ -18,7 +18,7 @@ NONE, BEST = "none", "best"
 
 
 @dataclass(frozen=True)
-class Source:
+class LutSource:
     """A LUT or published table to learn from: its entries, and where they come from."""
 
     entries: SourceEntries
@@ -26,12 +26,12 @@ class Source:
     measured: Literal["measured", "simulated", "published"]
 
     @classmethod
-    def of_lut(cls, ref: LutRef, lut: Lut) -> Source:
+    def of_lut(cls, ref: LutRef, lut: Lut) -> LutSource:
         """Return a LUT as a source."""
         return cls(source_from_lut(str(ref), lut), digest_of(ref), lut.meta.measured)
 
     @classmethod
-    def of_table(cls, table: PublishedLut) -> Source:
+    def of_table(cls, table: PublishedLut) -> LutSource:
         """Return a published table as a source; its entries have no standard errors and no base."""
         return cls(SourceEntries(str(table), table.entry_ms), table.digest, table.label)
 
@@ -53,7 +53,7 @@ class Source:
 class Sources:
     """The sources of a profile; `named`: the user named them, so that the plan rests on them too."""
 
-    each: tuple[Source, ...] = ()
+    each: tuple[LutSource, ...] = ()
     named: bool = False
 
     @property
@@ -90,7 +90,7 @@ def find_sources(
         return NO_SOURCES
     if named in (None, BEST):
         best = None if simulated else _best(store, space, device, variant)
-        return Sources((Source.of_lut(best, store.load(best)),) if best else ())
+        return Sources((LutSource.of_lut(best, store.load(best)),) if best else ())
     names = [name.strip() for name in str(named).split(",") if name.strip()]
     if not names:
         raise UsageError(
@@ -100,19 +100,19 @@ def find_sources(
         raise UsageError(
             f"--from names {len(names)} LUTs; give at most {MAX_SOURCES}", code="too_many_sources"
         )
-    found: dict[str, Source] = {}
+    found: dict[str, LutSource] = {}
     for name in names:
         if name.startswith(f"{FOLDER}/"):
             table = load_published_lut(name, store.roots)
             _check_once(str(table), found)
             _check_space(str(table), table.space, space)
-            found[str(table)] = Source.of_table(table)
+            found[str(table)] = LutSource.of_table(table)
             continue
         ref = store.resolve(name)
         _check_once(str(ref), found)
         lut = store.load(ref)
         _check(store, ref, lut, space, f"{device}/{space}/{variant}", simulated)
-        found[str(ref)] = Source.of_lut(ref, lut)
+        found[str(ref)] = LutSource.of_lut(ref, lut)
     return Sources(tuple(found.values()), named=True)
 
 

@@ -51,7 +51,7 @@ def _space_row(space: Space) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowOptions(StoreOptions):
+class SpaceShowOptions(StoreOptions):
     """Show a space's choices, its size, and its ranges of parameters, MACs and latency by a LUT."""
 
     space: str = argument(REQUIRED, "Name of a space.", metavar="SPACE")
@@ -130,7 +130,7 @@ class SpaceView:
             yield Table("", self.SHARED, self.shared)
 
 
-def show_space(options: ShowOptions, progress: Progress = silent) -> SpaceView:
+def show_space(options: SpaceShowOptions, progress: Progress = silent) -> SpaceView:
     """Return a space with the sizes of `SAMPLES` random architectures, the same at every call.
 
     Raises:

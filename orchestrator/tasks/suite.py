@@ -11,7 +11,7 @@ from luts.estimate.statistics import kendall_tau
 from luts.format.errors import BlocktimeError, UsageError
 from luts.format.table import Column, DrawnResult, Table, filled
 from luts.published import PublishedTable
-from orchestrator.suites import Entry, Suite, load_suite
+from orchestrator.suites import Suite, SuiteEntry, load_suite
 from orchestrator.tasks.measure import measure_specs
 from orchestrator.tasks.measured import PERCENTILE_COLUMNS, Setup, outside_text
 from orchestrator.tasks.networks import Network, named_network, spec_of
@@ -173,7 +173,7 @@ def _networks(suite: Suite) -> tuple[dict[str, Network], dict[str, str]]:
 
 
 def suite_rows(
-    entries: Sequence[Entry], costs: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
+    entries: Sequence[SuiteEntry], costs: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Return what each network costs here, as far as it is known, next to its published figures.
 
@@ -182,7 +182,7 @@ def suite_rows(
 
     Args:
         entries: Networks of a suite.
-        costs: Counts, latency and lowering by `Entry.model`.
+        costs: Counts, latency and lowering by `SuiteEntry.model`.
         failures: Why networks were not measured, likewise.
     """
     rows = [_row(entry, costs.get(entry.model, {}), failures.get(entry.model, "")) for entry in entries]
@@ -198,7 +198,7 @@ def suite_rows(
     return rows
 
 
-def _row(entry: Entry, cost: Mapping[str, Any], failure: str) -> dict[str, Any]:
+def _row(entry: SuiteEntry, cost: Mapping[str, Any], failure: str) -> dict[str, Any]:
     published = entry.published
     return {
         "row": entry.row,

@@ -34,12 +34,12 @@ from search.supernet.data.sources import open_source
 from search.supernet.model.supernet import choose_device, obstacle
 from search.supernet.model.weights_file import read_weights
 from search.supernet.recipe.recipe import Recipe, changed, get_recipe, only_arch
-from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.schedule import TrainingSchedule
 from search.supernet.train.checkpoint import CheckpointInfo
 from search.supernet.train.init_weights import InitialWeights, parse_source
-from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress, classification_row
+from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Progress, TrainingPace, classification_row
 from search.supernet.train.optimizer import Precision
-from search.supernet.train.parallel import ComputeSettings, Group, local_device, process_group
+from search.supernet.train.parallel import ComputeSettings, ProcessGroup, local_device, process_group
 from search.supernet.train.supernet_task import SupernetTask
 from search.supernet.train.teacher import load_teacher, timm_weights
 from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task, Trainer
@@ -284,9 +284,9 @@ class QatTask(Task[ImageBatch, Path]):
         from orchestrator.export.lower.quantize import with_fake_quantization
 
         self.recipe, self.directory, self.options = recipe, options.output, options
-        self.compute, self.group = ComputeSettings(), Group()
+        self.compute, self.group = ComputeSettings(), ProcessGroup()
         self.network, self.arch, self.data, self.loss = network, arch, images, 0.0
-        self.schedule = Schedule(recipe, images.split.train, (arch.resolution,))
+        self.schedule = TrainingSchedule(recipe, images.split.train, (arch.resolution,))
         self.steps_per_epoch = self.schedule.steps_per_epoch
         self.model = with_fake_quantization(network, next(self.batches([0]))[0])
         self.optimizer = torch.optim.AdamW(
@@ -315,7 +315,7 @@ class QatTask(Task[ImageBatch, Path]):
         self.loss = state.epoch_loss / self.steps_per_epoch
         return {"loss": self.loss}
 
-    def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...]:  # noqa: ARG002
+    def log_row(self, progress: Progress, pace: TrainingPace, state: RunState) -> tuple[object, ...]:  # noqa: ARG002
         """Return a row of every step."""
         return classification_row(progress, pace, progress, self.arch.resolution)
 

@@ -24,7 +24,7 @@ def _text(text: str, _flag: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class TrainingRunOptions:
     """What every training has; None leaves a hyper-parameter to the recipe."""
 
     output: Path = option(
@@ -44,7 +44,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions:
+class TrainingDeviceOptions:
     """Where a model is trained."""
 
     on: str = option("auto", "Where to train: auto, cpu, cuda or mps.", panel=ADVANCED)
@@ -52,7 +52,7 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierOptions(RunOptions, DeviceOptions):
+class ClassifierOptions(TrainingRunOptions, TrainingDeviceOptions):
     """`bench train`: a supernet, or with `arch` one network."""
 
     data: str = option(REQUIRED, IMAGES, panel=TRAINING)
@@ -138,7 +138,7 @@ class ClassifierOptions(RunOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseOptions(RunOptions, DeviceOptions):
+class DenseOptions(TrainingRunOptions, TrainingDeviceOptions):
     """`bench train detection` and `bench train segmentation`; each command sets its own `task`."""
 
     task: Literal["detection", "segmentation"] = "detection"
@@ -172,7 +172,7 @@ class DenseOptions(RunOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QatOptions(RunOptions):
+class QatOptions(TrainingRunOptions):
     """`bench train qat`: quantisation-aware fine-tuning of one network."""
 
     data: str = option(REQUIRED, IMAGES, panel=TRAINING)

@@ -28,9 +28,9 @@ from search.spaces import Arch, arch_from_json
 from search.spaces.registry import is_timm
 from search.supernet.model.weights_file import copy_into, tensors_digest
 from search.supernet.train.checkpoint import RunInfo, Sha256, check_same_run, read_tensors, write_checkpoint
-from search.supernet.train.logs import Pace, Progress
+from search.supernet.train.logs import Progress, TrainingPace
 from search.supernet.train.optimizer import Precision
-from search.supernet.train.parallel import ComputeSettings, Group
+from search.supernet.train.parallel import ComputeSettings, ProcessGroup
 from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task
 
 EVALUATION_BATCH = 16
@@ -282,7 +282,7 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
             UsageError: too few training images, or initial weights of another backbone.
         """
         self.name, self.arch, self.scenes, self.recipe, self.directory = name, arch, scenes, recipe, directory
-        self.compute, self.group = compute or ComputeSettings(), Group()
+        self.compute, self.group = compute or ComputeSettings(), ProcessGroup()
         self.images_by_step = DenseBatches(
             scenes, self.name, recipe.batch_size, arch.resolution, recipe.seed, recipe.augmented
         )
@@ -350,7 +350,7 @@ class DenseTask(Task[DenseBatch, DenseInfo]):
             self.figures = evaluate_outputs(self.name, self.scenes, self.arch.blocks(), outputs)
         return self.figures
 
-    def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
+    def log_row(self, progress: Progress, pace: TrainingPace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
         """Return a row after every epoch."""
         if progress.step % self.steps_per_epoch:
             return None

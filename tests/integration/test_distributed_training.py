@@ -13,7 +13,7 @@ from PIL import Image
 from search.spaces import get_space
 from search.supernet.data.images import open_data
 from search.supernet.recipe.recipe import get_recipe
-from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.schedule import TrainingSchedule
 from search.supernet.train.checkpoint import load_supernet, read_info
 from tests.support.bench import answer
 from tests.support.soak import rest_soaks
@@ -129,7 +129,7 @@ def test_an_unreadable_image_of_one_process_loses_no_step(environment, tmp_path,
     )
     recipe, data = get_recipe(str(tmp_path / "four.toml")), f"imagefolder:{tmp_path}/pets"
     train = open_data(data, get_space("autovit-nano"), recipe).split.train
-    victim = int(Schedule(recipe, train, (64,)).part(2, rank).indices[0])
+    victim = int(TrainingSchedule(recipe, train, (64,)).part(2, rank).indices[0])
     path = tmp_path / "pets" / ("cat", "dog")[victim // 12] / f"{victim % 12:02}.png"
     whole = path.read_bytes()
     path.write_bytes(b"x" * len(whole))

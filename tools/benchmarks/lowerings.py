@@ -86,7 +86,7 @@ class MeanLayerNorm(nn.Module):
 
 
 @dataclass(frozen=True)
-class Variant:
+class LoweringVariant:
     """Functions of search/networks/mobilevit.py to exchange, and the replacement of each LayerNorm."""
 
     name: str
@@ -115,12 +115,14 @@ def _keep(norm: nn.LayerNorm) -> nn.Module:
 
 CHANNELS_FIRST = (("unfold_patches", unfold_channels_first), ("fold_patches", fold_channels_first))
 VARIANTS = (
-    Variant("shipped"),
-    Variant("4-D matmul, native LayerNorm", (("attention", attention_4d), *CHANNELS_FIRST), _keep),
-    Variant("bmm with split, native LayerNorm", (("attention", attention_split), *CHANNELS_FIRST), _keep),
-    Variant("native LayerNorm", norm=_keep),
-    Variant("LayerNorm by mean", norm=MeanLayerNorm),
-    Variant("attention with split", (("attention", attention_split),)),
+    LoweringVariant("shipped"),
+    LoweringVariant("4-D matmul, native LayerNorm", (("attention", attention_4d), *CHANNELS_FIRST), _keep),
+    LoweringVariant(
+        "bmm with split, native LayerNorm", (("attention", attention_split), *CHANNELS_FIRST), _keep
+    ),
+    LoweringVariant("native LayerNorm", norm=_keep),
+    LoweringVariant("LayerNorm by mean", norm=MeanLayerNorm),
+    LoweringVariant("attention with split", (("attention", attention_split),)),
 )
 
 

@@ -49,7 +49,7 @@ OUTPUT_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class Run:
+class HeadTraining:
     """Training of a head on a backbone."""
 
     name: str
@@ -76,7 +76,7 @@ def main(options: Options) -> Tables:
     rival, rivals = options.pick((RIVAL, MEASURED), (QUICK_RIVAL, (QUICK_RIVAL,)))
     trained = backbones | {rival: get_arch(rival)}
     runs = [
-        Run(name, backbone, task, seed)
+        HeadTraining(name, backbone, task, seed)
         for task in METRICS
         for name, backbone in trained.items()
         for seed in range(options.seeds)
@@ -122,7 +122,7 @@ def _pretraining(backbone: Arch, options: Options) -> Training:
     return Training(backbone.space, changed(get_recipe("finetune"), values, {}), options.images)
 
 
-def _curve(scenes: str, options: Options, run: Run) -> list[float]:
+def _curve(scenes: str, options: Options, run: HeadTraining) -> list[float]:
     """Train a head on a pretrained backbone, or resume; return the metric in percent after every epoch."""
     train_dense(
         DenseOptions(
@@ -170,7 +170,7 @@ def output_difference(run: Path) -> float:
     return float((exported - plain).abs().max() / plain.abs().max())
 
 
-def _draw(curves: Mapping[Run, Sequence[float]], options: Options) -> None:
+def _draw(curves: Mapping[HeadTraining, Sequence[float]], options: Options) -> None:
     with options.draw("detection", 980, 420, len(METRICS)) as panels:
         for panel, (task, metric) in zip(panels, METRICS.items(), strict=True):
             title = f"{metric}, %, SYNTHETIC images"

@@ -58,7 +58,7 @@ SEPARATE: Space = register_space(
 
 
 @dataclass(frozen=True)
-class GroundTruth:
+class PublishedResults:
     """Published results on CIFAR-10 by network key: mean top-1 over trainings, 0 to 1, and MACs."""
 
     top1: dict[str, float]
@@ -74,7 +74,7 @@ class GroundTruth:
         return np.array([self.accuracy(arch) for arch in archs])
 
 
-def read_truth(path: Path | None) -> GroundTruth:
+def read_truth(path: Path | None) -> PublishedResults:
     """Read `nas-bench-macro.json`.
 
     Raises:
@@ -88,7 +88,7 @@ def read_truth(path: Path | None) -> GroundTruth:
         table = json.loads(path.read_text(encoding="utf-8"))
         rows = {key: table[key] for key in map(key_of, SPACE)}
         top1 = {key: statistics.fmean(row["test_acc"]) / 100 for key, row in rows.items()}
-        return GroundTruth(top1, {key: int(row["flops"]) for key, row in rows.items()})
+        return PublishedResults(top1, {key: int(row["flops"]) for key, row in rows.items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"{path}: not the table of NAS-Bench-Macro ({error!r}); download it again"
         raise InvalidArtifactError(message, code="invalid_truth") from error

@@ -22,8 +22,8 @@ from tools.studies.macro import (
     CALIBRATION_BATCHES,
     NEAR,
     SPACE,
-    GroundTruth,
     PricedSpace,
+    PublishedResults,
     priced_by,
     read_truth,
     supernet,
@@ -130,10 +130,10 @@ DEFAULT = SearchSettings().strategy
 
 
 @dataclass(frozen=True)
-class Goal:
+class SearchGoal:
     """A search whose end is known: networks within a budget, of which the best has the accuracy `best`."""
 
-    truth: GroundTruth
+    truth: PublishedResults
     priced: PricedSpace
     budget_ms: float
     best: float
@@ -152,7 +152,7 @@ def compare_strategies(options: Options) -> Tables:
     for fraction in BUDGETS:
         budget_ms = priced.budget_ms(fraction)
         within = truth.accuracies(priced.archs)[priced.latency_ms <= budget_ms]
-        goal = Goal(truth, priced, budget_ms, float(within.max()), options.pick(20, 1))
+        goal = SearchGoal(truth, priced, budget_ms, float(within.max()), options.pick(20, 1))
         tasks = [(name, seed) for name in names for seed in range(options.seeds)]
         found = run_parallel(partial(evaluations, goal), tasks, options.jobs)
         needed = dict(
@@ -191,7 +191,7 @@ def fewer(needed: Floats, than: Floats) -> Interval:
     return Interval(float(pairs.mean()), float(low), float(high))
 
 
-def evaluations(goal: Goal, task: tuple[str, int]) -> Sequence[float]:
+def evaluations(goal: SearchGoal, task: tuple[str, int]) -> Sequence[float]:
     """Search with a strategy and a seed; return the evaluations until a network is within each of `REGRETS`.
 
     Infinite where none ever is.
@@ -216,9 +216,9 @@ class NearEnough:
         needed: Evaluations until a network was within each of `REGRETS` of the best one.
     """
 
-    fingerprint = GroundTruth.fingerprint
+    fingerprint = PublishedResults.fingerprint
 
-    def __init__(self, goal: Goal):
+    def __init__(self, goal: SearchGoal):
         """Count evaluations from zero."""
         self.needed: dict[float, float] = {}
         self._goal, self._evaluated = goal, 0

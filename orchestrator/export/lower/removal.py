@@ -33,7 +33,7 @@ _MOVES = ("permute", "transpose", "t", "numpy_t")
 
 
 @dataclass(frozen=True)
-class Group:
+class OperationGroup:
     """Operations that are removed together: those of one attention or MLP or norm, else a single one."""
 
     kind: Kind
@@ -102,7 +102,7 @@ class _AsEval(nn.Module):
         return output
 
 
-def groups(graph_module: GraphModule) -> list[Group]:
+def groups(graph_module: GraphModule) -> list[OperationGroup]:
     """Return everything the network computes, in groups that are removed together."""
     grouped: dict[tuple[Kind, str], list[Node]] = defaultdict(list)
     for node in _calls(graph_module):
@@ -110,7 +110,7 @@ def groups(graph_module: GraphModule) -> list[Group]:
         single = node.name if not place.region and place.kind != "normalisation" else ""
         path = place.region or single or chain_of(node)[-1][0] or node.name
         grouped[place.kind, path].append(node)
-    return [Group(kind, tuple(nodes)) for (kind, _), nodes in grouped.items()]
+    return [OperationGroup(kind, tuple(nodes)) for (kind, _), nodes in grouped.items()]
 
 
 def node_place(node: Node) -> Place:
@@ -137,7 +137,7 @@ def _calls(graph_module: GraphModule) -> Iterable[Node]:
     return (node for node in graph_module.graph.nodes if node.op == "call_function")
 
 
-def _remove(group: Group) -> bool:
+def _remove(group: OperationGroup) -> bool:
     """Remove a group if possible; return whether it was."""
     stand_ins = _stand_in(group)
     inside = set(group.nodes)
@@ -149,14 +149,14 @@ def _remove(group: Group) -> bool:
     return any(stand_ins.values())
 
 
-def _stand_in(group: Group) -> dict[Node, Node | None]:
+def _stand_in(group: OperationGroup) -> dict[Node, Node | None]:
     """Return the replacement for each result of a group that others use; None if the group must stay."""
     inside = set(group.nodes)
     results = [node for node in group.nodes if any(user not in inside for user in node.users)]
     return {node: _instead(node, group) for node in results}
 
 
-def _instead(node: Node, group: Group) -> Node | None:
+def _instead(node: Node, group: OperationGroup) -> Node | None:
     shape = _shape(node)
     if shape is None:
         return None

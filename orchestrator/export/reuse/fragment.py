@@ -30,7 +30,7 @@ Part = Literal["block", "before", "layer", "after"]
 
 
 @dataclass(frozen=True)
-class Unit:
+class ReusableUnit:
     """A unit in a network.
 
     Attributes:
@@ -56,7 +56,7 @@ class Unit:
         ).hexdigest()
 
 
-def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:
+def units_of(blocks: Sequence[BlockSpec]) -> tuple[ReusableUnit, ...]:
     """Return the units of a network in order of execution.
 
     None if the network does not go from a stem to a classifier, or a block contains others in another way
@@ -66,20 +66,20 @@ def units_of(blocks: Sequence[BlockSpec]) -> tuple[Unit, ...]:
         return ()
     if any(isinstance(block, EnclosingSpec) and type(block) is not MobileViTShell for block in blocks):
         return ()
-    units: list[Unit] = []
+    units: list[ReusableUnit] = []
     shell: MobileViTShell | None = None
     index = layers = -1
     for position, block in enumerate(blocks):
         if isinstance(block, MobileViTLayer):
             layers += 1
-            units.append(Unit(block.key, "layer", False, False, f"{index}.layers.{layers}"))
+            units.append(ReusableUnit(block.key, "layer", False, False, f"{index}.layers.{layers}"))
             continue
         if shell is not None:
-            units.append(Unit(shell.key, "after", False, False, str(index)))
+            units.append(ReusableUnit(shell.key, "after", False, False, str(index)))
         index, layers = index + 1, -1
         shell = block if isinstance(block, MobileViTShell) else None
         first, last = position == 0, position == len(blocks) - 1
-        units.append(Unit(block.key, "before" if shell else "block", first, last, str(index)))
+        units.append(ReusableUnit(block.key, "before" if shell else "block", first, last, str(index)))
     return tuple(units)
 
 
@@ -89,10 +89,10 @@ class Donor:
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
-    units: tuple[Unit, ...]
+    units: tuple[ReusableUnit, ...]
 
 
-def donor_of(unit: Unit) -> Donor:
+def donor_of(unit: ReusableUnit) -> Donor:
     """Return the donor of a unit, with seeded weights; that of a shell has both its units."""
     block = parse_key(unit.key)
     if unit.part == "layer":
@@ -111,7 +111,7 @@ def donor_of(unit: Unit) -> Donor:
     return Donor(build_seeded(build, 0), (x,), units)
 
 
-def owners(paths: Sequence[str | None], units: Sequence[Unit]) -> list[Unit | None]:
+def owners(paths: Sequence[str | None], units: Sequence[ReusableUnit]) -> list[ReusableUnit | None]:
     """Return the unit of each operator, None if it has none.
 
     Args:
@@ -120,7 +120,7 @@ def owners(paths: Sequence[str | None], units: Sequence[Unit]) -> list[Unit | No
         units: Units of the network or donor.
     """
     normed: set[str] = set()
-    owned: list[Unit | None] = []
+    owned: list[ReusableUnit | None] = []
     for path in paths:
         owned.append(None if path is None else _owner(path, units, normed))
     following = None
@@ -131,7 +131,7 @@ def owners(paths: Sequence[str | None], units: Sequence[Unit]) -> list[Unit | No
     return owned
 
 
-def _owner(path: str, units: Sequence[Unit], normed: set[str]) -> Unit | None:
+def _owner(path: str, units: Sequence[ReusableUnit], normed: set[str]) -> ReusableUnit | None:
     for unit in units:
         if unit.path and path != unit.path and not path.startswith(f"{unit.path}."):
             continue
@@ -176,7 +176,7 @@ class Weight(_Frozen):
     permutation: Annotated[tuple[int, ...], Field(max_length=6)]
 
 
-class Value(_Frozen):
+class GraphValue(_Frozen):
     """A value of the graph.
 
     Attributes:
@@ -211,7 +211,7 @@ class Fragment(_Frozen):
     """Nodes and values in order of definition, the number of the output value, and of used debug handles."""
 
     nodes: Annotated[tuple[Node, ...], Field(max_length=1000)]
-    values: Annotated[tuple[Value, ...], Field(max_length=4000)]
+    values: Annotated[tuple[GraphValue, ...], Field(max_length=4000)]
     output: int = Field(ge=0)
     handles: int = Field(ge=0)
 

@@ -22,7 +22,7 @@ from orchestrator.export.lower.executorch import LoweredProgram, lower_to_execut
 from orchestrator.export.lower.rewrite import linear_layernorm
 from orchestrator.export.lower.source import build_seeded, serialize_program
 from orchestrator.export.lower.xnnpack import recorded_graphs
-from orchestrator.export.reuse.fragment import Fragment, FragmentStore, Unit, donor_of, units_of
+from orchestrator.export.reuse.fragment import Fragment, FragmentStore, ReusableUnit, donor_of, units_of
 from orchestrator.export.reuse.splice import Argument, ReuseError, Spliced, cut, splice
 from search.blocks import FcHead, parse_keys
 from search.networks import build_block
@@ -134,7 +134,7 @@ def splice_network(blocks: Sequence[str], network: nn.Module, store: FragmentSto
         return None
 
 
-def _donate(unit: Unit, store: FragmentStore) -> Fragment:
+def _donate(unit: ReusableUnit, store: FragmentStore) -> Fragment:
     donor = donor_of(unit)
     _, fragments = lower_and_keep(donor.module, donor.inputs, donor.units, store)
     if unit.identity not in fragments:
@@ -143,7 +143,7 @@ def _donate(unit: Unit, store: FragmentStore) -> Fragment:
 
 
 def lower_and_keep(
-    module: nn.Module, inputs: Sequence[Tensor], units: Sequence[Unit], store: FragmentStore
+    module: nn.Module, inputs: Sequence[Tensor], units: Sequence[ReusableUnit], store: FragmentStore
 ) -> tuple[LoweredProgram, dict[str, Fragment]]:
     """Lower a module with random weights, and store the fragments of its units: none if it can't be cut.
 

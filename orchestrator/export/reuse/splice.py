@@ -27,9 +27,9 @@ from orchestrator.export.reuse.fragment import (
     NO_HANDLE,
     SKIP,
     Fragment,
+    GraphValue,
     Node,
-    Unit,
-    Value,
+    ReusableUnit,
     Weight,
     owners,
 )
@@ -57,7 +57,7 @@ class Spliced:
     arguments: tuple[Argument, ...]
 
 
-def splice(units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]) -> Spliced:
+def splice(units: Sequence[tuple[ReusableUnit, Fragment]], tensors: Mapping[str, Tensor]) -> Spliced:
     """Return the graph of a network, from its tensors by name as it is lowered (BN folded).
 
     Raises:
@@ -70,7 +70,7 @@ def splice(units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]
 
 
 def _arguments(
-    units: Sequence[tuple[Unit, Fragment]], tensors: Mapping[str, Tensor]
+    units: Sequence[tuple[ReusableUnit, Fragment]], tensors: Mapping[str, Tensor]
 ) -> tuple[list[Argument], list[Argument]]:
     """Return parameters, then lifted scalars, each in the order of the network."""
     parameters, lifted = [], []
@@ -83,7 +83,7 @@ def _arguments(
     return parameters, lifted
 
 
-def _bytes(unit: Unit, value: Value, tensors: Mapping[str, Tensor]) -> bytes:
+def _bytes(unit: ReusableUnit, value: GraphValue, tensors: Mapping[str, Tensor]) -> bytes:
     weight = value.weight
     tensor = tensors.get(f"{unit.path}.{weight.name}") if weight is not None else None
     if weight is None or tensor is None or sorted(weight.permutation) != list(range(tensor.dim())):
@@ -118,7 +118,7 @@ class _Builder:
             "input": itertools.repeat(self.input_id),
         }
 
-    def append(self, unit: Unit, fragment: Fragment) -> None:
+    def append(self, unit: ReusableUnit, fragment: Fragment) -> None:
         """Append a fragment."""
         if unit.part == "before":
             self.skip = self.entry
@@ -131,7 +131,7 @@ class _Builder:
         self.handles += fragment.handles
         self.entry = numbers.get(fragment.output)
 
-    def _define(self, unit: Unit, value: Value) -> None:
+    def _define(self, unit: ReusableUnit, value: GraphValue) -> None:
         number = len(self.values)
         external, flags, buffer = XNN_INVALID_VALUE_ID, 0, 0
         if value.role == "constant":
@@ -197,9 +197,9 @@ class _Builder:
 def cut(
     recorded: RecordedGraph,
     arguments: Sequence[Argument],
-    units: Sequence[Unit],
+    units: Sequence[ReusableUnit],
     tensors: Mapping[str, Tensor],
-) -> dict[Unit, Fragment]:
+) -> dict[ReusableUnit, Fragment]:
     """Return the fragments of a module's units, from the graph of its one delegate and the arguments to that.
 
     Other parts of the module may be between units. Tensors are those as lowered, different ones in each unit.
@@ -210,7 +210,7 @@ def cut(
     spans = _spans(recorded.paths, units)
     graph = _Graph(recorded.graph, arguments)
     weights = {unit.path: _Weights(unit, tensors) for unit in units}
-    fragments: dict[Unit, Fragment] = {}
+    fragments: dict[ReusableUnit, Fragment] = {}
     skip = XNN_INVALID_VALUE_ID
     for unit in units:
         start, stop = spans[unit]
@@ -226,10 +226,10 @@ def cut(
     return fragments
 
 
-def _spans(paths: Sequence[str | None], units: Sequence[Unit]) -> dict[Unit, tuple[int, int]]:
+def _spans(paths: Sequence[str | None], units: Sequence[ReusableUnit]) -> dict[ReusableUnit, tuple[int, int]]:
     """Return positions of each unit's operators, without gaps."""
     owned = owners(paths, units)
-    spans: dict[Unit, tuple[int, int]] = {}
+    spans: dict[ReusableUnit, tuple[int, int]] = {}
     for owner, run in itertools.groupby(range(len(paths)), key=owned.__getitem__):
         positions = list(run)
         if owner is None:
@@ -245,7 +245,7 @@ def _spans(paths: Sequence[str | None], units: Sequence[Unit]) -> dict[Unit, tup
 class _Weights:
     """Tensors of a unit's module by what the graph says about its constants."""
 
-    def __init__(self, unit: Unit, tensors: Mapping[str, Tensor]):
+    def __init__(self, unit: ReusableUnit, tensors: Mapping[str, Tensor]):
         prefix = f"{unit.path}." if unit.path else ""
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         if unit.part in ("before", "after"):
@@ -321,26 +321,26 @@ class _Graph:
         handles = [n.debug_handle for n in self._nodes[start:stop] if n.debug_handle != NO_HANDLE]
         return max(handles, default=0)
 
-    def _value(self, identity: int, produced: bool, weights: _Weights, last: bool) -> Value:
+    def _value(self, identity: int, produced: bool, weights: _Weights, last: bool) -> GraphValue:
         value = self._values[identity]
         dims = tuple(value.dims)
         if produced:
             is_output = last and bool(value.flags & XNN_VALUE_FLAG_EXTERNAL_OUTPUT)
-            return Value(role="output" if is_output else "computed", dims=dims)
+            return GraphValue(role="output" if is_output else "computed", dims=dims)
         if value.constant_buffer_idx:
             key = self._constants[value.constant_buffer_idx].named_key
-            return Value(role="constant", dims=dims, weight=weights.find(dims, key))
+            return GraphValue(role="constant", dims=dims, weight=weights.find(dims, key))
         if not value.flags & XNN_VALUE_FLAG_EXTERNAL_INPUT:
             raise ReuseError("a value of another unit")
         if value.external_id == len(self._arguments):
-            return Value(role="input", dims=dims)
+            return GraphValue(role="input", dims=dims)
         argument = self._arguments[value.external_id]
         if argument.is_parameter:
             weight = weights.find(dims, hashlib.sha256(argument.data).hexdigest())
-            return Value(role="parameter", dims=dims, sizes=argument.sizes, weight=weight)
+            return GraphValue(role="parameter", dims=dims, sizes=argument.sizes, weight=weight)
         if len(argument.data) > MAX_LITERAL_BYTES:
             raise ReuseError("a large constant that is not a weight")
-        return Value(role="lifted", dims=dims, sizes=argument.sizes, literal=argument.data.hex())
+        return GraphValue(role="lifted", dims=dims, sizes=argument.sizes, literal=argument.data.hex())
 
 
 def _output(node: Any) -> int:

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from luts.format.errors import BlocktimeError, UsageError
 from search.spaces import Space
-from search.supernet.data.sources import Source, open_source
+from search.supernet.data.sources import ImageSource, open_source
 from search.supernet.recipe.recipe import Augmentation, Recipe, resolutions_of
-from search.supernet.recipe.schedule import Part, Schedule
+from search.supernet.recipe.schedule import Part, TrainingSchedule
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Split:
     validation: np.ndarray
 
 
-def split_source(source: Source, seed: int = 0, fraction: float = 0.1) -> Split:
+def split_source(source: ImageSource, seed: int = 0, fraction: float = 0.1) -> Split:
     """Hold `fraction` of each class out for search and as much for validation, at least one image each.
 
     A source with a validation set of its own keeps it. Raises UsageError where a class has too few images.
@@ -167,7 +167,7 @@ IMAGENET = Normalization()
 class ImageData:
     """Normalised batches of a split source at any resolution."""
 
-    def __init__(self, source: Source, seed: int = 0, fraction: float = 0.1, largest_side: int = 256):
+    def __init__(self, source: ImageSource, seed: int = 0, fraction: float = 0.1, largest_side: int = 256):
         """`largest_side`: the largest resolution to come, to which images of mixed sizes are cut once."""
         self.source, self.seed, self.fraction = source, seed, fraction
         self.labels = torch.from_numpy(source.labels)
@@ -321,7 +321,7 @@ ImageBatch = tuple[Tensor, Tensor]
 
 
 def training_batches(
-    data: ImageData, schedule: Schedule, recipe: Recipe, numbers: Iterable[int], workers: int = 0
+    data: ImageData, schedule: TrainingSchedule, recipe: Recipe, numbers: Iterable[int], workers: int = 0
 ) -> Iterator[ImageBatch]:
     """Yield the micro-batches `numbers`, prepared by worker processes if there are any.
 
@@ -332,6 +332,6 @@ def training_batches(
     return prepared(partial(_training_batch, data, schedule, recipe), numbers, workers)
 
 
-def _training_batch(data: ImageData, schedule: Schedule, recipe: Recipe, number: int) -> ImageBatch:
+def _training_batch(data: ImageData, schedule: TrainingSchedule, recipe: Recipe, number: int) -> ImageBatch:
     part = schedule.part(*divmod(number, recipe.micro_batches))
     return data.training_batch(part, recipe.augmentation)

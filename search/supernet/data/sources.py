@@ -22,7 +22,7 @@ MAX_CLASSES = 65_536
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Labelled images.
 
     Attributes:
@@ -144,7 +144,7 @@ MAX_UNPACKED = 20
 """Bytes of an unpacked npz for each of the file: JPEGs hardly shrink, offsets and labels do."""
 
 
-def open_npz(text: str, path: Path) -> Source:
+def open_npz(text: str, path: Path) -> ImageSource:
     """Open the images of a file; raises InvalidArtifactError if it is damaged."""
     try:
         blob, offsets, labels = _read_npz(path)
@@ -162,7 +162,7 @@ def open_npz(text: str, path: Path) -> Source:
     names = tuple(str(label) for label in range(int(labels.max()) + 1))
     height, width, _ = image(0).shape
     side = height if height == width else None
-    return Source(text, names, labels, image, arrays_digest(blob, offsets, labels), side)
+    return ImageSource(text, names, labels, image, arrays_digest(blob, offsets, labels), side)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,7 +210,7 @@ BATCHES = {
 """Files and their MD5, which tells a damaged one."""
 
 
-def open_cifar10(text: str, path: Path) -> Source:
+def open_cifar10(text: str, path: Path) -> ImageSource:
     """All of CIFAR-10, its test set as the validation set; `InvalidArtifactError` where it is damaged."""
     if path.is_file():
         source = open_npz(text, path)
@@ -224,7 +224,7 @@ def open_cifar10(text: str, path: Path) -> Source:
     batches = [_read_batch(text, path / FOLDER / name, md5) for name, md5 in BATCHES.items()]
     images = np.concatenate([pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for pixels, _ in batches])
     labels = np.concatenate([labels for _, labels in batches])
-    return Source(
+    return ImageSource(
         text,
         CLASSES,
         labels,
@@ -257,7 +257,7 @@ def _read_batch(text: str, path: Path, md5: str) -> tuple[np.ndarray, np.ndarray
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 
 
-def open_imagefolder(text: str, path: Path) -> Source:
+def open_imagefolder(text: str, path: Path) -> ImageSource:
     """Open the images below a directory; raises UsageError for another layout or an empty class."""
     parts = [path / "train", path / "val"] if (path / "train").is_dir() else [path]
     names = _class_names(text, parts)
@@ -278,7 +278,7 @@ def open_imagefolder(text: str, path: Path) -> Source:
     hashed = hashlib.sha256()
     for file, label in zip(files, labels, strict=True):
         hashed.update(f"{file.relative_to(path)}\0{file_size(file)}\0{label}\n".encode())
-    return Source(
+    return ImageSource(
         text,
         names,
         np.asarray(labels, np.int64),
@@ -313,7 +313,7 @@ def _class_names(text: str, parts: Sequence[Path]) -> tuple[str, ...]:
 _OPENERS = {"imagefolder": open_imagefolder, "cifar10": open_cifar10, "npz": open_npz}
 
 
-def open_source(text: str) -> Source:
+def open_source(text: str) -> ImageSource:
     """Open the source of a command-line text.
 
     Raises:
@@ -341,11 +341,13 @@ def open_source(text: str) -> Source:
     return source
 
 
-def _open_digits() -> Source:
+def _open_digits() -> ImageSource:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = np.repeat((bunch.images * 255 / 16).round().astype(np.uint8)[..., None], 3, axis=3)
     labels = bunch.target.astype(np.int64)
     names = tuple(str(name) for name in bunch.target_names)
-    return Source("digits", names, labels, images.__getitem__, arrays_digest(images, labels), 8, flips=False)
+    return ImageSource(
+        "digits", names, labels, images.__getitem__, arrays_digest(images, labels), 8, flips=False
+    )

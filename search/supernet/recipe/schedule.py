@@ -20,7 +20,7 @@ class Part(NamedTuple):
     seed: int
 
 
-class Schedule:
+class TrainingSchedule:
     """The steps of a run: every epoch visits each training image at most once, in an order of its own.
 
     With several resolutions each step draws one; with `multi_scale` each comes as often as the others in every

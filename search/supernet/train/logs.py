@@ -46,7 +46,7 @@ WINDOW_STEPS = 100
 
 
 @dataclass(frozen=True)
-class Pace:
+class TrainingPace:
     """Means over the last steps; `left_s` is the time to the end of the run at this speed."""
 
     images_per_s: float
@@ -72,14 +72,14 @@ class Meter:
         self._steps: deque[tuple[float, Progress]] = deque(maxlen=WINDOW_STEPS + 1)
         self._start_s = clock()
 
-    def note(self, progress: Progress) -> Pace:
+    def note(self, progress: Progress) -> TrainingPace:
         """Add a step and return the means."""
         now_s = self._clock()
         since_s = self._steps[0][0] if self._steps else self._start_s
         self._steps.append((now_s, progress))
         counted = [step for _, step in self._steps][1 if len(self._steps) > 1 else 0 :]
         took_s = max(now_s - since_s, 1e-9)
-        return Pace(
+        return TrainingPace(
             images_per_s=sum(step.images for step in counted) / took_s,
             loss=sum(step.loss for step in counted) / len(counted),
             accuracy=sum(step.accuracy for step in counted) / len(counted),
@@ -130,7 +130,7 @@ CLASSIFICATION_COLUMNS = ("step", "epoch", "learning_rate", "loss", "accuracy", 
 
 
 def classification_row(
-    progress: Progress, pace: Pace, mean: Progress | Pace, resolution: int
+    progress: Progress, pace: TrainingPace, mean: Progress | TrainingPace, resolution: int
 ) -> tuple[object, ...]:
     """Return a row of `CLASSIFICATION_COLUMNS`, with the loss and accuracy of `mean`."""
     return (

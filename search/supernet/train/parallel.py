@@ -64,7 +64,7 @@ class RankLostError(BlocktimeError):
     """Another process of the run is gone or hangs."""
 
 
-class Group:
+class ProcessGroup:
     """The processes of a run; `rank` 0 writes files and reports."""
 
     def __init__(self, rank: int = 0, size: int = 1):
@@ -122,14 +122,14 @@ class Group:
 
 
 @contextmanager
-def process_group() -> Iterator[Group]:
+def process_group() -> Iterator[ProcessGroup]:
     """Provide the group that torchrun's environment describes, or a group of one process without it.
 
     Tensors are sent over NCCL where they are on GPUs and over gloo otherwise.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Group()
+        yield ProcessGroup()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
@@ -140,7 +140,7 @@ def process_group() -> Iterator[Group]:
             code="process_lost",
         ) from error
     try:
-        yield Group(dist.get_rank(), size)
+        yield ProcessGroup(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
 

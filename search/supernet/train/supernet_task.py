@@ -22,7 +22,7 @@ from search.supernet.model.supernet import CompiledModules, DropPath, Supernet
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import Recipe, in_place_loss, only_arch, part_of, resolutions_of, scope_of
 from search.supernet.recipe.samplers import Sampler, get_sampler
-from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.schedule import TrainingSchedule
 from search.supernet.train.checkpoint import (
     BEST,
     CHANGEABLE,
@@ -37,7 +37,7 @@ from search.supernet.train.checkpoint import (
     write_checkpoint,
 )
 from search.supernet.train.init_weights import InitialWeights
-from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Pace, Progress, classification_row
+from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Progress, TrainingPace, classification_row
 from search.supernet.train.optimizer import (
     PlainSgd,
     Precision,
@@ -45,7 +45,7 @@ from search.supernet.train.optimizer import (
     WeightAverage,
     frozen_parameters,
 )
-from search.supernet.train.parallel import ComputeSettings, Group
+from search.supernet.train.parallel import ComputeSettings, ProcessGroup
 from search.supernet.train.teacher import Teacher, TeacherLogits
 from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task
 
@@ -75,7 +75,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         teacher: Teacher | None = None,
         initial: InitialWeights | None = None,
         compute: ComputeSettings | None = None,
-        group: Group | None = None,
+        group: ProcessGroup | None = None,
     ):
         """Build the supernet of `space`, which may have any number of classes, with its initial weights.
 
@@ -84,9 +84,9 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
                 have, or the initial weights have other classes.
             InvalidArtifactError: the initial weights can't be read or do not fit.
         """
-        self.compute, self.group = compute or ComputeSettings(), group or Group()
+        self.compute, self.group = compute or ComputeSettings(), group or ProcessGroup()
         self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
-        self.schedule = Schedule(recipe, data.split.train, resolutions_of(recipe, space))
+        self.schedule = TrainingSchedule(recipe, data.split.train, resolutions_of(recipe, space))
         self.steps_per_epoch = self.schedule.steps_per_epoch
         self.model = Supernet(space.with_classes(data.classes), recipe.seed).to(self.compute.device)
         if self.compute.compiled:
@@ -215,7 +215,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         archs = probes(self.sampler, self.schedule.resolutions[-1])
         return {"held_out_top1": held_out_top1(self.model, archs, self.inherited, self.data)}
 
-    def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
+    def log_row(self, progress: Progress, pace: TrainingPace, state: RunState) -> tuple[object, ...] | None:  # noqa: ARG002
         """Return a row every `LOG_STEPS` steps, and of the last step; losses are means over the steps before."""
         if progress.step % LOG_STEPS and progress.step != progress.steps:
             return None

@@ -24,7 +24,7 @@ from luts.format.files import write_atomically
 from search.supernet.data.images import MEAN, STD, ImageData
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import IMAGE_FIELDS, Recipe
-from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.schedule import TrainingSchedule
 
 CHECK_IMAGES = 256
 """Training images on which a teacher must do better than chance."""
@@ -420,7 +420,7 @@ class TeacherLogits:
         teacher: Teacher,
         recipe: Recipe,
         data: ImageData,
-        schedule: Schedule,
+        schedule: TrainingSchedule,
         process: tuple[int, int] = (0, 1),
     ):
         """Prepare for a process, its rank and the number of processes.
@@ -463,7 +463,7 @@ class TeacherLogits:
             self._stored.flush()
 
 
-def images_digest(recipe: Recipe, data: ImageData, schedule: Schedule) -> str:
+def images_digest(recipe: Recipe, data: ImageData, schedule: TrainingSchedule) -> str:
     """sha256 of everything that decides which image comes when, and its augmentation."""
     fields = recipe.model_dump(mode="json", include=set(IMAGE_FIELDS))
     fields |= {

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from search.supernet.train.logs import CsvLog, Meter, Pace, Progress
+from search.supernet.train.logs import CsvLog, Meter, Progress, TrainingPace
 from search.supernet.train.optimizer import Precision, gradient_norm
 from search.supernet.train.parallel import (
     ComputeSettings,
-    Group,
+    ProcessGroup,
     deferred_interrupt,
     exclusive_folder,
     keep_freed_memory,
@@ -80,7 +80,7 @@ class Task(ABC, Generic[BatchT, InfoT]):
     recipe: TrainingRecipe
     directory: Path
     compute: ComputeSettings
-    group: Group
+    group: ProcessGroup
     steps_per_epoch: int
     model: nn.Module
     optimizer: Any
@@ -114,7 +114,7 @@ class Task(ABC, Generic[BatchT, InfoT]):
         """Return the description of the last checkpoint."""
 
     @abstractmethod
-    def log_row(self, progress: Progress, pace: Pace, state: RunState) -> tuple[object, ...] | None:
+    def log_row(self, progress: Progress, pace: TrainingPace, state: RunState) -> tuple[object, ...] | None:
         """Return a row of `log.csv`; None for steps without a row."""
 
     def resume(self) -> RunState | None:
@@ -170,7 +170,7 @@ class Trainer(Generic[BatchT, InfoT]):
         """Prepare a run; raises UsageError where a batch has too few micro-batches for all processes."""
         self.task, self.state = task, RunState()
         self.parts = task.group.share(task.recipe.micro_batches)
-        self.pace: Pace | None = None
+        self.pace: TrainingPace | None = None
         self._stopping = False
         self._batches: Iterator[BatchT] | None = None
 

@@ -7,7 +7,7 @@ from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import parse_keys
 from search.networks import build_network
-from tools.benchmarks.lowerings import VARIANTS, Variant
+from tools.benchmarks.lowerings import VARIANTS, LoweringVariant
 
 KEYS = (
     "conv(in=3,out=8,k=3,s=2)@16",
@@ -19,7 +19,7 @@ KEYS = (
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
 @torch.no_grad()
-def test_a_variant_is_the_same_network_in_other_operations(variant: Variant) -> None:
+def test_a_variant_is_the_same_network_in_other_operations(variant: LoweringVariant) -> None:
     module = build_seeded(lambda: build_network(parse_keys(KEYS)), 0)
     x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     expected = module(x)

@@ -6,8 +6,8 @@ from orchestrator.export.reuse.fragment import (
     MAX_FRAGMENT_BYTES,
     Fragment,
     FragmentStore,
+    GraphValue,
     Node,
-    Value,
     Weight,
 )
 
@@ -15,8 +15,8 @@ IDENTITY = "0" * 64
 FRAGMENT = Fragment(
     nodes=(Node(kind="XNNSigmoid", fields={"input_id": -1, "output_id": 0, "flags": 0}, handle=1),),
     values=(
-        Value(role="computed", dims=(1, 4)),
-        Value(role="constant", dims=(4,), weight=Weight(name="fc.bias", permutation=(0,))),
+        GraphValue(role="computed", dims=(1, 4)),
+        GraphValue(role="constant", dims=(4,), weight=Weight(name="fc.bias", permutation=(0,))),
     ),
     output=0,
     handles=1,

@@ -8,13 +8,13 @@ from executorch.backends.xnnpack.serialization import xnnpack_graph_schema as sc
 from torch import Tensor
 
 from orchestrator.export.lower.xnnpack import RecordedGraph
-from orchestrator.export.reuse.fragment import NO_HANDLE, Fragment, Unit
+from orchestrator.export.reuse.fragment import NO_HANDLE, Fragment, ReusableUnit
 from orchestrator.export.reuse.splice import ReuseError, Spliced, cut, splice
 
 NONE = (1 << 32) - 1
-ENTRY = Unit("entry", "block", True, False, "0")
-MIDDLE = Unit("middle", "block", False, False, "1")
-EXIT = Unit("exit", "block", False, True, "2")
+ENTRY = ReusableUnit("entry", "block", True, False, "0")
+MIDDLE = ReusableUnit("middle", "block", False, False, "1")
+EXIT = ReusableUnit("exit", "block", False, True, "2")
 PATHS = ("0", "0", None, "1.fc", "2", "2")
 
 
@@ -73,11 +73,11 @@ def graph(tensors: dict[str, Tensor]) -> schema.XNNGraph:
     )
 
 
-def fragments() -> dict[Unit, Fragment]:
+def fragments() -> dict[ReusableUnit, Fragment]:
     return cut(RecordedGraph(graph(weights(0)), PATHS), (), (ENTRY, MIDDLE, EXIT), weights(0))
 
 
-def spliced(units: list[Unit], tensors: dict[str, Tensor]) -> Spliced:
+def spliced(units: list[ReusableUnit], tensors: dict[str, Tensor]) -> Spliced:
     known = fragments()
     return splice([(unit, known[unit]) for unit in units], tensors)
 

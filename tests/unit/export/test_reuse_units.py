@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.export.reuse.fragment import Unit, donor_of, owners, units_of
+from orchestrator.export.reuse.fragment import ReusableUnit, donor_of, owners, units_of
 from search.blocks import parse_keys
 from search.networks import build_network
 from search.spaces import get_arch
@@ -41,8 +41,8 @@ def test_equal_units_share_a_fragment_wherever_they_stand() -> None:
     before, after = (u for u in units_of(parse_keys(KEYS)) if u.key == SHELL)
     assert before.identity != after.identity
     assert (
-        Unit(KEYS[0], "block", True, False, "0").identity
-        != Unit(KEYS[0], "block", False, False, "0").identity
+        ReusableUnit(KEYS[0], "block", True, False, "0").identity
+        != ReusableUnit(KEYS[0], "block", False, False, "0").identity
     )
 
 

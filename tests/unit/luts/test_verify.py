@@ -25,7 +25,7 @@ from luts.share.location import location
 from luts.share.repository import Repository, pull, push
 from luts.verify import check_sources, rebuild, verify_lut, verify_values
 from orchestrator.cli.main import exit_code
-from orchestrator.tasks.sources import Source, Sources
+from orchestrator.tasks.sources import LutSource, Sources
 from tests.support.bench import bench
 from tests.support.errors import raises
 from tests.support.lut_world import small_study
@@ -185,7 +185,7 @@ def source() -> Lut:
 def learned(source: Lut, tmp_path_factory: pytest.TempPathFactory) -> Lut:
     store = LutStore([tmp_path_factory.mktemp("source")])
     ref = store.resolve(str(store.write(source)))
-    stored = Sources((Source.of_lut(ref, source),)).stored_for([entry.key for entry in source.entries])
+    stored = Sources((LutSource.of_lut(ref, source),)).stored_for([entry.key for entry in source.entries])
     return made(slower(WORLD, 3.0), 2, stored, designs=4, name="xiaomi")
 
 
@@ -247,7 +247,7 @@ def test_published_source_is_compared(learned, source, tmp_path: Path) -> None:
         imported="2026-01-01",
         blocks=blocks,
     ).signed()
-    stored = Sources((Source.of_table(table),)).stored_for([entry.key for entry in source.entries])
+    stored = Sources((LutSource.of_table(table),)).stored_for([entry.key for entry in source.entries])
     meta = learned.meta.model_copy(update={"sources": stored})
     store = LutStore([tmp_path])
     (check,) = check_sources(replace(learned, meta=meta), store)

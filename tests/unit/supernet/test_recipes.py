@@ -15,7 +15,7 @@ from search.supernet.recipe.recipe import (
     recipe_names,
     resolutions_of,
 )
-from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.schedule import TrainingSchedule
 from tests.support.errors import raises
 
 BASE = Recipe(name="r", epochs=2, batch_size=8, learning_rate=1e-3)
@@ -141,7 +141,7 @@ def test_options_change_a_recipe_within_its_rules():
 def test_epoch_visits_every_image_once():
     for parts in (1, 4):
         recipe = BASE.model_copy(update={"micro_batches": parts})
-        schedule = Schedule(recipe, np.arange(100, 153), (64,))
+        schedule = TrainingSchedule(recipe, np.arange(100, 153), (64,))
         assert (schedule.steps_per_epoch, schedule.steps) == (6, 12)
         epochs = []
         for epoch in range(2):
@@ -157,7 +157,7 @@ def test_epoch_visits_every_image_once():
 
 def test_multi_scale_batches_have_as_many_pixels():
     recipe = BASE.model_copy(update={"multi_scale": True})
-    schedule = Schedule(recipe, np.arange(1000), (128, 256, 192))
+    schedule = TrainingSchedule(recipe, np.arange(1000), (128, 256, 192))
     assert schedule.sizes == {256: 8, 192: 14, 128: 32}
     rounds = 1000 // (8 + 14 + 32)
     assert schedule.steps_per_epoch == 3 * rounds
@@ -170,14 +170,14 @@ def test_multi_scale_batches_have_as_many_pixels():
         seen = np.concatenate([part.indices for part in parts])
         assert len(set(seen)) == len(seen) == 54 * rounds
     with raises("batch_too_large"):
-        Schedule(recipe, np.arange(50), (128, 192, 256))
+        TrainingSchedule(recipe, np.arange(50), (128, 192, 256))
 
 
 def test_drawn_resolutions_are_those_of_the_papers_sampler():
     """A resolution a step whatever came before, as many pixels in each batch, and passes without gaps."""
     recipe = BASE.model_copy(update={"multi_scale": "drawn", "epochs": 20})
     sides = (160, 192, 256, 288, 320)
-    schedule = Schedule(recipe, np.arange(1000), sides)
+    schedule = TrainingSchedule(recipe, np.arange(1000), sides)
     assert schedule.sizes == {320: 8, 288: 8, 256: 12, 192: 22, 160: 32}
     assert schedule.steps_per_epoch == 1000 * 5 // (8 + 8 + 12 + 22 + 32)
     parts = [schedule.part(step, 0) for step in range(schedule.steps)]
@@ -192,12 +192,12 @@ def test_drawn_resolutions_are_those_of_the_papers_sampler():
     seen = np.concatenate([part.indices for part in parts])
     for begin in range(0, len(seen) - 999, 1000):
         assert len(set(seen[begin : begin + 1000])) == 1000
-    late = Schedule(recipe, np.arange(1000), sides).part(schedule.steps - 1, 0)
+    late = TrainingSchedule(recipe, np.arange(1000), sides).part(schedule.steps - 1, 0)
     assert np.array_equal(late.indices, parts[-1].indices), "a run that goes on gets the same"
 
 
 def test_resolutions_of_the_space_are_all_drawn():
     space = get_space("autovit-xxs")
     recipe = BASE.model_copy(update={"resolutions": "space"})
-    schedule = Schedule(recipe, np.arange(1000), resolutions_of(recipe, space))
+    schedule = TrainingSchedule(recipe, np.arange(1000), resolutions_of(recipe, space))
     assert {schedule.resolution(step) for step in range(100)} == set(space.resolutions)

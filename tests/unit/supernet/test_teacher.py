@@ -12,7 +12,7 @@ from torch import nn
 from luts.format.errors import UsageError
 from search.spaces import get_space
 from search.supernet.recipe.recipe import Distillation, Recipe
-from search.supernet.recipe.schedule import Schedule
+from search.supernet.recipe.schedule import TrainingSchedule
 from search.supernet.train.teacher import (
     PACKAGES,
     LabelHeader,
@@ -287,7 +287,7 @@ def test_labels_serve_batches_of_several_sizes(tmp_path, digits):
         augmentation_epochs=1,
         distillation=Distillation(kind="soft"),
     )
-    schedule = Schedule(recipe, digits.split.train[:300], (8, 16))
+    schedule = TrainingSchedule(recipe, digits.split.train[:300], (8, 16))
     asked = _teacher(tmp_path)
     stored = TeacherLogits(asked, recipe, digits, schedule)
     sizes = set()

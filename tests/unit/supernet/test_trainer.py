@@ -14,12 +14,12 @@ from search.supernet.data.images import ImageData, rand_augmented, seeded, train
 from search.supernet.data.sources import open_source
 from search.supernet.recipe.recipe import Augmentation, Recipe
 from search.supernet.recipe.samplers import get_sampler
-from search.supernet.recipe.schedule import Part, Schedule
+from search.supernet.recipe.schedule import Part, TrainingSchedule
 from search.supernet.train import supernet_task as probe
 from search.supernet.train.checkpoint import BEST, load_supernet, read_info
 from search.supernet.train.logs import Meter, Progress
 from search.supernet.train.optimizer import WeightAverage
-from search.supernet.train.parallel import ComputeSettings, Group
+from search.supernet.train.parallel import ComputeSettings, ProcessGroup
 from search.supernet.train.trainer import RunState
 from tests.support.errors import raises
 from tests.support.training import cut_off, same_weights, supernet_trainer
@@ -94,7 +94,7 @@ def test_parts_of_a_batch_add_up_to_the_mean_gradient(small, tmp_path):
             torch.testing.assert_close(parameter.grad, gradients[0][name] + gradients[1][name])
 
 
-class _Deaf(Group):
+class _Deaf(ProcessGroup):
     """One of two processes that hears nothing of the other."""
 
     def __init__(self, rank):
@@ -106,13 +106,13 @@ class _Deaf(Group):
 
 def test_too_few_parts_for_all_processes_are_refused(small, tmp_path):
     with raises("uneven_micro_batches"):
-        supernet_trainer(SPACE, small, FULL, tmp_path, group=Group(0, 3))
+        supernet_trainer(SPACE, small, FULL, tmp_path, group=ProcessGroup(0, 3))
 
 
 def test_workers_make_the_same_batches(small):
     """Fresh images each, so that none comes out of the other's memory."""
     recipe = _small_recipe(precision="fp32", epochs=1)
-    schedule = Schedule(recipe, small.split.train, (64,))
+    schedule = TrainingSchedule(recipe, small.split.train, (64,))
     seen = []
     for workers in (0, 2):
         data = ImageData(small.source)
@@ -133,7 +133,7 @@ def test_missing_and_corrupt_images_are_named_and_nothing_is_lost(tmp_path, work
             Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{index}.png")
     data = ImageData(open_source(f"imagefolder:{tmp_path}/pets"), largest_side=16)
     recipe = _small_recipe(batch_size=4, precision="fp32", epochs=1)
-    victim = int(Schedule(recipe, data.split.train, (64,)).part(1, 0).indices[0])
+    victim = int(TrainingSchedule(recipe, data.split.train, (64,)).part(1, 0).indices[0])
     path = (
         tmp_path / "pets" / ("cat", "dog")[victim // 12] / f"{sorted(map(str, range(12)))[victim % 12]}.png"
     )

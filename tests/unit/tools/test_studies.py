@@ -93,7 +93,7 @@ def test_budgets_are_met_by_their_fraction_of_the_networks(priced):
 @pytest.mark.parametrize("strategy", ["random", "coarse-to-fine"])
 def test_evaluations_until_a_network_is_near_enough(table, priced, strategy):
     """With two wrong operations still near, one draw in fifty is near enough."""
-    goal = macro_search.Goal(macro.read_truth(table), priced, float(priced.latency_ms.max()), 0.80, 3)
+    goal = macro_search.SearchGoal(macro.read_truth(table), priced, float(priced.latency_ms.max()), 0.80, 3)
     near, nearer = macro_search.evaluations(goal, (strategy, 3))
     assert 1 <= near == nearer <= 200
     assert np.isinf(macro_search.evaluations(replace(goal, best=1.5, generations=1), (strategy, 3))).all()

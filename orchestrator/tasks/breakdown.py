@@ -89,8 +89,9 @@ class Breakdown(DrawnResult):
 
     @property
     def title(self) -> str:
-        """Device and variant."""
-        return f"{self.target}, {self.variant.name}"
+        """Device and variant; a device that calls itself simulated is marked so."""
+        mark = ", SIMULATED" if self.device.simulated else ""
+        return f"{self.target}, {self.variant.name}{mark}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document, in milliseconds."""

@@ -1,4 +1,7 @@
-"""Two studies from the command line: a measurement of known truth, and trainings that another study reuses."""
+"""Two studies from the command line: a measurement of known truth, and trainings that another study reuses.
+
+Studies are imported in the tests: their spaces must not be there when other tests list all spaces.
+"""
 
 import json
 
@@ -6,10 +9,11 @@ import pytest
 
 from orchestrator.simulate.device import SCENARIOS, GroundTruth
 from search.blocks import count
-from tools.studies import __main__, attention, heads
 
 
 def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, capsys):
+    from tools.studies import __main__, attention
+
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(attention, "LATENCY_BLOCKS", 2)
     arguments = [
@@ -34,6 +38,8 @@ def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, c
 
 
 def test_trainings_are_shared_by_studies_and_not_repeated(tmp_path, monkeypatch, capsys):
+    from tools.studies import __main__, heads
+
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
     options = [
         *["--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--json", "--pictures"],

@@ -27,6 +27,8 @@ LONGEST_FIRST = (
     "tests/integration/test_breakdown_command.py",
     "tests/phones/android/test_android_profile.py",
     "tests/integration/test_search_pool.py",
+    "tests/integration/test_compare.py",
+    "tests/integration/test_trained_weights.py",
 )
 """One worker takes README's while the other builds the agents, which no two should do at once."""
 

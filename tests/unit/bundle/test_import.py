@@ -60,6 +60,7 @@ def test_two_devices_make_two_luts(made, finished, tmp_path, store):
         ("iphone", VariantOptions(), "coreml-fp16-all"),
         ("windows", VariantOptions(), "unknown_device_kind"),
         ("android", VariantOptions(runtime="coreml"), "coreml_elsewhere"),
+        ("linux", VariantOptions(runtime="onnx"), "host_runtime"),
         ("iphone", VariantOptions(threads=2), "coreml_threads"),
     ],
 )

@@ -74,16 +74,24 @@ STOP_S = 5.0
 
 
 class WorkerCrashError(BlocktimeError):
-    """A worker process ended before it answered; `cause` says how, such as "signal 9; out of memory?"."""
+    """A worker process ended before it answered.
 
-    def __init__(self, cause: str) -> None:
-        """Make the message from the cause of the end."""
+    Attributes:
+        exit_code: Its exit code, -N after signal N.
+        cause: The exit code in words, such as "signal 9; out of memory?".
+    """
+
+    def __init__(self, exit_code: int | None) -> None:
+        """Make the message from the exit code."""
+        cause = f"exit code {exit_code}"
+        if exit_code is not None and exit_code < 0:
+            cause = f"signal {-exit_code}" + ("; out of memory?" if exit_code == -signal.SIGKILL else "")
         super().__init__(
             f"a worker process ended unexpectedly ({cause}); run the same command to resume, "
             "with fewer --workers if memory is short",
             code="worker_crashed",
         )
-        self.cause = cause
+        self.exit_code, self.cause = exit_code, cause
 
 
 class WorkerPool(Generic[Task, Answer]):
@@ -201,7 +209,7 @@ class WorkerPool(Generic[Task, Answer]):
         try:
             answer: Answer | BlocktimeError = connection.recv()
         except (EOFError, ConnectionResetError):
-            return WorkerCrashError(_exit_cause(self._remove_worker(connection)))
+            return WorkerCrashError(self._remove_worker(connection))
         self._idle.append(connection)
         return answer
 
@@ -216,12 +224,6 @@ class WorkerPool(Generic[Task, Answer]):
             process.kill()
             process.join()
         return process.exitcode
-
-
-def _exit_cause(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"signal {-exit_code}" + ("; out of memory?" if exit_code == -signal.SIGKILL else "")
-    return f"exit code {exit_code}"
 
 
 def _answer_tasks(

@@ -14,12 +14,14 @@ from torch import nn
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec, block_specs_for, export_many
 from orchestrator.export.build import export_module, export_spec
+from orchestrator.export.lower import parity
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.parity import check_parity, run_pte, run_pte_isolated
 from orchestrator.export.lower.source import build_module
 from orchestrator.export.pool import ExportError
 from search.blocks import parse_key
 from search.spaces import get_arch, get_space
+from tests.support.errors import raises
 from tests.support.soak import rest_soaks
 from tests.support.waiting import until
 
@@ -260,3 +262,9 @@ def test_a_bad_program_cannot_take_the_caller_along(nano: Artifact, damage: str)
     bad = data[: len(data) // 2] if damage == "truncated" else data[:64] + b"\xff" * (len(data) - 64)
     with pytest.raises(InvalidArtifactError):
         run_pte_isolated(bad, build_module(NANO)[1])
+
+
+def test_a_program_that_hangs_is_ended(nano: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "CHILD_TIMEOUT_S", 0.001)
+    with raises("runtime_hangs", InvalidArtifactError):
+        run_pte_isolated(nano.path.read_bytes(), build_module(NANO)[1])

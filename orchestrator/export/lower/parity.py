@@ -14,7 +14,7 @@ from luts.format.errors import InvalidArtifactError
 from luts.format.processes import WorkerCrashError, WorkerPool
 from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE
 
-CHILD_TIMEOUT_S = 600
+CHILD_TIMEOUT_S = 600.0
 """A program without an answer by then hangs; the slowest supported model takes seconds."""
 
 MISSING_OPERATOR = "0x14"
@@ -111,20 +111,26 @@ def run_pte_isolated(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
     """
     arrays = [x.numpy() for x in inputs]
     try:
-        with WorkerPool(_start_isolated, (), 1) as pool:
+        with WorkerPool(_start_isolated, (CHILD_TIMEOUT_S,), 1) as pool:
             (outputs,) = pool.map([(data, arrays)])
     except WorkerCrashError as error:
+        if error.exit_code == -signal.SIGALRM:
+            raise InvalidArtifactError(
+                f"the program gave no output within {CHILD_TIMEOUT_S:g} s; export it again",
+                code="runtime_hangs",
+            ) from None
         raise InvalidArtifactError(
-            f"the runtime crashed on the program ({error.cause}), or hung for {CHILD_TIMEOUT_S} s; "
-            "export it again",
+            f"the runtime crashed on the program ({error.cause}); export it again",
             code="runtime_crashed",
         ) from None
     return [torch.from_numpy(array) for array in outputs]
 
 
-def _start_isolated(_number: int) -> Callable[[tuple[bytes, list[np.ndarray]]], list[np.ndarray]]:
+def _start_isolated(
+    _number: int, timeout_s: float
+) -> Callable[[tuple[bytes, list[np.ndarray]]], list[np.ndarray]]:
     def run(task: tuple[bytes, list[np.ndarray]]) -> list[np.ndarray]:
-        signal.alarm(CHILD_TIMEOUT_S)
+        signal.setitimer(signal.ITIMER_REAL, timeout_s)
         data, arrays = task
         return [output.numpy() for output in run_pte(data, [torch.from_numpy(array) for array in arrays])]
 

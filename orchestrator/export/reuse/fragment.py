@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from luts.format.files import write_atomically
+from orchestrator.export.artifacts.artifact import STALE_S
 from orchestrator.export.artifacts.spec import toolchain_of
 from orchestrator.export.lower.source import build_seeded
 from search.blocks import BlockSpec, Conv, EnclosingSpec, MobileViTLayer, MobileViTShell, parse_key
@@ -245,7 +247,16 @@ class FragmentStore:
         """
         document = fragment.model_dump_json().encode()
         digest = hashlib.sha256(document).hexdigest().encode()
+        self._drop_stale()
         write_atomically(self._path(identity), digest + b"\n" + document)
+
+    def _drop_stale(self) -> None:
+        """Delete incomplete files of processes that died."""
+        oldest = time.time() - STALE_S
+        for path in self._folder.glob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
     def _path(self, identity: str) -> Path:
         return self._folder / f"{identity}.json"

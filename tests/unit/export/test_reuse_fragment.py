@@ -1,7 +1,10 @@
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.export.artifacts.artifact import STALE_S
 from orchestrator.export.reuse.fragment import (
     MAX_FRAGMENT_BYTES,
     Fragment,
@@ -34,6 +37,19 @@ def test_round_trip(store: FragmentStore, tmp_path: Path) -> None:
     store.put(IDENTITY, FRAGMENT)
     assert store.get(IDENTITY) == FRAGMENT
     assert [path.name for path in (tmp_path / "fragments").iterdir()] == [f"{IDENTITY}.json"]
+
+
+def test_files_of_killed_processes_are_removed_after_a_day(store: FragmentStore, tmp_path: Path) -> None:
+    folder = tmp_path / "fragments"
+    folder.mkdir()
+    old, young = (folder / f".{IDENTITY}.json.{pid}.tmp" for pid in (1, 2))
+    old.touch()
+    young.touch()
+    past = time.time() - 2 * STALE_S
+    os.utime(old, (past, past))
+    store.put(IDENTITY, FRAGMENT)
+    assert not old.exists()
+    assert young.exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "huge"])

@@ -82,7 +82,10 @@ program = torch.export.load(sys.argv[1])
 inputs, _ = program.example_inputs
 litert_torch.convert(program.module(), inputs).export(sys.argv[2])
 """
-"""Turns a captured program (.pt2) into a .tflite; runs in the converter's environment, which lacks our packages."""
+"""Turns a captured program (.pt2) into a .tflite; runs in the converter's environment, which lacks our packages.
+
+`-P` keeps modules of the working directory from hiding those of that environment.
+"""
 
 
 def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
@@ -104,7 +107,7 @@ def lower_to_litert(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
             raise BlocktimeError(
                 f"PyTorch can't capture this model: {first_line(error)}", code="unsupported_operator"
             ) from error
-        command = [str(CONVERTER), "-c", _CONVERSION, str(captured), str(converted)]
+        command = [str(CONVERTER), "-P", "-c", _CONVERSION, str(captured), str(converted)]
         try:
             ended = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False

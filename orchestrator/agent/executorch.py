@@ -117,7 +117,7 @@ class ExecutorchRuntime:
 
     def _checked_cores(self, cores: OptionValue) -> tuple[int, ...]:
         """Return the cores to pin threads to; empty to leave them to the system."""
-        if cores == "" or type(cores) is not str:
+        if not self._usable or cores == "" or type(cores) is not str:
             return ()
         try:
             wanted = parse_cores(cores)

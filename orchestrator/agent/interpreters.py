@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from orchestrator.agent.runtime import (
     require_memory,
     threads_option,
 )
-from orchestrator.wire.messages import OptionValue, RuntimeInfo, TensorSpec
+from orchestrator.wire.messages import OptionInfo, OptionValue, RuntimeInfo, TensorSpec
 
 _COPIES_OF_WEIGHTS = 2
 """The file's own, and those that kernels pack."""
@@ -81,6 +81,7 @@ class OnnxModel(Model):
     def close(self) -> None:
         """Free the model."""
         del self.execute, self._binding, self._results
+        super().close()
 
 
 def _onnx_spec(value: Any) -> TensorSpec:
@@ -121,6 +122,7 @@ class LiteRtModel(Model):
     def close(self) -> None:
         """Free the model."""
         del self.execute, self._interpreter
+        super().close()
 
 
 def _litert_spec(tensor: Mapping[str, Any]) -> TensorSpec:
@@ -151,13 +153,18 @@ class InterpreterRuntime:
         """Its version; raises PackageNotFoundError if it is not installed."""
         return version(self.package)
 
+    @cached_property
+    def options(self) -> dict[str, OptionInfo]:
+        """Its load options, as for the first hello: ExecuTorch's `cores` may later pin this process."""
+        return {"threads": threads_option()}
+
     def describe(self) -> RuntimeInfo:
         """Return version, backends and load options."""
-        return RuntimeInfo(version=self.version, backends=["cpu"], options={"threads": threads_option()})
+        return RuntimeInfo(version=self.version, backends=["cpu"], options=self.options)
 
     def load(self, path: Path, options: Mapping[str, OptionValue]) -> Model:
         """Load a model file; raises AgentError."""
-        checked = checked_options(self.name, options, {"threads": threads_option()})
+        checked = checked_options(self.name, options, self.options)
         require_memory(_COPIES_OF_WEIGHTS * path.stat().st_size)
         try:
             model = self.model(path, int(checked["threads"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.agent import executorch
 from orchestrator.agent import native as etshim
 from orchestrator.agent.device import AGENTS_VARIABLE
 from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
@@ -69,8 +70,9 @@ def test_a_failure_in_the_timed_part_is_the_runs(
 ) -> None:
     model = runtime.load(convolution.path, {"threads": 1})
     monkeypatch.setattr(model, "prepare", lambda arrays: None)
-    with raises("run_failed"):
+    with raises("run_failed") as failed:
         time_schedule([model], [[0]], 0, lambda _: True, never)
+    assert "the runtime failed: input 0 was not bound" in str(failed.value)
     model.close()
 
 
@@ -79,8 +81,9 @@ def test_a_model_that_fails_to_load_leaves_nothing_loaded(
 ) -> None:
     damaged = tmp_path / "damaged.pte"
     damaged.write_bytes(convolution.path.read_bytes().replace(b"XnnpackBackend", b"MissingBackend"))
-    with raises("bad_model"):
+    with raises("bad_model") as refused:
         runtime.load(damaged, {"threads": 1})
+    assert "NotFound" in str(refused.value)
     model = runtime.load(convolution.path, {"threads": 2})
     assert isinstance(model, NativeModel)
     model.close()
@@ -117,3 +120,13 @@ def test_unusable_library_names_the_next_step(
         ShimMissingError, match=r"built for ExecuTorch .*, not 9\.9; run `bench doctor native`"
     ):
         find_shim()
+
+
+def test_a_system_without_core_numbers_has_no_option_for_them(
+    convolution: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executorch, "allowed_cores", lambda: ())
+    runtime = ExecutorchRuntime(find_loader())
+    assert "cores" not in runtime.describe().options
+    with pytest.raises(AgentError, match="executorch has no option 'cores'; it has: threads, trace"):
+        runtime.load(convolution.path, {"cores": "0-1"})

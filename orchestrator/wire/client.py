@@ -392,7 +392,7 @@ class AgentClient:
         payload: tuple[int, Iterable[bytes]] = (0, ()),
         patience: Patience | None = None,
     ) -> tuple[ReplyT, bytes]:
-        """Send a request, with a payload of so many bytes in pieces, and return the reply and its payload.
+        """Send a request and return the reply and its payload; `payload` is a size in bytes and its pieces.
 
         Raises:
             UsageError: The request exceeds the protocol's limits; the connection stays usable.

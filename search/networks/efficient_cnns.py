@@ -44,12 +44,12 @@ class ShuffleUnitModule(nn.Module):
         inputs, half, stride = spec.inputs, spec.half, spec.stride
         if not spec.removable:
             self.left = nn.Sequential(
-                ConvBnAct(inputs, inputs, 3, stride, groups=inputs),
+                ConvBnAct(inputs, inputs, 3, stride, groups=inputs, act=None),
                 ConvBnAct(inputs, half, act=nn.ReLU()),
             )
         self.right = nn.Sequential(
             ConvBnAct(half if spec.removable else inputs, half, act=nn.ReLU()),
-            ConvBnAct(half, half, 3, stride, groups=half),
+            ConvBnAct(half, half, 3, stride, groups=half, act=None),
             ConvBnAct(half, half, act=nn.ReLU()),
         )
 
@@ -64,7 +64,7 @@ class ShuffleUnitModule(nn.Module):
 
 def conv_prelu(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
     """Create convolution, BN, and PReLU with one slope a channel."""
-    return ConvBnAct(inputs, outputs, kernel, stride, groups, nn.PReLU(outputs))
+    return ConvBnAct(inputs, outputs, kernel, stride, groups, act=nn.PReLU(outputs))
 
 
 def halve(x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Pyramid(nn.Module):
             for d in dilations(largest_dilation)
         )
         self.fused = nn.Sequential(nn.BatchNorm2d(outputs), nn.PReLU(outputs))
-        self.expand = ConvBnAct(outputs, outputs, groups=BRANCHES)
+        self.expand = ConvBnAct(outputs, outputs, groups=BRANCHES, act=None)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class StridedEesp(nn.Module):
         if image_channels:
             self.reinforce = nn.Sequential(
                 conv_prelu(image_channels, image_channels, 3),
-                ConvBnAct(image_channels, outputs),
+                ConvBnAct(image_channels, outputs, act=None),
             )
         self.act = nn.PReLU(outputs)
 
@@ -181,5 +181,5 @@ def head(spec: EspHead) -> nn.Module:
     return nn.Sequential(
         conv_prelu(spec.inputs, spec.inputs, 3, groups=spec.inputs),
         conv_prelu(spec.inputs, spec.middle, groups=BRANCHES),
-        Classifier(spec.middle, spec.classes),
+        Classifier(spec.middle, spec.classes, act=None),
     )

@@ -24,7 +24,7 @@ def overlap_stem(spec: OverlapStem) -> nn.Module:
     """Create 3x3 convolutions of stride 2 with BN from each width to the next, ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(spec.widths):
-        layers += [ConvBnAct(inputs, outputs, 3, 2), nn.ReLU()]
+        layers += [ConvBnAct(inputs, outputs, 3, 2, act=None), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -32,7 +32,7 @@ def overlap_stem(spec: OverlapStem) -> nn.Module:
 def ffn_block(spec: FfnBlock) -> nn.Module:
     """Create depthwise 3x3, then two 1x1 with ReLU between them, each with a residual; same shape."""
     mix: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=ConvBnAct(spec.channels, spec.channels, 3, groups=spec.channels)
+        conv=ConvBnAct(spec.channels, spec.channels, 3, groups=spec.channels, act=None)
     )
     return nn.Sequential(OrderedDict(mix=Residual(mix), feed=feed_forward(spec)))
 
@@ -40,9 +40,9 @@ def ffn_block(spec: FfnBlock) -> nn.Module:
 def feed_forward(spec: FfnBlock) -> Residual:
     """Create the two 1x1 convolutions of an FFN block, with a residual."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(
-        expand=ConvBnAct(spec.channels, spec.hidden),
+        expand=ConvBnAct(spec.channels, spec.hidden, act=None),
         act=nn.ReLU(),
-        project=ConvBnAct(spec.hidden, spec.channels),
+        project=ConvBnAct(spec.hidden, spec.channels, act=None),
     )
     return Residual(parts)
 
@@ -54,11 +54,11 @@ class PatchMerge(nn.Module):
     def __init__(self, spec: PatchMerging):
         super().__init__()
         middle = spec.middle
-        self.expand = ConvBnAct(spec.inputs, middle)
-        self.depthwise = ConvBnAct(middle, middle, 3, 2, groups=middle)
+        self.expand = ConvBnAct(spec.inputs, middle, act=None)
+        self.depthwise = ConvBnAct(middle, middle, 3, 2, groups=middle, act=None)
         self.squeeze = nn.Conv2d(middle, spec.squeezed, 1)
         self.excite = nn.Conv2d(spec.squeezed, middle, 1)
-        self.project = ConvBnAct(middle, spec.outputs)
+        self.project = ConvBnAct(middle, spec.outputs, act=None)
         self.act = nn.ReLU()
 
     @override
@@ -113,10 +113,10 @@ class CascadeHead(nn.Module):
     def __init__(self, split: int, qk_dim: int, v_dim: int, kernel: int, side: int):
         super().__init__()
         self.bias = DistanceBias(side)
-        self.q = ConvBnAct(split, qk_dim)
-        self.k = ConvBnAct(split, qk_dim)
-        self.v = ConvBnAct(split, v_dim)
-        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim) if kernel else nn.Identity()
+        self.q = ConvBnAct(split, qk_dim, act=None)
+        self.k = ConvBnAct(split, qk_dim, act=None)
+        self.v = ConvBnAct(split, v_dim, act=None)
+        self.mix = ConvBnAct(qk_dim, qk_dim, kernel, groups=qk_dim, act=None) if kernel else nn.Identity()
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class CascadedAttention(nn.Module):
             CascadeHead(split, spec.qk_dim, spec.v_dim, kernel, spec.side)
             for split, kernel in zip(spec.splits, spec.kernel_sizes, strict=True)
         )
-        self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels))
+        self.proj = nn.Sequential(nn.ReLU(), ConvBnAct(spec.heads * spec.v_dim, spec.channels, act=None))
 
     @override
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 
 class ConvBnAct(nn.Sequential):
-    """Convolution without bias, BN, and an activation if one is given; padding keeps the side at stride 1."""
+    """Convolution without bias, BN, and an activation unless it is None; padding keeps the side at stride 1."""
 
     def __init__(
         self,
@@ -27,7 +27,8 @@ class ConvBnAct(nn.Sequential):
         kernel: int = 1,
         stride: int = 1,
         groups: int = 1,
-        act: nn.Module | None = None,
+        *,
+        act: nn.Module | None,
     ):
         super().__init__()
         self.add_module(
@@ -60,10 +61,10 @@ class Residual(nn.Sequential):
 class Classifier(nn.Module):
     """Global average pool and linear classifier: (B, C, H, W) -> (B, classes).
 
-    A 1x1 convolution to `middle` channels comes first if given.
+    A 1x1 convolution to `middle` channels with BN and `act` comes first if `middle` is given.
     """
 
-    def __init__(self, inputs: int, classes: int, middle: int | None = None, act: nn.Module | None = None):
+    def __init__(self, inputs: int, classes: int, middle: int | None = None, *, act: nn.Module | None):
         super().__init__()
         self.conv = ConvBnAct(inputs, middle, act=act) if middle else nn.Identity()
         self.fc = nn.Linear(middle or inputs, classes)
@@ -195,7 +196,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = No
 
 
 def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Return attention (B, N, heads * head_dim) of (B, N, 3 * heads * head_dim)."""
+    """Return softmax(q k^T / sqrt(head_dim) + bias) v: (B, N, heads * head_dim).
+
+    `qkv` is (B, N, 3 * heads * head_dim); `bias` is broadcast over (B, heads, N, N).
+    """
     q, k, v = split_heads(qkv, 3, heads)
     return attend(q, k, v, heads, bias)
 

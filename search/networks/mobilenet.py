@@ -35,15 +35,15 @@ def inverted_residual(spec: MBConv) -> nn.Module:
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         expand=ConvBnAct(spec.inputs, wide, act=activation(act)) if spec.expansion > 1 else nn.Identity(),
         depthwise=ConvBnAct(wide, wide, spec.kernel, spec.stride, groups=wide, act=activation(act)),
-        project=ConvBnAct(wide, spec.outputs),
+        project=ConvBnAct(wide, spec.outputs, act=None),
     )
     return Residual(parts) if spec.removable else nn.Sequential(parts)
 
 
 @module_of.register
 def _(spec: ConvHead) -> nn.Module:
-    return Classifier(spec.inputs, spec.classes, spec.middle, activation(spec.activation))
+    return Classifier(spec.inputs, spec.classes, spec.middle, act=activation(spec.activation))
 
 
-module_of.register(FcHead, lambda spec: Classifier(spec.inputs, spec.classes))
+module_of.register(FcHead, lambda spec: Classifier(spec.inputs, spec.classes, act=None))
 module_of.register(MbPoolHead, lambda spec: module_of(spec.as_conv_head))

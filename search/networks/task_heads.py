@@ -78,7 +78,7 @@ INITIAL_STD = 0.03
 
 def conv_relu6(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> ConvBnAct:
     """Create convolution, BN, ReLU6."""
-    layer = ConvBnAct(inputs, outputs, kernel, stride, groups, nn.ReLU6())
+    layer = ConvBnAct(inputs, outputs, kernel, stride, groups, act=nn.ReLU6())
     norm = layer.get_submodule("bn")
     assert isinstance(norm, nn.BatchNorm2d)
     norm.eps, norm.momentum = BN_EPS, BN_MOMENTUM

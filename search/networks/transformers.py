@@ -176,9 +176,9 @@ class VisionTransformer(nn.Module):
                     f"{layer.key} gets {tokens} tokens; change the layers before it", code="blocks_do_not_fit"
                 )
             tokens = layer.tokens_out
+        self.layers = nn.ModuleList(module_of(layer) for layer in enclosed)
         self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, shell.dim))
         self.positions = nn.Parameter(0.02 * torch.randn(1, shell.tokens, shell.dim))
-        self.layers = nn.ModuleList(module_of(layer) for layer in enclosed)
         self.norm = nn.LayerNorm(shell.dim, NORM_EPS)
 
     @override
@@ -433,7 +433,7 @@ class LocalVitLayerModule(nn.Module):
             ConvBnAct(spec.dim, spec.hidden, act=nn.Hardswish()),
             ConvBnAct(spec.hidden, spec.hidden, 3, groups=spec.hidden, act=nn.Hardswish()),
             Excitation(spec.hidden, spec.squeezed),
-            ConvBnAct(spec.hidden, spec.dim),
+            ConvBnAct(spec.hidden, spec.dim, act=None),
         )
 
     @override

@@ -66,7 +66,8 @@ def test_a_run_has_all_pictures_and_their_numbers(whole) -> None:
         "87.50\N{NO-BREAK SPACE}% at a predicted 3.000\N{NO-BREAK SPACE}ms",
         "Measured again: 4.200\N{NO-BREAK SPACE}ms (4.158 to 4.242)",
         "Held out of the LUT (1): mean error 25.00\N{NO-BREAK SPACE}%",
-        "New random networks (2): mean error 10.00\N{NO-BREAK SPACE}%, largest 20.00\N{NO-BREAK SPACE}%",
+        "New random networks (2): mean error 10.00\N{NO-BREAK SPACE}%, largest 20.00\N{NO-BREAK SPACE}%, "
+        "50\N{NO-BREAK SPACE}% of them within 5\N{NO-BREAK SPACE}%",
         "+1.000 %",
         "1 batch was rejected",
         "tiny-recipe",

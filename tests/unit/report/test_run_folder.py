@@ -12,7 +12,7 @@ from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import read_run
 from orchestrator.report.lut_sections import predicted_and_measured, quiet
 from orchestrator.report.page import render
-from orchestrator.report.search_sections import latency_parts, new_accuracies
+from orchestrator.report.search_sections import history, latency_parts, new_accuracies
 from orchestrator.winner.winner import MeasuredBest
 from tests.support.errors import raises
 from tests.support.report_world import (
@@ -159,6 +159,10 @@ def test_latency_parts_follow_each_other_and_add_up() -> None:
 
 def test_quartiles_of_a_generation() -> None:
     assert new_accuracies(make_search()) == [(0.53125, 0.5625, 0.59375), (0.875, 0.875, 0.875)]
+
+
+def test_generations_list_new_networks_and_the_best(inputs) -> None:
+    assert [row[:3] for row in history(inputs).rows] == [("0", "2", "62.50 %"), ("1", "1", "87.50 %")]
 
 
 def test_differences_of_rejected_batches_are_listed_too(inputs) -> None:

@@ -286,7 +286,7 @@ class _TableBuilder:
         return np.concatenate([*latencies, counts, [-counts[self.channels.counted - self.channels.params]]])
 
     def _side(self, resolution: int, index: int) -> int:
-        """Return the side of the input of the stage at `index`."""
+        """Return the side in pixels of the input of the stage at `index`."""
         for stage in self.space.stages[:index]:
             resolution = stage.out_resolution(resolution)
         return resolution

@@ -39,9 +39,10 @@ class Candidates:
     Attributes:
         pool: All of them if they are few, else as many as requested, drawn uniformly.
         whole: Whether the pool contains all of them.
-        priced: As in `CoarseStage`, like the following.
-        share: Fraction of the space within the constraints.
-        smallest_ms: Smallest latency within the other constraints.
+        priced: Architectures priced for the pool: all that may be within the constraints if these are few, else
+            draws.
+        share: Fraction of the space within the constraints; exact if the pool contains all, else estimated.
+        smallest_ms: Smallest latency within the other constraints; its upper bound if they are cautious.
     """
 
     def __init__(
@@ -52,7 +53,12 @@ class Candidates:
         draws: int,
         generator: np.random.Generator,
     ):
-        """Compile the space; `draws` is the largest pool, `generator` is used for all draws. Raises as `search`."""
+        """Compile the space; `draws` is the largest pool, `generator` is used for these and all later draws.
+
+        Raises:
+            InfeasibleError: nothing meets the constraints; the message names the smallest possible latency.
+            UsageError: a LUT lacks blocks of the space, or the constraints do not name a latency for each LUT.
+        """
         scope = constraints.as_classifier
         classes = scope.classes if scope else None
         self.compiled = CompiledSpace(space, prices, constraints.confidence, classes)
@@ -108,7 +114,7 @@ class Study:
     """
 
     def __init__(self, space: Space, prices: Prices, constraints: Constraints, settings: SearchSettings):
-        """Compile the prices and find what the constraints allow. Raises as `search`."""
+        """Compile the prices and find what the constraints allow; raises the errors of `Candidates`."""
         self.space, self.settings = space, settings
         self.rng = random.Random(settings.seed)
         self.generator = np.random.default_rng(settings.seed)

@@ -287,7 +287,7 @@ class OpList:
         )
 
     def live_elements(self, *, keep_input: bool = False) -> int:
-        """Return the most elements of buffers that are live during one operation; the input may stay live."""
+        """Return the most elements live during one operation; with `keep_input` the input is live to the end."""
         last_read = {x.buffer: index for index, op in enumerate(self) for x in op.inputs}
         if keep_input:
             last_read[self.input.buffer] = len(self)

@@ -313,7 +313,7 @@ def ssdlite_ends(sides: tuple[int, ...], channels: int, classes: int) -> list[Bl
 
 
 def deeplab_ends(name: str, kind: Callable[..., BlockSpec], *sizes: int) -> MakeEnds:
-    """Return what makes the DeepLabv3 head of this kind, with these widths and rates, on the last map."""
+    """Return a function that makes a DeepLabv3 head of this kind, width and rate on the last map."""
 
     def ends(sides: tuple[int, ...], channels: int, classes: int) -> list[BlockSpec]:
         if sides[-1] < DEEPLAB_LEAST_SIDE:

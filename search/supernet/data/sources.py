@@ -125,11 +125,14 @@ _PICKLED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
-"""What CIFAR-10's pickles of Python 2 call."""
+"""The functions that CIFAR-10's files, pickled by Python 2, call."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Calls nothing but what `_PICKLED` names."""
+    """Unpickles nested lists, dictionaries and arrays; calls nothing but what `_PICKLED` names.
+
+    It reads only bytes whose digest is that of an original file; no other part of the package unpickles.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PICKLED:
@@ -207,11 +210,11 @@ BATCHES = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-"""Files and their MD5, which tells a damaged one."""
+"""Files and their MD5, as the data set's page gives it: another file is not unpickled."""
 
 
 def open_cifar10(text: str, path: Path) -> ImageSource:
-    """All of CIFAR-10, its test set as the validation set; `InvalidArtifactError` where it is damaged."""
+    """Open all of CIFAR-10, its test set as the validation set; raises InvalidArtifactError if it is damaged."""
     if path.is_file():
         source = open_npz(text, path)
         if len(source.labels) <= TRAINING_IMAGES or len(source.classes) != len(CLASSES):
@@ -236,7 +239,7 @@ def open_cifar10(text: str, path: Path) -> ImageSource:
 
 
 def _read_batch(text: str, path: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 3072) and labels (N,) of one file."""
+    """Return pixels (N, 3072) and labels (N,) of one file, which is unpickled only if its MD5 is the original's."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BATCH_BYTES)

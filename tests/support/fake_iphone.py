@@ -42,7 +42,6 @@ class FakeIphone:
         refused_calls: Connections to lockdownd that are still refused, as after the cable was plugged in.
         developer_image: The developer disk image is mounted, so that a computer can start apps.
         in_front: The app is on the screen.
-        tunnelled: The client speaks through a tunnel, as tests pretend.
         refuses_apps: The error of every installation, empty for none.
         hosts: Pair records of the computers that it trusts, by HostID.
         media: Files that computers stored, by path.
@@ -62,7 +61,6 @@ class FakeIphone:
     developer_mode: bool = True
     developer_image: bool = True
     in_front: bool = False
-    tunnelled: bool = False
     refuses_apps: str = ""
     media_bytes: int = 1 << 30
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)

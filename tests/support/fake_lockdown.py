@@ -122,13 +122,9 @@ class LockdownSession:
         return {"Service": name, "Port": port, "EnableServiceSSL": True}
 
     def _may_debug(self) -> bool:
-        """Apps are started through lockdownd up to iOS 16, later through a tunnel; always with the disk image."""
+        """Apps are started through lockdownd up to iOS 16, with the disk image; later through a tunnel."""
         phone = self._phone
-        return (
-            (phone.major() <= 16 or phone.tunnelled)
-            and phone.developer_image
-            and (phone.developer_mode or phone.major() < 16)
-        )
+        return phone.major() <= 16 and phone.developer_image and (phone.developer_mode or phone.major() < 16)
 
 
 def server_context(host: dict[str, Any]) -> ssl.SSLContext:
@@ -260,13 +256,13 @@ def _serve_image_mounter(phone: FakeIphone, sock: socket.socket, tls: ssl.SSLCon
                 send_plist(secured, {"Status": "Complete"})
 
 
-def _serve_instruments(phone: FakeIphone, sock: socket.socket, tls: ssl.SSLContext) -> None:
-    """Serve process control, by pymobiledevice3's own codec with the phone's side of it."""
+def serve_instruments(phone: FakeIphone, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
+    """Serve process control by pymobiledevice3's own codec; `tls` is None in a tunnel."""
     with contextlib.suppress(OSError):
         asyncio.run(_talk_dtx(phone, sock, tls))
 
 
-async def _talk_dtx(phone: FakeIphone, sock: socket.socket, tls: ssl.SSLContext) -> None:
+async def _talk_dtx(phone: FakeIphone, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
@@ -306,7 +302,7 @@ _SERVICES = {
     "com.apple.afc": _serve_afc,
     "com.apple.mobile.installation_proxy": _serve_installation_proxy,
     "com.apple.mobile.mobile_image_mounter": _serve_image_mounter,
-    _DVT: _serve_instruments,
+    _DVT: serve_instruments,
 }
 
 

@@ -197,7 +197,7 @@ class IphoneDevice(Device):
     def _launch(self) -> AgentClient:
         token = self._token or secrets.token_hex(16)
         self._launched_pid = self._driver.launch(
-            self._state.udid, self._bundle, self._environment(token), fresh=True
+            self._state.udid, self._bundle, self._environment(token), fresh=True, say=self._access.say
         )
         self._token = token
         self.agent_starts += 1

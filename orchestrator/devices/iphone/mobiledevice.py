@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +22,10 @@ from pymobiledevice3.service_connection import ServiceConnection
 from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 from pymobiledevice3.services.dvt.instruments.process_control import ProcessControl
 from pymobiledevice3.services.installation_proxy import InstallationProxyService
-from pymobiledevice3.services.mobile_image_mounter import auto_mount
+from pymobiledevice3.services.mobile_image_mounter import auto_mount, fetch_personalized_ddi
 
 from luts.format.errors import BlocktimeError
-from orchestrator.devices.common.device import KindUnavailableError
+from orchestrator.devices.common.device import KindUnavailableError, ignore_message
 from orchestrator.devices.iphone.state import (
     CannotLaunchError,
     Connection,
@@ -43,12 +44,16 @@ _ANSWER_TIMEOUT_S = 20.0
 _STATE_TIMEOUT_S = 10.0
 # Copying and verifying a hundred megabytes.
 _INSTALL_TIMEOUT_S = 600.0
-# The tunnel of iOS 17 is set up for each launch, and the developer disk image is fetched once.
+# The tunnel of iOS 17 is set up for each launch, and Apple's server signs the developer disk image for this phone.
 _LAUNCH_TIMEOUT_S = 300.0
+# The image is fetched once per computer. Its downloads have no time limit of their own.
+_FETCH_TIMEOUT_S = 600.0
+_FETCH_REPORT_S = 10.0
 
 _SIGKILL = 9
 _FIRST_TUNNEL_IOS = (17, 4)
 _FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH = (17,)
+_FIRST_CRYPTEX_IOS = 27
 
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     (
@@ -91,6 +96,14 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
 logging.getLogger("pymobiledevice3").addHandler(logging.NullHandler())
 
 
+class _NoDeveloperServicesError(CannotLaunchError):
+    """The phone lists no developer services: after a restart, its developer disk image has to be mounted again."""
+
+    def __init__(self, ios: str, reason: str) -> None:
+        super().__init__(f"its developer services do not start ({reason})", code="cannot_launch")
+        self.ios = ios
+
+
 class MobileDevice:
     """Talks to iPhones. All methods block; calls from several threads take turns.
 
@@ -124,15 +137,34 @@ class MobileDevice:
         """Install or replace an app."""
         self._call(udid, self._install(udid, ipa), _INSTALL_TIMEOUT_S)
 
-    def launch(self, udid: str, bundle: str, environment: Mapping[str, str], *, fresh: bool) -> int:
+    def launch(
+        self,
+        udid: str,
+        bundle: str,
+        environment: Mapping[str, str],
+        *,
+        fresh: bool,
+        say: Callable[[str], None] = ignore_message,
+    ) -> int:
         """Show an app, started unless it runs, or restarted if `fresh`; return its process id.
+
+        A missing developer disk image is downloaded, which `say` reports, and mounted. A tunnel lists only the
+        services that there were when it was opened, so the app is then started through a new one.
 
         Raises:
             CannotLaunchError: Only the user can start it.
         """
-        return self._call_developer_service(
-            udid, self._launch(udid, bundle, environment, fresh), _LAUNCH_TIMEOUT_S
-        )
+
+        def launch() -> int:
+            work = self._launch(udid, bundle, environment, fresh)
+            return self._call_developer_service(udid, work, _LAUNCH_TIMEOUT_S)
+
+        try:
+            return launch()
+        except _NoDeveloperServicesError as missing:
+            _fetch_developer_image(missing.ios, say)
+        self._call_developer_service(udid, self._mount_developer_image(udid), _LAUNCH_TIMEOUT_S)
+        return launch()
 
     def kill(self, udid: str, pid: int) -> None:
         """End a process that `launch` started; raises CannotLaunchError as `launch` does."""
@@ -252,12 +284,27 @@ class MobileDevice:
 
     @asynccontextmanager
     async def _instruments(self, udid: str) -> AsyncIterator[DvtProvider]:
-        """Open the developer services: through lockdownd up to iOS 16, through a tunnel from iOS 17.4."""
+        """Open the developer services; raises _NoDeveloperServicesError if the phone does not list them."""
+        async with self._developer_lockdown(udid) as lockdown, AsyncExitStack() as stack:
+            try:
+                provider = await stack.enter_async_context(DvtProvider(lockdown))
+            except (pmd.InvalidServiceError, pmd.StartServiceError) as error:
+                raise _NoDeveloperServicesError(lockdown.product_version, _one_line(error)) from error
+            yield provider
+
+    async def _mount_developer_image(self, udid: str) -> None:
+        """Mount the image; from iOS 17 on, Apple's server signs it for this phone."""
+        async with self._developer_lockdown(udid) as lockdown:
+            with _mounting(), contextlib.suppress(pmd.AlreadyMountedError):
+                await auto_mount(lockdown)
+
+    @asynccontextmanager
+    async def _developer_lockdown(self, udid: str) -> AsyncIterator[LockdownServiceProvider]:
+        """Open what starts the developer services: lockdownd up to iOS 16, a new tunnel from iOS 17.4."""
         async with self._session(udid) as client:
             ios = tuple(int(part) for part in client.product_version.split("."))
             if ios < _FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH:
-                async with _provider(client) as provider:
-                    yield provider
+                yield client
                 return
         if ios < _FIRST_TUNNEL_IOS:
             raise CannotLaunchError(
@@ -266,28 +313,49 @@ class MobileDevice:
             )
         from pymobiledevice3.remote.userspace_tunnel import UserspaceRsdTunnel
 
-        tunnel = UserspaceRsdTunnel(serial=udid, autopair=False, remotepairing_fallback=False)
-        async with tunnel as rsd, _provider(rsd) as provider:
-            yield provider
+        async with UserspaceRsdTunnel(serial=udid, autopair=False, remotepairing_fallback=False) as rsd:
+            yield rsd
 
 
-@asynccontextmanager
-async def _provider(lockdown: LockdownServiceProvider) -> AsyncIterator[DvtProvider]:
-    """Open the developer services, mounting their disk image if a restart of the phone has unmounted it."""
-    async with AsyncExitStack() as stack:
+def _fetch_developer_image(ios: str, say: Callable[[str], None]) -> None:
+    """Download the image of iOS 17 or later unless it is in pymobiledevice3's cache; raises CannotLaunchError.
+
+    The download runs in a thread of its own, which a program that ends does not wait for. Images of earlier
+    versions are downloaded as they are mounted, when no tunnel is open.
+    """
+    major = int(ios.split(".")[0])
+    if major < _FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH[0]:
+        return
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def fetch() -> None:
         try:
-            provider = await stack.enter_async_context(DvtProvider(lockdown))
-        except (pmd.InvalidServiceError, pmd.StartServiceError):
-            await _mount_developer_image(lockdown)
-            provider = await stack.enter_async_context(DvtProvider(lockdown))
-        yield provider
+            if major >= _FIRST_CRYPTEX_IOS:
+                from pymobiledevice3.services.cryptexd import fetch_cryptex_ddi
+
+                fetch_cryptex_ddi()
+            else:
+                fetch_personalized_ddi()
+            done.set_result(None)
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=fetch, name="developer-image", daemon=True).start()
+    waited_s = 0.0
+    with _mounting():
+        while not concurrent.futures.wait([done], _FETCH_REPORT_S).done:
+            waited_s += _FETCH_REPORT_S
+            if waited_s >= _FETCH_TIMEOUT_S:
+                raise TimeoutError(f"the download did not end within {_FETCH_TIMEOUT_S / 60:.0f} min")
+            say(f"downloading Apple's developer disk image, once for this computer: {waited_s:.0f} s so far")
+        done.result()
 
 
-async def _mount_developer_image(lockdown: LockdownServiceProvider) -> None:
-    """Mount the image; pymobiledevice3 fetches it once, and from iOS 17 on has Apple sign it for this phone."""
+@contextmanager
+def _mounting() -> Iterator[None]:
+    """Translate what keeps the developer disk image from being downloaded or mounted."""
     try:
-        with contextlib.suppress(pmd.AlreadyMountedError):
-            await auto_mount(lockdown)
+        yield
     except Exception as error:
         raise CannotLaunchError(
             f"its developer disk image cannot be mounted ({_one_line(error)}): let this computer reach the "

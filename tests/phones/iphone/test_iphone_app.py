@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import plistlib
+import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from pymobiledevice3.lockdown import UsbmuxLockdownClient, create_using_usbmux
+from developer_disk_image.repo import DeveloperDiskImageRepository, PersonalizedImage
+from pymobiledevice3.exceptions import AlreadyMountedError
 from pymobiledevice3.remote import userspace_tunnel
+from pymobiledevice3.remote.remote_service_discovery import RemoteServiceDiscoveryService
 from pymobiledevice3.services import mobile_image_mounter
 
+from orchestrator.devices.iphone import mobiledevice
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
 from tests.support.errors import raises
 from tests.support.fake_iphone import BUNDLE, IPHONE_13, FakeIphone, PhoneUser, trust_now
+from tests.support.fake_tunnel import FakeTunnel
 
 
 def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
@@ -110,44 +117,100 @@ def test_the_installed_app_is_started(phone: FakeIphone, user: PhoneUser, tmp_pa
         device.connect()
 
 
-@pytest.mark.parametrize("developer_image", [True, False])
-def test_app_is_started_through_a_tunnel_from_ios_17_4(
-    phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch, developer_image: bool
-) -> None:
-    """The tunnel itself is pymobiledevice3's and needs a phone; here it is one in name."""
-    opened: list[tuple[object, ...]] = []
+@pytest.fixture
+def tunnels(phone: FakeIphone, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens to the tunnels to a phone with iOS 17.6 and to its developer disk image, in order."""
+    phone.ios = "17.6"
+    events: list[str] = []
+    monkeypatch.setattr(FakeTunnel, "phone", phone, raising=False)
+    monkeypatch.setattr(FakeTunnel, "events", events, raising=False)
+    monkeypatch.setattr(userspace_tunnel, "UserspaceRsdTunnel", FakeTunnel)
 
-    class Tunnel:
-        def __init__(self, serial: str, autopair: bool, remotepairing_fallback: bool) -> None:
-            opened.append((serial, autopair, remotepairing_fallback))
-
-        async def __aenter__(self) -> UsbmuxLockdownClient:
-            phone.tunnelled = True
-            self._client = await create_using_usbmux(phone.udid, autopair=False)
-            return self._client
-
-        async def __aexit__(self, *_: object) -> None:
-            await self._client.close()
-            phone.tunnelled = False
-
-    monkeypatch.setattr(userspace_tunnel, "UserspaceRsdTunnel", Tunnel)
-    phone.ios, phone.developer_image = "17.6", developer_image
-    mounted: list[str] = []
-
-    async def mount(lockdown: UsbmuxLockdownClient, image: object) -> None:
+    async def mount(lockdown: RemoteServiceDiscoveryService, image: object) -> None:
         """Apple's ticket server signs the image for one phone; here it is signed in name."""
-        assert phone.tunnelled
-        mounted.append(lockdown.product_version)
+        assert lockdown.product_version == "17.6"
+        events.append("mount")
         phone.developer_image = True
 
     monkeypatch.setattr(mobile_image_mounter, "auto_mount_personalized", mount)
+    return events
+
+
+def published_images(fetch: Callable[[], object]) -> Callable[[], SimpleNamespace]:
+    """The place of the developer disk images; `fetch` is called by the thread that downloads one."""
+    manifest = plistlib.dumps({"ProductBuildVersion": mobile_image_mounter.LATEST_DDI_BUILD_ID})
+
+    def download() -> PersonalizedImage:
+        fetch()
+        return PersonalizedImage(b"image", manifest, b"trust cache")
+
+    return lambda: SimpleNamespace(get_personalized_disk_image=download)
+
+
+def test_app_is_started_through_a_tunnel_from_ios_17_4(
+    phone: FakeIphone, user: PhoneUser, tunnels: list[str]
+) -> None:
     with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         assert device.agent_starts == 1
-    assert mounted == ([] if developer_image else ["17.6"])
-    assert opened == [(phone.udid, False, False)] * 2, "to start the app and to end it"
+    assert tunnels == ["open", "close"] * 2, "to start the app and to end it"
     assert len(phone.launches) == 1
     assert not phone.pid
+
+
+def test_mounted_image_is_used_through_a_new_tunnel(
+    phone: FakeIphone, user: PhoneUser, tunnels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after each restart of a phone; a tunnel lists the services of the time when it was opened."""
+    phone.developer_image = False
+    threads: list[str] = []
+
+    def fetch() -> None:
+        tunnels.append("fetch")
+        threads.append(threading.current_thread().name)
+
+    monkeypatch.setattr(DeveloperDiskImageRepository, "create", published_images(fetch))
+    with find_iphone(IPHONE_13, user.access) as device:
+        device.connect().close()
+        assert tunnels == ["open", "close", "fetch", "open", "mount", "close", "open", "close"]
+    assert threads == ["developer-image"]
+    assert (len(phone.launches), user.questions) == (1, [])
+
+
+def test_image_that_changes_nothing_is_mounted_once(
+    phone: FakeIphone, user: PhoneUser, tunnels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mount(lockdown: object, image: object) -> None:
+        tunnels.append("mount")
+        raise AlreadyMountedError
+
+    phone.developer_image = False
+    monkeypatch.setattr(mobile_image_mounter, "auto_mount_personalized", mount)
+    monkeypatch.setattr(DeveloperDiskImageRepository, "create", published_images(lambda: None))
+    with find_iphone(IPHONE_13, user.access) as device:
+        device.connect().close()
+    assert tunnels.count("mount") == 1
+    assert len(user.questions) == 1
+    assert "dtservicehub" in user.messages[-1]
+
+
+def test_download_of_the_image_is_reported_and_limited(
+    phone: FakeIphone, user: PhoneUser, tunnels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone.developer_image = False
+    ended = threading.Event()
+    monkeypatch.setattr(DeveloperDiskImageRepository, "create", published_images(ended.wait))
+    monkeypatch.setattr(mobiledevice, "_FETCH_REPORT_S", 0.05)
+    monkeypatch.setattr(mobiledevice, "_FETCH_TIMEOUT_S", 0.15)
+    try:
+        with find_iphone(IPHONE_13, user.access) as device:
+            device.connect().close()
+    finally:
+        ended.set()
+    assert sum("downloading Apple's developer disk image" in line for line in user.messages) == 2
+    assert "did not end within" in user.messages[-1]
+    assert len(user.questions) == 1, "the user can still open the app"
+    assert tunnels == ["open", "close"]
 
 
 def test_wrong_pairing_codes_are_asked_for_again(phone: FakeIphone, user: PhoneUser) -> None:

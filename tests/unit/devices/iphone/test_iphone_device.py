@@ -6,13 +6,13 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from orchestrator.devices.common.device import Access
+from orchestrator.devices.common.device import Access, ignore_message
 from orchestrator.devices.iphone import device as device_module
 from orchestrator.devices.iphone.device import IphoneDevice
 from orchestrator.devices.iphone.phones import list_phones
@@ -59,7 +59,15 @@ class ScriptedDriver:
         self.app.answers.append(answer)
         return socket.create_connection(("127.0.0.1", self.port))
 
-    def launch(self, udid: str, bundle: str, environment: Mapping[str, str], *, fresh: bool) -> int:
+    def launch(
+        self,
+        udid: str,
+        bundle: str,
+        environment: Mapping[str, str],
+        *,
+        fresh: bool,
+        say: Callable[[str], None] = ignore_message,
+    ) -> int:
         assert bundle in APPS
         if not self.may_launch:
             raise CannotLaunchError("not today")

@@ -38,6 +38,9 @@ _ANSWER_TIMEOUT_S = 20.0
 _POLL_S = 0.02
 _PAUSE_S = 0.005
 _CHUNK_BYTES = 1 << 16
+# A phone sends what it has within a few milliseconds; a killed session leaves a few packets at most.
+_STALE_TIMEOUT_S = 0.1
+_MAX_STALE_READS = 256
 
 
 def _read_timeout_s(numbytes: int, timeout_s: float) -> float:
@@ -66,6 +69,16 @@ class _Usb(UsbTransport or object):  # type: ignore[misc]
 
     adbd reads until a packet that is not full (AOSP, client/usb_linux.cpp, `zero_mask`).
     """
+
+    def connect(self, transport_timeout_s: float) -> None:
+        """Open the phone, and drop what it still sends to a session that was killed."""
+        super().connect(transport_timeout_s)
+        for endpoint in (self._read_endpoint, self._write_endpoint):
+            with contextlib.suppress(Exception):  # of usb1; a phone whose endpoints work may refuse
+                self._transport.clearHalt(endpoint)
+        with contextlib.suppress(Exception):  # nothing is left once a read times out
+            for _ in range(_MAX_STALE_READS):
+                super().bulk_read(_CHUNK_BYTES, _STALE_TIMEOUT_S)
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float) -> bytes:
         try:
@@ -157,6 +170,8 @@ def list_usb() -> dict[str, _Usb | None]:
 def connect(serial: str, transport: Any, ask_user: Callable[[], None] | None = None) -> DirectLink:
     """Connect to a phone. `ask_user` is called when it shows its dialog; without it, no dialog is shown.
 
+    Over USB a phone is greeted once more if it answers the first greeting with the rest of an earlier session.
+
     Raises:
         LinkLostError: The phone does not answer.
         PhoneNotReadyError: It does not know this computer, or another program or user holds it.
@@ -170,14 +185,17 @@ def connect(serial: str, transport: Any, ask_user: Callable[[], None] | None = N
         ask_user()
         asked = True
 
-    try:
-        device.connect([_signer()], _CONNECT_TIMEOUT_S, ACCEPT_TIMEOUT_S, _ANSWER_TIMEOUT_S, on_dialog)
-    except Exception as error:
-        with contextlib.suppress(Exception):
-            device.close()
-        if isinstance(error, DeviceError):
-            raise
-        raise (unauthorized(serial) if asked else _lost(serial, error)) from None
+    for may_greet_again in (isinstance(transport, _Usb), False):
+        try:
+            device.connect([_signer()], _CONNECT_TIMEOUT_S, ACCEPT_TIMEOUT_S, _ANSWER_TIMEOUT_S, on_dialog)
+            break
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                device.close()
+            if isinstance(error, DeviceError):
+                raise
+            if asked or not may_greet_again:
+                raise (unauthorized(serial) if asked else _lost(serial, error)) from None
     return DirectLink(serial, device)
 
 

@@ -308,6 +308,7 @@ class TestDirectly:
             open_link("U4")
 
     def test_no_adb_and_no_libusb(self, usb, monkeypatch):
+        monkeypatch.setattr(direct, "HAS_USB", True)
         assert phones.list_phones() == []
         monkeypatch.setattr(direct, "HAS_USB", False)
         with raises("no_adb"):
@@ -350,6 +351,33 @@ class TestUsb:
             with pytest.raises(TcpTimeoutException):
                 transport.bulk_read(size, 0.02)
         assert timeouts == [0.02, 20.0]
+
+    @pytest.fixture
+    def usb_phone(self):
+        from tests.support.fake_usb_phone import FakeUsbPhone
+
+        return FakeUsbPhone()
+
+    def connect(self, usb_phone):
+        return direct.connect("U1", direct._Usb(usb_phone, usb_phone.setting(), "U1"))
+
+    @pytest.mark.parametrize("sizes", [[], [88], [512, 88], [512] * 40])
+    def test_packets_for_a_killed_session_are_dropped(self, usb_phone, sizes):
+        usb_phone.packets = [bytes(size) for size in sizes]
+        self.connect(usb_phone).close()
+        assert usb_phone.greetings == 1
+
+    @pytest.mark.parametrize("size", [24, 512])
+    def test_phone_is_greeted_once_more(self, usb_phone, size):
+        usb_phone.late = [bytes(size)]
+        self.connect(usb_phone).close()
+        assert usb_phone.greetings == 2
+
+    def test_phone_that_does_not_answer_is_greeted_twice(self, usb_phone):
+        usb_phone.is_silent = True
+        with raises("phone_lost"):
+            self.connect(usb_phone)
+        assert usb_phone.greetings == 2
 
     def test_phone_that_this_user_may_not_open(self, monkeypatch):
         class Transport:

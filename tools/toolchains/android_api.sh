@@ -7,6 +7,7 @@
 # Debian's mirror is taken from apt's sources; set DEBIAN_MIRROR where they name none (Ubuntu).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tools/toolchains/apt.sh
 dest=$PWD/.toolchains/android_api
 
 bullseye_packages="libandroid-23-java dalvik-exchange libasm-java"
@@ -26,7 +27,7 @@ missing=()
 for tool in aapt zipalign apksigner dexdump; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 if [ ${#missing[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || fail "${missing[*]} not installed; run: sudo apt-get install --no-install-recommends ${missing[*]}"
-    apt-get install --yes --quiet --no-install-recommends "${missing[@]}" >/dev/null
+    apt_get install --yes --no-install-recommends "${missing[@]}"
 fi
 
 complete() { (cd "$dest" && sha256sum --check --status <<<"${digests:1}" 2>/dev/null); }
@@ -53,9 +54,9 @@ CONF
 
 cd "$work"
 export APT_CONFIG=$work/apt.conf
-apt-get -qq update || fail "cannot read $mirror"
+apt_get update || fail "cannot read $mirror"
 # shellcheck disable=SC2086
-apt-get -qq download $(printf '%s/bullseye ' $bullseye_packages) $(printf '%s/trixie ' $trixie_packages) ||
+apt_get download $(printf '%s/bullseye ' $bullseye_packages) $(printf '%s/trixie ' $trixie_packages) ||
     fail "cannot download Debian's packages from $mirror"
 for package in *.deb; do dpkg-deb --extract "$package" files; done
 npm pack --silent "$npm_package" >/dev/null || fail "npm cannot download $npm_package"

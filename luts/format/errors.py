@@ -63,6 +63,11 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
+def install_extra(extra: str) -> str:
+    """Return how to install what an extra of this package needs; the package is on no index."""
+    return f"from a checkout of blocktime, pip install -e '.[{extra}]'"
+
+
 SHOWN = 5
 """Number of names shown: the closest ones, or the first of a long list."""
 

@@ -20,7 +20,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from luts.format.errors import OUT_OF_MEMORY, BlocktimeError, UsageError, first_line, is_out_of_memory
+from luts.format.errors import (
+    OUT_OF_MEMORY,
+    BlocktimeError,
+    UsageError,
+    first_line,
+    install_extra,
+    is_out_of_memory,
+)
 
 _QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
 """Python's resource tracker removes the semaphores of killed workers, and would warn about each kind of them."""
@@ -300,7 +307,7 @@ def open_cluster(option: str, resources: Mapping[str, float] | None = None) -> C
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
-        raise UsageError(f"{option} needs Ray; install blocktime[cluster]", code="missing_package") from error
+        raise UsageError(f"{option} needs Ray; {install_extra('cluster')}", code="missing_package") from error
     if ray.is_initialized():
         return Cluster(ray, owned=False)
     common = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}

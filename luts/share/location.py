@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError, install_extra
 from luts.format.files import storage_error, write_atomically
 
 MAX_LISTED = 100_000
@@ -249,6 +249,6 @@ def location(url: str) -> Location:
         system = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
     except ImportError as error:
         raise UsageError(
-            f"{scheme}: needs {error.name}; pip install 'blocktime[share]'", code="package_missing"
+            f"{scheme}: needs {error.name}; {install_extra('share')}", code="package_missing"
         ) from error
     return Remote(url, system, writable=not scheme.startswith("http"), exclusive=scheme == "s3")

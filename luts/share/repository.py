@@ -18,7 +18,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from luts.format.errors import InvalidArtifactError, StorageError, UsageError, first_problem, shorten
+from luts.format.errors import (
+    InvalidArtifactError,
+    StorageError,
+    UsageError,
+    first_problem,
+    install_extra,
+    shorten,
+)
 from luts.format.files import read_bytes, storage_error, write_atomically
 from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta
 from luts.format.provenance import (
@@ -162,7 +169,7 @@ def _load_key(path: Path, private: bool) -> Any:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
         raise UsageError(
-            "signatures need cryptography; pip install 'blocktime[share]'", code="package_missing"
+            f"signatures need cryptography; {install_extra('share')}", code="package_missing"
         ) from error
     wanted = "a private key without a password in PEM" if private else "a public key in PEM"
     made_by = "genpkey -algorithm ed25519" if private else "pkey -pubout"

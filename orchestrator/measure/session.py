@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from luts.estimate.latencies import LatencyEstimates, QuietLatency
-from luts.format.errors import UsageError
+from luts.format.errors import UsageError, install_extra
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.conditions import (
@@ -150,7 +150,7 @@ def _no_runtime(device_name: str, hello: HelloReply, variant: Variant) -> UsageE
     if variant.runtime in HOST_RUNTIMES and device_name == "host":
         title = HOST_RUNTIMES[variant.runtime]
         return UsageError(
-            f"{title} is not installed; pip install 'blocktime[{variant.runtime}]'", code="missing_package"
+            f"{title} is not installed; {install_extra(variant.runtime)}", code="missing_package"
         )
     return UsageError(
         f"the agent on {device_name} has no runtime {variant.runtime}; it has {', '.join(hello.runtimes)}",

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from luts.format.errors import BlocktimeError, StorageError, UsageError
+from luts.format.errors import BlocktimeError, StorageError, UsageError, install_extra
 from luts.format.files import check_writable, storage_error, write_atomically
 from luts.format.provenance import __version__
 from luts.format.table import Column, Table
@@ -152,7 +152,7 @@ def _package(name: str, use: str, extra: str) -> Need:
         installed = version(name)
     except PackageNotFoundError:
         installed = ""
-    return Need(name, installed, use, f"pip install 'blocktime[{extra}]'" if extra else f"pip install {name}")
+    return Need(name, installed, use, install_extra(extra) if extra else f"pip install {name}")
 
 
 def _native_calls() -> Need:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import InvalidArtifactError, UsageError, install_extra
 from search.supernet.data.sources import read_image
 
 DenseTaskName = Literal["detection", "segmentation"]
@@ -114,6 +114,6 @@ def optional_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f"{name.partition('.')[0]} is not installed; install it with: pip install 'blocktime[dense]'",
+            f"{name.partition('.')[0]} is not installed; {install_extra('dense')}",
             code="package_missing",
         ) from error

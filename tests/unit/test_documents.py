@@ -1,4 +1,4 @@
-"""Documents name files that are there."""
+"""Documents name files that are there, and commands that work."""
 
 import re
 from pathlib import Path
@@ -35,3 +35,14 @@ def test_every_environment_variable_is_documented() -> None:
     output = {name for path in DOCUMENTS for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
     assert read >= {"BLOCKTIME_LUTS", "BLOCKTIME_CACHE"}
     assert read - output == set()
+
+
+def test_no_index_is_asked_for_this_package() -> None:
+    """The name is anybody's there: extras are installed from a checkout."""
+    code = (path for folder in ("luts", "search", "orchestrator") for path in (ROOT / folder).rglob("*.py"))
+    scripts = (ROOT / "tools").rglob("*.sh")
+    by_name = re.compile(r"(?<!-)\bblocktime\[|pip install blocktime\b")
+    said = {
+        path for path in [*DOCUMENTS, *code, *scripts] if by_name.search(path.read_text(encoding="utf-8"))
+    }
+    assert not said

@@ -14,7 +14,7 @@ packages="litert-torch==0.10.0 litert-converter==0.5.0 ai-edge-quantizer==0.10.0
 fail() { echo "litert.sh: $*" >&2; exit 1; }
 
 [ -x "$python" ] || fail "no .venv here; run make setup first"
-"$python" -c 'import ai_edge_litert' 2>/dev/null || fail "LiteRT is not installed; pip install 'blocktime[litert]'"
+"$python" -c 'import ai_edge_litert' 2>/dev/null || fail "LiteRT is not installed; pip install -e '.[litert]'"
 mkdir -p "$dest"
 exec 9>"$dest/.lock"
 flock 9

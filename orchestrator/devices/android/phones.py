@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from luts.format.errors import install_extra
 from orchestrator.devices.android.link import ACCEPT_TIMEOUT_S, AdbLink, LinkLostError, PhoneNotReadyError
 from orchestrator.devices.common.device import KindUnavailableError
 from orchestrator.devices.common.registry import known_phones, phone_of
@@ -307,6 +308,6 @@ def _packages() -> Iterator[None]:
     except ImportError as error:
         raise KindUnavailableError(
             f"Android phones need the package {error.name}, which is not installed",
-            "pip install 'blocktime[android]'",
+            install_extra("android"),
             "package_missing",
         ) from None

@@ -6,6 +6,7 @@ import importlib.util
 from functools import cache
 from typing import TYPE_CHECKING
 
+from luts.format.errors import install_extra
 from orchestrator.devices.common.device import Access, KindUnavailableError
 from orchestrator.devices.iphone.device import IphoneDevice
 from orchestrator.devices.iphone.state import IphoneState, PhoneGoneError, mux_address
@@ -22,9 +23,7 @@ def open_driver() -> MobileDevice:
         KindUnavailableError: pymobiledevice3 is not installed.
     """
     if importlib.util.find_spec("pymobiledevice3") is None:
-        raise KindUnavailableError(
-            "iPhones need pymobiledevice3", "pip install 'blocktime[ios]'", "package_missing"
-        )
+        raise KindUnavailableError("iPhones need pymobiledevice3", install_extra("ios"), "package_missing")
     return _driver(mux_address())
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line
+from luts.format.errors import BlocktimeError, InvalidArtifactError, first_line, install_extra
 from luts.format.provenance import ROOT
 from orchestrator.export.lower import quiet
 
-MISSING = "ONNX Runtime and the exporter's packages are not installed ({}); pip install 'blocktime[onnx]'"
+MISSING = f"ONNX Runtime and the exporter's packages are not installed ({{}}); {install_extra('onnx')}"
 
 
 def lower_to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
@@ -135,7 +135,7 @@ def run_litert(data: bytes, inputs: Sequence[Tensor]) -> list[Tensor]:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         raise BlocktimeError(
-            "LiteRT is not installed; pip install 'blocktime[litert]'", code="missing_package"
+            f"LiteRT is not installed; {install_extra('litert')}", code="missing_package"
         ) from None
     try:
         interpreter = Interpreter(model_content=data, num_threads=1)

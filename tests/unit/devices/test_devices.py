@@ -121,12 +121,12 @@ def test_listing_with_next_steps(attach: Attach) -> None:
 
 
 def test_kinds_that_cannot_be_seen_are_reported(attach: Attach) -> None:
-    missing = DeviceError("Android phones need the package adbutils: pip install 'blocktime[android]'")
+    missing = DeviceError("Android phones need the package adbutils: pip install -e '.[android]'")
     attach(missing, KindUnavailableError("no usbmuxd answers", "start it", "no_usbmuxd"))
     listing = list_attached()
     assert [device.kind for device in listing.attached] == ["host"]
     assert [(gap.kind, gap.next_step) for gap in listing.unavailable] == [
-        ("android", "pip install 'blocktime[android]'"),
+        ("android", "pip install -e '.[android]'"),
         ("iphone", "start it"),
     ]
 

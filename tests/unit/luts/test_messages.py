@@ -1,7 +1,10 @@
+import tomllib
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 
-from luts.format.errors import close_names, first_problem, shorten, unknown
+from luts.format.errors import close_names, first_problem, install_extra, shorten, unknown
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,9 @@ def test_problem_of_the_whole_document() -> None:
     error = refused({"inner": {"count": 3}})
     assert first_problem(error) == "an odd count"
     assert first_problem(error, "its JSON") == "its JSON: an odd count"
+
+
+def test_extras_are_those_of_this_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert install_extra("ios").endswith("pip install -e '.[ios]'")
+    assert "ios" in project["project"]["optional-dependencies"]

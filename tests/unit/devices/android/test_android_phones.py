@@ -405,7 +405,7 @@ def test_missing_packages(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with raises("package_missing") as missing:
         phones.list_phones()
-    assert missing.value.next_step == "pip install 'blocktime[android]'"
+    assert missing.value.next_step == "from a checkout of blocktime, pip install -e '.[android]'"
 
 
 def test_command_that_does_not_end(link, phone, monkeypatch):

@@ -281,7 +281,7 @@ class LutInputs(Value):
 
     Attributes:
         failures: Planned models that could not be exported or run, with the reason.
-        caveats: Reasons not to measure that the user overrode.
+        caveats: Reasons not to measure that the user overrode, and a fair thermal state that did not pass.
         qos: Quality of service of the timing thread.
         keep_warm: Whether a load kept the processor warm between runs.
         fixed_performance: Whether Android's mode of fixed clocks was on; false also where unknown, as in

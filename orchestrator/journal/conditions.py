@@ -99,7 +99,10 @@ def _merge_switches(*states: SwitchState | None) -> SwitchState | None:
 
 
 def read_conditions(records: Iterable[Record]) -> Conditions:
-    """Return the conditions of a journal's kept batches; a batch without a verdict counts as kept."""
+    """Return the conditions of a journal's kept batches; a batch without a verdict counts as kept.
+
+    A `fair` thermal state is a caveat: it is measured in, but only if the device does not get cooler.
+    """
     records = list(records)
     rejected = {record.batch for record in records if isinstance(record, EndRecord) and not record.kept}
     states = [
@@ -114,13 +117,17 @@ def read_conditions(records: Iterable[Record]) -> Conditions:
         return _merge_switches(*("on" if value else "off" for value in values if value is not None))
 
     return Conditions(
-        _distinct(caveat for state in states for caveat in state.caveats),
+        _distinct(caveat for state in states for caveat in [*state.caveats, _warmth(state)]),
         _distinct(state.qos for state in states),
         switch(state.keep_warm for state in states),
         switch(state.sustained_performance for state in states),
         _distinct(state.cores for state in states),
         _distinct(buffers for batch in batches for buffers in batch.input_buffers),
     )
+
+
+def _warmth(state: DeviceState) -> str:
+    return "fair_thermal_state" if state.thermal_state == "fair" else ""
 
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:

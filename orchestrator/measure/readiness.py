@@ -22,6 +22,8 @@ class DeviceConnection:
     def __init__(self, device: Device, runtime: str, options: Mapping[str, bool | int | str]) -> None:
         """Prepare a connection that loads models with a runtime and its options."""
         self.device, self.runtime, self.options = device, runtime, dict(options)
+        self.cool_states: set[str | None] = {None, "nominal"}
+        """Thermal states in which a batch starts: `fair` too once a full wait has not helped."""
         self._client: AgentClient | None = None
 
     @property
@@ -91,16 +93,21 @@ def may_pass(state: DeviceState) -> bool:
 
 
 def cool_down(connection: DeviceConnection, limit_s: float, notify: Callable[[str], None]) -> None:
-    """Wait while the device is too warm to start a batch, for at most `limit_s`; not if throttling is allowed."""
+    """Wait while the device is too warm to start a batch, for at most `limit_s`; not if throttling is allowed.
+
+    A phone that is charged by its cable may stay `fair` for hours without throttling: after one full wait, batches
+    start there, and the LUT says so (`read_conditions`).
+    """
     if "throttled" in connection.device.allow:
         return
     deadline_s = _clock() + limit_s
     while _clock() < deadline_s:
         state = connection.client.state()
-        if state.thermal_state in (None, "nominal") and (state.thermal_headroom or 0.0) < COOL_HEADROOM:
+        if state.thermal_state in connection.cool_states and (state.thermal_headroom or 0.0) < COOL_HEADROOM:
             return
         notify(f"letting {connection.device.name} cool before the next batch")
         _sleep(_POLL_S)
+    connection.cool_states.add("fair")
 
 
 def run_when_ready(

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from orchestrator.journal.conditions import read_conditions
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.records import BatchRecord, EndRecord, RoundsRecord
 from orchestrator.measure import readiness
@@ -64,6 +65,29 @@ def test_a_warm_phone_cools_before_a_batch(monkeypatch):
     readiness.cool_down(link, 60.0, notes.append)
     assert len(slept) == 2 + 6, "a phone may stay warm for longer than anybody waits"
     assert set(notes) == {"letting fake cool before the next batch"}
+
+
+def test_a_phone_that_stays_fair_is_measured_after_one_wait(monkeypatch):
+    fake, slept, notes = device(), [], []
+    monkeypatch.setattr(readiness, "_clock", lambda: sum(slept))
+    monkeypatch.setattr(readiness, "_sleep", slept.append)
+    link = DeviceConnection(fake, "executorch", {})
+    fake.stands = QUIET | {"thermal_state": "fair"}
+    for _ in range(3):
+        readiness.cool_down(link, 60.0, notes.append)
+    assert len(slept) == 6, "only the first batch waits"
+    fake.stands = QUIET | {"thermal_state": "serious"}
+    readiness.cool_down(link, 60.0, notes.append)
+    assert len(slept) == 6 + 6
+
+
+def test_a_fair_thermal_state_is_a_caveat_of_the_lut(tmp_path):
+    fair = QUIET | {"thermal_state": "fair"}
+    run(tmp_path / "fair", device(states=[QUIET, fair]))
+    conditions = read_conditions(read_log(tmp_path / "fair/journal.jsonl"))
+    assert conditions.caveats == ("fair_thermal_state",)
+    run(tmp_path / "cool", device(states=[QUIET]))
+    assert read_conditions(read_log(tmp_path / "cool/journal.jsonl")).caveats == ()
 
 
 class Phone(FakeDevice):

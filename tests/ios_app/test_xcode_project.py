@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openstep_parser import OpenStepDecoder
+from pbxproj import XcodeProject
 
 APP = Path(__file__).resolve().parents[2] / "ios_bench/App"
+PROJECT = APP / "Bench.xcodeproj/project.pbxproj"
 
 _TOKEN = re.compile(
     r"""\s+ | //[^\n]* | /\*.*?\*/ | (?P<text>"(?:\\.|[^"\\])*" | [A-Za-z0-9_.$/:<>-]+) | (?P<mark>[{}()=;,])""",
@@ -20,7 +23,7 @@ _TOKEN = re.compile(
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    return read_project(APP / "Bench.xcodeproj/project.pbxproj")
+    return read_project(PROJECT)
 
 
 def test_every_object_of_the_project_is_there_and_used(project: dict[str, Any]) -> None:
@@ -28,6 +31,18 @@ def test_every_object_of_the_project_is_there_and_used(project: dict[str, Any]) 
     assert project["objectVersion"] == "77"
     kinds = {value["isa"] for value in project["objects"].values()}
     assert {"PBXProject", "PBXNativeTarget", "XCLocalSwiftPackageReference"} <= kinds
+
+
+def test_another_parser_reads_the_same_and_would_write_the_same(
+    project: dict[str, Any], tmp_path: Path
+) -> None:
+    """The file is as a tool that edits Xcode's projects leaves it: sections, order, comments; not line breaks."""
+    assert OpenStepDecoder.ParseFromString(PROJECT.read_text()) == project
+    other = XcodeProject.load(PROJECT)
+    assert [target.name for target in other.objects.get_targets()] == ["Bench", "BenchTests"]
+    other.save(tmp_path / "project.pbxproj")
+    written = (tmp_path / "project.pbxproj").read_text()
+    assert "".join(written.split()) == "".join(PROJECT.read_text().split())
 
 
 def test_what_the_project_names_exists(project: dict[str, Any]) -> None:
@@ -85,6 +100,8 @@ def test_the_scheme_tests_what_is_hosted_in_the_app(project: dict[str, Any]) -> 
     assert settings["TEST_HOST"] == f"$(BUILT_PRODUCTS_DIR)/{product}/Bench"
     assert settings["BUNDLE_LOADER"] == "$(TEST_HOST)"
     assert scheme.find("TestAction").get("buildConfiguration") == "Release"
+    settings = dict(re.findall(r"^(\w+) = (.*)$", (APP / "App.xcconfig").read_text(), re.MULTILINE))
+    assert settings["ENABLE_TESTABILITY"] == "YES"
 
 
 def read_project(path: Path) -> dict[str, Any]:

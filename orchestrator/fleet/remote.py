@@ -206,7 +206,7 @@ class RemoteUnit:
         return answer
 
 
-class RemoteDevice:
+class RemoteDevice(Device):
     """The actor's device; implements Device, but is opened and closed by the actor."""
 
     identity = ""

@@ -113,21 +113,21 @@ def read_conditions(records: Iterable[Record]) -> Conditions:
     ]
     batches = [r for r in records if isinstance(r, BatchRecord) and r.batch not in rejected]
 
+    warm = {"fair": "fair_thermal_state"}
+
     def switch(values: Iterable[bool | None]) -> SwitchState | None:
         return _merge_switches(*("on" if value else "off" for value in values if value is not None))
 
     return Conditions(
-        _distinct(caveat for state in states for caveat in [*state.caveats, _warmth(state)]),
+        _distinct(
+            caveat for state in states for caveat in [*state.caveats, warm.get(state.thermal_state or "")]
+        ),
         _distinct(state.qos for state in states),
         switch(state.keep_warm for state in states),
         switch(state.sustained_performance for state in states),
         _distinct(state.cores for state in states),
         _distinct(buffers for batch in batches for buffers in batch.input_buffers),
     )
-
-
-def _warmth(state: DeviceState) -> str:
-    return "fair_thermal_state" if state.thermal_state == "fair" else ""
 
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ class DeviceConnection:
         """Prepare a connection that loads models with a runtime and its options."""
         self.device, self.runtime, self.options = device, runtime, dict(options)
         self.cool_states: set[str | None] = {None, "nominal"}
-        """Thermal states in which a batch starts: `fair` too once a full wait has not helped."""
+        """Thermal states in which a batch starts: `fair` too after a full wait in vain, a caveat of the LUT."""
         self._client: AgentClient | None = None
 
     @property
@@ -93,11 +93,7 @@ def may_pass(state: DeviceState) -> bool:
 
 
 def cool_down(connection: DeviceConnection, limit_s: float, notify: Callable[[str], None]) -> None:
-    """Wait while the device is too warm to start a batch, for at most `limit_s`; not if throttling is allowed.
-
-    A phone that is charged by its cable may stay `fair` for hours without throttling: after one full wait, batches
-    start there, and the LUT says so (`read_conditions`).
-    """
+    """Wait while the device is too warm to start a batch, for at most `limit_s`; not if throttling is allowed."""
     if "throttled" in connection.device.allow:
         return
     deadline_s = _clock() + limit_s

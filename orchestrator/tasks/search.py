@@ -347,6 +347,7 @@ def _measure(
             spec = weighted(spec, save_weights(trained, arch, folder.path / "weights"))
         specs[model_id(arch.keys())] = spec
     with resolve(device_options.device, device_options.access) as device, lock_device(device):
+        device.check_ready()
         measurement, run = measure_with_lut(
             device,
             target.variant,

@@ -171,7 +171,7 @@ class Target(VariantOptions, DeviceOptions):
     def found(self) -> Iterator[Device]:
         """Reserve the device until the end, and check that it can run the variant.
 
-        A phone is looked for, but not connected to: its screen would go dark while models are exported.
+        A phone is checked, but not connected to: its screen would go dark while models are exported.
 
         Raises:
             DeviceError: there is no such device, it does not answer, or another process measures on it.
@@ -184,6 +184,8 @@ class Target(VariantOptions, DeviceOptions):
                 hello = greet(device)
                 check_runtime(device.name, hello, variant)
                 self._warn(device, hello)
+            else:
+                device.check_ready()
             yield device
 
     @property

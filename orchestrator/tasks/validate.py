@@ -80,6 +80,7 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
     archs = fresh_archs(covered_space(table, classes), table, options.count, options.seed)
     specs = {model_id(arch.keys()): variant.export_spec(arch.keys()) for arch in archs}
     with resolve(device, access) as there, lock_device(there):
+        there.check_ready()
         measurement, run = measure_with_lut(
             there,
             variant,

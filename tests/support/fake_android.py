@@ -29,6 +29,9 @@ EMULATED = {"ro.boot.qemu": "1", "ro.hardware": "ranchu"}
 
 SERVER_VERSION = 41
 
+APK = b"PK\x03\x04 an app \x00\x00APK Sig Block 42"
+"""An app's file as far as it is looked at before it is installed: with the mark of a signature."""
+
 Talk = Callable[[socket.socket], None]
 Answer = tuple[str, int]
 
@@ -39,7 +42,7 @@ class FakeAndroid:
 
     Attributes:
         state: adb's word for it, `device` if it can be used; empty if it is not attached.
-        apk: The installed app's file, None if it is not installed.
+        apk: The installed app's file, None if it is not installed; `build` is its versionCode.
         install_failure: What the package manager answers instead of installing the app.
         answers: Pattern of a command, and the output and exit code that replace its own.
         commands: All commands that it was given.
@@ -51,6 +54,8 @@ class FakeAndroid:
     state: str = "device"
     properties: dict[str, str] = field(default_factory=lambda: dict(PIXEL_8))
     apk: bytes | None = None
+    build: str = "1"
+    free_kib: int = 4 << 20
     install_failure: str = ""
     screen_on: bool = True
     in_front: bool = False
@@ -137,6 +142,19 @@ class FakeAndroid:
     def _package_path(self, stdin: IO[bytes]) -> Answer:
         return ("", 1) if self.apk is None else (f"package:/data/app/{PACKAGE}/base.apk", 0)
 
+    def _list_package(self, stdin: IO[bytes]) -> Answer:
+        return ("", 0) if self.apk is None else (f"package:{PACKAGE} versionCode:{self.build}", 0)
+
+    def _free_storage(self, stdin: IO[bytes]) -> Answer:
+        """Like toybox's df."""
+        total = 112 << 20
+        used = total - self.free_kib
+        return (
+            "Filesystem      1K-blocks     Used Available Use% Mounted on\n"
+            f"/dev/block/dm-48 {total} {used}   {self.free_kib}  {100 * used // total}% /data\n",
+            0,
+        )
+
     def _hash(self, stdin: IO[bytes]) -> Answer:
         return f"{hashlib.sha256(self.apk or b'').hexdigest()}  /data/app/{PACKAGE}/base.apk", 0
 
@@ -205,6 +223,8 @@ _COMMANDS: dict[str, Callable[..., Answer]] = {
     rf"am start -n {PACKAGE}/\.MainActivity(?: --esa allow (\S+))?": FakeAndroid._start,
     rf"am force-stop {PACKAGE}": FakeAndroid._stop,
     rf"pm path {PACKAGE}": FakeAndroid._package_path,
+    rf"cmd package list packages --user 0 --show-versioncode {PACKAGE}": FakeAndroid._list_package,
+    r"df -k /data": FakeAndroid._free_storage,
     r'sha256sum "\$\(pm path .*\)"': FakeAndroid._hash,
     r"cmd package install -r -S (\d+)": FakeAndroid._install,
     rf"cmd package compile -m speed -f {PACKAGE}": FakeAndroid._accept,

@@ -66,6 +66,9 @@ class FakeDevice:
     def describe(self):
         return "a fake"
 
+    def check_ready(self):
+        return None
+
     def connect(self):
         self.connections += 1
         self.agent_starts += self.agent_dead

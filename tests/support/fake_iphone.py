@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import plistlib
 import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.devices.common.device import Access
@@ -105,12 +108,13 @@ class FakeIphone:
         """Return the first number of its iOS version."""
         return int(self.ios.split(".")[0])
 
-    def install_app(self, bundle: str = BUNDLE) -> None:
+    def install_app(self, bundle: str = BUNDLE, build: str = "1") -> None:
         """Add the app as installed earlier."""
         self.apps[bundle] = {
             "ApplicationType": "User",
             "CFBundleIdentifier": bundle,
             "CFBundleShortVersionString": "0.1.0",
+            "CFBundleVersion": build,
         }
 
     def tap_icon(self) -> str:
@@ -206,3 +210,32 @@ def trust_now(phone: FakeIphone) -> None:
     """Pair the phone with this computer."""
     phone.trusts_after = 0
     open_driver().pair(phone.udid, 10)
+
+
+def package(
+    path: Path,
+    bundle: str = BUNDLE,
+    *,
+    build: str = "1",
+    signed: bool = True,
+    devices: Sequence[str] | None = None,
+) -> Path:
+    """Write an .ipa; `devices` are those of its provisioning profile, which is left out without them.
+
+    A profile is a property list between the bytes of a CMS envelope.
+    """
+    info = {
+        "CFBundleIdentifier": bundle,
+        "CFBundleShortVersionString": "0.2.0",
+        "CFBundleVersion": build,
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("Payload/Bench.app/Info.plist", plistlib.dumps(info, fmt=plistlib.FMT_BINARY))
+        archive.writestr("Payload/Bench.app/Bench", b"\0" * 300_000)
+        if signed:
+            archive.writestr("Payload/Bench.app/_CodeSignature/CodeResources", b"")
+        if devices is not None:
+            profile = plistlib.dumps({"Name": "iOS Team", "ProvisionedDevices": list(devices)})
+            envelope = b"0\x82\x31\x10\x06\x09*\x86H\x86\xf7" + profile + b"\n\xa0\x82\x0e\x5a0\x82"
+            archive.writestr("Payload/Bench.app/embedded.mobileprovision", envelope)
+    return path

@@ -35,7 +35,8 @@ _SIGKILL = 9
 
 # Apple File Conduit: operations, kinds of answer and status codes.
 _AFC_MAGIC = b"CFA6LPAA"
-_STATUS, _REMOVE, _MAKE_DIR, _OPEN, _OPENED, _WRITE, _CLOSE = 1, 8, 9, 13, 14, 16, 20
+_STATUS, _DATA, _REMOVE, _MAKE_DIR, _DEVICE_INFO = 1, 2, 8, 9, 11
+_OPEN, _OPENED, _WRITE, _CLOSE = 13, 14, 16, 20
 _SUCCESS, _NOT_FOUND, _UNSUPPORTED, _NO_SPACE = 0, 8, 15, 18
 
 
@@ -188,6 +189,9 @@ def _file_operation(
     phone: FakeIphone, handles: dict[int, str], operation: int, body: bytes
 ) -> tuple[int, int, bytes]:
     """Return status, kind of answer and its body."""
+    if operation == _DEVICE_INFO:
+        info = {"Model": phone.product_type, "FSTotalBytes": 128 << 30, "FSFreeBytes": phone.media_bytes}
+        return _SUCCESS, _DATA, "".join(f"{key}\0{value}\0" for key, value in info.items()).encode()
     if operation == _REMOVE:
         removed = phone.media.pop(_text(body), None)
         return (_NOT_FOUND if removed is None else _SUCCESS), _STATUS, b""

@@ -15,6 +15,7 @@ from typing import get_args
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.provenance import repo_file
 from orchestrator.devices.android.link import AdbLink, PhoneNotReadyError
+from orchestrator.devices.common.device import check_phone
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import Caveat
 
@@ -81,6 +82,23 @@ class Apk:
         built = [apk for apk in sorted(_BUILD_FOLDER.glob("*.apk")) if "unsigned" not in apk.name]
         return cls(built[0] if built else None, requested=False)
 
+    def check(self, link: AdbLink, phone: str) -> None:
+        """Check the app and the storage of a phone, which messages call `phone`; nothing is installed.
+
+        Raises:
+            DeviceError: The app is missing or of an older protocol and there is no file, or the storage is full.
+            InvalidArtifactError: The file is not a signed .apk.
+        """
+        is_installed = _is_installed(link)
+        if self.path is not None and (self.requested or not is_installed):
+            _check_file(self.path)
+        elif not is_installed:
+            raise _missing(link)
+        listed = link.shell(f"cmd package list packages --user 0 --show-versioncode {PACKAGE}").text
+        build = re.search(rf"^package:{PACKAGE} versionCode:(\d+)", listed, re.MULTILINE)
+        free = re.search(r"\s(\d+)\s+\d+%\s", link.shell("df -k /data").text)
+        check_phone(phone, build[1] if build and not self.path else "", int(free[1]) << 10 if free else None)
+
     def ensure_installed(self, link: AdbLink) -> None:
         """Install the app if the phone lacks it, or has another one than the user named.
 
@@ -89,11 +107,7 @@ class Apk:
         """
         if not _is_installed(link):
             if self.path is None:
-                raise DeviceError(
-                    f"the blocktime app is not on {link.serial}: build it ({repo_file('docs/android.md')}) and "
-                    "name it with --app FILE.apk",
-                    code="app_not_installed",
-                )
+                raise _missing(link)
             install(link, self.path)
         elif self.path is not None and self.requested and not _is_same(link, self.path):
             install(link, self.path)
@@ -247,6 +261,22 @@ def fix_performance(link: AdbLink) -> None:
 def release_performance(link: AdbLink) -> bool:
     """Switch off fixed performance mode, which is how phones start, and return whether that worked."""
     return link.shell(f"{FIXED_PERFORMANCE} false").exit_code == 0
+
+
+def _missing(link: AdbLink) -> DeviceError:
+    return DeviceError(
+        f"the blocktime app is not on {link.serial}: build it ({repo_file('docs/android.md')}) and name it with "
+        "--app FILE.apk",
+        code="app_not_installed",
+    )
+
+
+def _check_file(apk: Path) -> None:
+    """Raise InvalidArtifactError unless a file has the signature block of an .apk, which Android 11 requires."""
+    if b"APK Sig Block 42" not in _read(apk):
+        raise InvalidArtifactError(
+            f"{apk} is not a signed .apk: build the signed release", code="app_not_signed"
+        )
 
 
 def _is_installed(link: AdbLink) -> bool:

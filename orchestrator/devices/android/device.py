@@ -56,6 +56,14 @@ class AndroidDevice(Device):
         way = {"server": "the adb server", "usb": "USB", "tcp": "the network"}[self._phone.transport]
         return f"{self._phone.title} ({self._phone.serial}), reached over {way}"
 
+    def check_ready(self) -> None:
+        """Check authorisation, app and storage; see `Device.check_ready`."""
+        try:
+            app.check_booted(self._open_link())
+            self._apk.check(self._open_link(), self._phone.title)
+        finally:
+            self._drop_link()  # exports may outlast it
+
     def connect(self) -> AgentClient:
         """Return an authenticated connection to the app's agent; after a loss, wait for the phone to come back.
 

@@ -23,6 +23,12 @@ RECONNECT_TIMEOUT_S = 600.0
 ANSWER_TIMEOUT_S = 60.0
 """How long an agent may take to answer any request but a load or a run."""
 
+MIN_FREE_BYTES = 500_000_000
+"""Free storage for a batch of seven models of 22 MB (mobilevit-s in fp32) and what Core ML compiles of them."""
+
+OLDEST_APP_BUILD = 1
+"""Build number (versionCode, CFBundleVersion) of the first app that speaks this protocol."""
+
 
 class KindUnavailableError(DeviceError):
     """No device of one kind can be seen from this computer: a package, a daemon or a driver is missing.
@@ -91,6 +97,15 @@ class Device(Protocol):
     def describe(self) -> str:
         """Return one line for people: what the device is and how it is connected."""
 
+    def check_ready(self) -> None:
+        """Check a phone before models are exported for it; nothing is started, and its screen stays as it is.
+
+        Raises:
+            DeviceError: Its user must do something first.
+            InvalidArtifactError: The app's file cannot be installed.
+        """
+        return
+
     def connect(self) -> AgentClient:
         """Return an authenticated connection, starting or restarting the agent if needed.
 
@@ -118,6 +133,20 @@ class Device(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End what `connect` started."""
+
+
+def check_phone(phone: str, app_build: str, free_bytes: int | None) -> None:
+    """Raise DeviceError if a phone's app speaks an older protocol or its storage is full."""
+    if app_build.isdecimal() and int(app_build) < OLDEST_APP_BUILD:
+        raise DeviceError(
+            f"the app for {phone} is build {app_build}, of an older protocol: give the current one with --app",
+            code="app_of_another_version",
+        )
+    if free_bytes is not None and free_bytes < MIN_FREE_BYTES:
+        raise DeviceError(
+            f"{phone} has {free_bytes / 1e6:.0f} MB free, models take {MIN_FREE_BYTES / 1e6:.0f}: free some of it",
+            code="phone_full",
+        )
 
 
 def say_busy(say: Callable[[str], None], phone: str) -> None:

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.parsers.expat import ExpatError
 
 from luts.format.errors import InvalidArtifactError
@@ -23,6 +23,7 @@ from orchestrator.devices.common.device import (
     Access,
     Device,
     KindUnavailableError,
+    check_phone,
     say_busy,
 )
 from orchestrator.devices.iphone.state import (
@@ -56,6 +57,8 @@ _POLL_S = 0.25
 _MAX_IPA_BYTES = 1 << 30
 _MAX_PLIST_BYTES = 1 << 20
 _INFO_PLIST = re.compile(r"Payload/[^/]+\.app/Info\.plist")
+_PROFILE = re.compile(r"Payload/[^/]+\.app/embedded\.mobileprovision")
+_PLIST = re.compile(rb"<\?xml.*</plist>", re.DOTALL)
 _SIGNATURE = re.compile(r"Payload/[^/]+\.app/_CodeSignature/CodeResources")
 
 
@@ -108,6 +111,15 @@ class IphoneDevice(Device):
             except (PhoneGoneError, KindUnavailableError):
                 self._await_cable(deadline_s)
 
+    def check_ready(self) -> None:
+        """Pair the phone, and check app, storage and what only its user can do; see `Device.check_ready`."""
+        package = self._read_app(self._app) if self._app else None
+        self._pair()
+        build = package.build if package else self._installed_build()
+        check_phone(self._title, build, self._driver.free_bytes(self._state.udid))
+        if not self._state.starts_apps:
+            self._check_open_app()
+
     def bring_to_front(self) -> None:
         """Switch the screen on and show the app."""
         if self._launched_pid is not None:
@@ -151,20 +163,44 @@ class IphoneDevice(Device):
             if self._token and (client := self._connect_agent()):
                 return client
         elif not self._bundle:
-            if self._state.app_step:
-                raise DeviceError(f"{self._title}: {self._state.app_step}", code="app_not_installed")
+            self._installed_build()
             (self._bundle,) = self._state.apps or {BUNDLE_PREFIX: ""}
         if self._state.developer_mode is not False:
             try:
                 return self._launch()
             except CannotLaunchError as error:
                 self._access.say(f"the app cannot be started from here: {error}")
-        elif not self._is_app_open():
+        else:
+            self._require_developer_mode()
+        return self._ask_for_code()
+
+    def _installed_build(self) -> str:
+        """Return the app's build number, empty if unknown; raise DeviceError unless there is exactly one app."""
+        if self._state.app_step:
+            raise DeviceError(f"{self._title}: {self._state.app_step}", code="app_not_installed")
+        return next(iter((self._state.apps or {}).values()), "")
+
+    def _require_developer_mode(self) -> None:
+        """Raise DeviceError if Developer Mode is off and the user has not opened the app."""
+        if self._state.developer_mode is False and not self._is_app_open():
             raise DeviceError(
                 f"{self._title}: {DEVELOPER_MODE_STEP}, and run the same command again",
                 code="developer_mode_off",
             )
-        return self._ask_for_code()
+
+    def _check_open_app(self) -> None:
+        """Check the app that only the user can start: BLOCKTIME_TOKEN, if given, must be its code."""
+        self._require_developer_mode()
+        client = self._connect_agent() if self._token else None
+        if client is not None:
+            client.close()
+        elif self._token:
+            raise DeviceError(
+                f"{TOKEN_VARIABLE} is not the code of the app on {self._title}: open the app and give its code",
+                code="wrong_pairing_code",
+            )
+        else:
+            self._access.say(f"after the exports, you will be asked for the code of the app on {self._title}")
 
     def _pair(self) -> None:
         self._state = self._read_settled_state()
@@ -187,8 +223,17 @@ class IphoneDevice(Device):
             state = self._driver.read_state(self._state.udid)
         return state
 
-    def _install(self, app: Path) -> None:
+    def _read_app(self, app: Path) -> IpaInfo:
         package = read_ipa(app)
+        if package.devices is not None and not any(map(self._state.matches, package.devices)):
+            raise InvalidArtifactError(
+                f"{app} is signed for other devices: register {self._state.udid} with your team and export again",
+                code="signed_for_other_devices",
+            )
+        return package
+
+    def _install(self, app: Path) -> None:
+        package = self._read_app(app)
         self._access.say(f"installing {app.name} ({package.version or 'no version'}) on {self._title}")
         self._driver.install(self._state.udid, app)
         self._bundle = package.bundle
@@ -278,10 +323,12 @@ class IphoneDevice(Device):
 
 @dataclass(frozen=True)
 class IpaInfo:
-    """Bundle identifier and version of the app in an .ipa."""
+    """The app in an .ipa; `devices` are the UDIDs of its provisioning profile, None if that has no list."""
 
     bundle: str
     version: str
+    build: str = ""
+    devices: tuple[str, ...] | None = None
 
 
 def read_ipa(path: Path) -> IpaInfo:
@@ -290,7 +337,7 @@ def read_ipa(path: Path) -> IpaInfo:
     Raises:
         InvalidArtifactError: It is not a signed .ipa of the benchmark app.
     """
-    info, names = _read_info(path)
+    info, names, profile = _read_info(path)
     bundle = info.get("CFBundleIdentifier") if isinstance(info, dict) else None
     if not isinstance(bundle, str) or not is_bench_app(bundle):
         raise InvalidArtifactError(
@@ -301,11 +348,16 @@ def read_ipa(path: Path) -> IpaInfo:
         raise InvalidArtifactError(
             f"{path} is not signed: export it from Xcode with your team's certificate", code="app_not_signed"
         )
-    return IpaInfo(bundle, str(info.get("CFBundleShortVersionString", ""))[:64])
+    version, build = (str(info.get(f"CFBundle{key}", ""))[:64] for key in ("ShortVersionString", "Version"))
+    devices = profile.get("ProvisionedDevices") if isinstance(profile, dict) else None
+    return IpaInfo(bundle, version, build, tuple(map(str, devices)) if isinstance(devices, list) else None)
 
 
-def _read_info(path: Path) -> tuple[dict[str, object], list[str]]:
-    """Return the app's Info.plist and the names of all files in the package."""
+def _read_info(path: Path) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """Return the app's Info.plist, the names of all files, and the provisioning profile, empty if there is none.
+
+    A profile is a property list within a CMS envelope, which leaves its bytes as they are (Apple's TN3125).
+    """
     try:
         if path.stat().st_size > _MAX_IPA_BYTES:
             raise InvalidArtifactError(
@@ -314,11 +366,15 @@ def _read_info(path: Path) -> tuple[dict[str, object], list[str]]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             plists = [name for name in names if _INFO_PLIST.fullmatch(name)]
-            if len(plists) != 1 or archive.getinfo(plists[0]).file_size > _MAX_PLIST_BYTES:
+            profiles = [name for name in names if _PROFILE.fullmatch(name)]
+            sizes = [archive.getinfo(name).file_size for name in plists + profiles]
+            if len(plists) != 1 or max(sizes) > _MAX_PLIST_BYTES:
                 raise InvalidArtifactError(
                     f"{path} is not an .ipa: it needs one Payload/*.app with an Info.plist", code="bad_ipa"
                 )
-            return plistlib.loads(archive.read(plists[0])), names
+            plist = _PLIST.search(archive.read(profiles[0])) if profiles else None
+            profile = plistlib.loads(plist[0]) if plist else {}
+            return plistlib.loads(archive.read(plists[0])), names, profile
     except OSError as error:
         raise InvalidArtifactError(
             f"cannot read {path}: {error.strerror}; give the path of the .ipa", code="unreadable_file"

@@ -19,10 +19,15 @@ from pymobiledevice3.lockdown import SERVICE_PORT, PlistUsbmuxLockdownClient
 from pymobiledevice3.lockdown_service_provider import LockdownServiceProvider
 from pymobiledevice3.pair_records import create_pairing_records_cache_folder, generate_host_id
 from pymobiledevice3.service_connection import ServiceConnection
+from pymobiledevice3.services.afc import AfcService
 from pymobiledevice3.services.dvt.instruments.dvt_provider import DvtProvider
 from pymobiledevice3.services.dvt.instruments.process_control import ProcessControl
 from pymobiledevice3.services.installation_proxy import InstallationProxyService
-from pymobiledevice3.services.mobile_image_mounter import auto_mount, fetch_personalized_ddi
+from pymobiledevice3.services.mobile_image_mounter import (
+    CRYPTEX_IMAGE_MIN_VERSION,
+    auto_mount,
+    fetch_personalized_ddi,
+)
 
 from luts.format.errors import BlocktimeError
 from orchestrator.devices.common.device import KindUnavailableError, ignore_message
@@ -47,13 +52,12 @@ _INSTALL_TIMEOUT_S = 600.0
 # The tunnel of iOS 17 is set up for each launch, and Apple's server signs the developer disk image for this phone.
 _LAUNCH_TIMEOUT_S = 300.0
 # The image is fetched once per computer. Its downloads have no time limit of their own.
-_FETCH_TIMEOUT_S = 600.0
 _FETCH_REPORT_S = 10.0
+_FETCH_REPORTS = 60
 
 _SIGKILL = 9
 _FIRST_TUNNEL_IOS = (17, 4)
 _FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH = (17,)
-_FIRST_CRYPTEX_IOS = 27
 
 _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
     (
@@ -129,6 +133,10 @@ class MobileDevice:
         """Have the phone ask its user whether to trust this computer, and wait for the answer."""
         self._call(udid, self._pair(udid, timeout_s), timeout_s + _ANSWER_TIMEOUT_S)
 
+    def free_bytes(self, udid: str) -> int | None:
+        """Return the phone's free storage, None if it does not say."""
+        return self._call(udid, self._free_bytes(udid))
+
     def open_socket(self, udid: str, port: int) -> socket.socket | None:
         """Return a blocking socket to a port of the phone's loopback, None if nothing listens there."""
         return self._call(udid, self._open_socket(udid, port))
@@ -148,8 +156,8 @@ class MobileDevice:
     ) -> int:
         """Show an app, started unless it runs, or restarted if `fresh`; return its process id.
 
-        A missing developer disk image is downloaded, which `say` reports, and mounted. A tunnel lists only the
-        services that there were when it was opened, so the app is then started through a new one.
+        A missing developer disk image is downloaded, which `say` reports, and mounted; a tunnel opened before then
+        does not list its services.
 
         Raises:
             CannotLaunchError: Only the user can start it.
@@ -270,6 +278,12 @@ class MobileDevice:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
+    async def _free_bytes(self, udid: str) -> int | None:
+        async with self._session(udid) as client, AfcService(client) as files:
+            with contextlib.suppress(pmd.AfcException, KeyError, ValueError):
+                return int((await files.get_device_info())["FSFreeBytes"])
+        return None
+
     async def _install(self, udid: str, ipa: Path) -> None:
         async with self._session(udid) as client, InstallationProxyService(client) as installer:
             await installer.install_from_local(ipa)
@@ -318,10 +332,9 @@ class MobileDevice:
 
 
 def _fetch_developer_image(ios: str, say: Callable[[str], None]) -> None:
-    """Download the image of iOS 17 or later unless it is in pymobiledevice3's cache; raises CannotLaunchError.
+    """Download the image of iOS 17 or later, if pymobiledevice3 has not kept it; raises CannotLaunchError.
 
-    The download runs in a thread of its own, which a program that ends does not wait for. Images of earlier
-    versions are downloaded as they are mounted, when no tunnel is open.
+    Images of earlier versions are downloaded as they are mounted, when no tunnel is open.
     """
     major = int(ios.split(".")[0])
     if major < _FIRST_IOS_WITHOUT_LOCKDOWN_LAUNCH[0]:
@@ -330,7 +343,7 @@ def _fetch_developer_image(ios: str, say: Callable[[str], None]) -> None:
 
     def fetch() -> None:
         try:
-            if major >= _FIRST_CRYPTEX_IOS:
+            if major >= CRYPTEX_IMAGE_MIN_VERSION.major:
                 from pymobiledevice3.services.cryptexd import fetch_cryptex_ddi
 
                 fetch_cryptex_ddi()
@@ -341,14 +354,12 @@ def _fetch_developer_image(ios: str, say: Callable[[str], None]) -> None:
             done.set_exception(error)
 
     threading.Thread(target=fetch, name="developer-image", daemon=True).start()
-    waited_s = 0.0
     with _mounting():
-        while not concurrent.futures.wait([done], _FETCH_REPORT_S).done:
-            waited_s += _FETCH_REPORT_S
-            if waited_s >= _FETCH_TIMEOUT_S:
-                raise TimeoutError(f"the download did not end within {_FETCH_TIMEOUT_S / 60:.0f} min")
-            say(f"downloading Apple's developer disk image, once for this computer: {waited_s:.0f} s so far")
-        done.result()
+        for number in range(1, _FETCH_REPORTS):
+            if concurrent.futures.wait([done], _FETCH_REPORT_S).done:
+                break
+            say(f"downloading Apple's developer disk image: {number * _FETCH_REPORT_S:.0f} s so far")
+        done.result(_FETCH_REPORT_S)
 
 
 @contextmanager
@@ -375,7 +386,7 @@ async def _bench_apps(client: PlistUsbmuxLockdownClient) -> dict[str, str]:
     async with InstallationProxyService(client) as installer:
         apps = await installer.get_apps(application_type="User")
     return {
-        bundle[:128]: str(app.get("CFBundleShortVersionString") or "?")[:64]
+        bundle[:128]: str(app.get("CFBundleVersion") or "")[:64]
         for bundle, app in apps.items()
         if is_bench_app(bundle)
     }

@@ -56,7 +56,7 @@ class IphoneState:
         product_type: Apple's identifier such as iPhone14,5; like `ios` and `owner_name`, empty if unknown.
         trust: Whether it has been paired with this computer.
         developer_mode: None before iOS 16, which has none, and if unknown.
-        apps: Versions of the app by bundle identifier, which differs between teams; None if unknown.
+        apps: Build numbers of the app by bundle identifier, which differs between teams; None if unknown.
         silence: Why the phone did not answer, if `trust` is `silent`.
     """
 
@@ -86,6 +86,11 @@ class IphoneState:
     def matches(self, name: str) -> bool:
         """Return whether it has this name or UDID."""
         return name == self.name or _plain(name) == _plain(self.udid)
+
+    @property
+    def starts_apps(self) -> bool:
+        """Whether this computer can start apps on it: not with Developer Mode off, and on iOS 17.0 to 17.3."""
+        return self.developer_mode is not False and not re.match(r"17\.[0-3](\.|$)", self.ios)
 
     @property
     def next_step(self) -> str:

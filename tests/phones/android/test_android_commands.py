@@ -72,6 +72,15 @@ def test_profile_of_an_emulator_is_not_a_phones(pixel, home, monkeypatch):
     assert "Pixel 8" not in done.stderr
 
 
+def test_nothing_is_exported_for_a_phone_that_is_not_ready(pixel, home, monkeypatch):
+    shorten(monkeypatch, home / "cache", lambda: pytest.fail("exported"))
+    pixel.apk = None
+    done = bench(*PROFILE)
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("bench: the blocktime app is not on 37281FDJH0042")
+    assert not pixel.starts
+
+
 def test_profile_without_the_phone(home, server):
     done = bench(*PROFILE)
     assert (done.returncode, done.stderr) == (

@@ -2,13 +2,14 @@
 
 import pytest
 
+from tests.support.fake_android import APK
 from tests.support.profiling import HOLDS, Profiling
 
 
 @pytest.fixture
 def app_file(tmp_path):
     path = tmp_path / "app.apk"
-    path.write_bytes(b"an app")
+    path.write_bytes(APK)
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import plistlib
 import threading
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,19 +19,8 @@ from pymobiledevice3.services import mobile_image_mounter
 from orchestrator.devices.iphone import mobiledevice
 from orchestrator.devices.iphone.phones import find_iphone, list_phones
 from tests.support.errors import raises
-from tests.support.fake_iphone import BUNDLE, IPHONE_13, FakeIphone, PhoneUser, trust_now
+from tests.support.fake_iphone import BUNDLE, IPHONE_13, FakeIphone, PhoneUser, package, trust_now
 from tests.support.fake_tunnel import FakeTunnel
-
-
-def package(path: Path, bundle: str = BUNDLE, signed: bool = True) -> Path:
-    """An .ipa."""
-    with zipfile.ZipFile(path, "w") as archive:
-        info = {"CFBundleIdentifier": bundle, "CFBundleShortVersionString": "0.2.0"}
-        archive.writestr("Payload/Bench.app/Info.plist", plistlib.dumps(info, fmt=plistlib.FMT_BINARY))
-        archive.writestr("Payload/Bench.app/Bench", b"\0" * 300_000)
-        if signed:
-            archive.writestr("Payload/Bench.app/_CodeSignature/CodeResources", b"")
-    return path
 
 
 def test_app_is_started_with_a_token_and_ended(phone: FakeIphone, user: PhoneUser) -> None:
@@ -201,14 +189,14 @@ def test_download_of_the_image_is_reported_and_limited(
     ended = threading.Event()
     monkeypatch.setattr(DeveloperDiskImageRepository, "create", published_images(ended.wait))
     monkeypatch.setattr(mobiledevice, "_FETCH_REPORT_S", 0.05)
-    monkeypatch.setattr(mobiledevice, "_FETCH_TIMEOUT_S", 0.15)
+    monkeypatch.setattr(mobiledevice, "_FETCH_REPORTS", 3)
     try:
         with find_iphone(IPHONE_13, user.access) as device:
             device.connect().close()
     finally:
         ended.set()
     assert sum("downloading Apple's developer disk image" in line for line in user.messages) == 2
-    assert "did not end within" in user.messages[-1]
+    assert "cannot be mounted (TimeoutError)" in user.messages[-1]
     assert len(user.questions) == 1, "the user can still open the app"
     assert tunnels == ["open", "close"]
 
@@ -269,7 +257,7 @@ def test_missing_app_is_installed(
     with find_iphone(IPHONE_13, user.access) as device:
         device.connect().close()
         device.connect().close()
-    assert list_phones()[0].apps == {BUNDLE: "0.2.0"}
+    assert list_phones()[0].apps == {BUNDLE: "1"}
     assert phone.media == {}, "the package is taken away again"
     assert [line for line in user.messages if "installing" in line] == [
         "installing Bench.ipa (0.2.0) on iPhone 13"

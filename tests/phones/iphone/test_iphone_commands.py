@@ -48,6 +48,19 @@ def test_profile_makes_a_lut(iphone: FakeIphone, places: Path, monkeypatch: pyte
     assert (lut.meta.device.model, lut.meta.measured) == ("iPhone14,5", "simulated")
 
 
+def test_nothing_is_exported_for_a_phone_that_is_not_ready(
+    iphone: FakeIphone, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, places / "cache", lambda: pytest.fail("exported"))
+    iphone.media_bytes = 1_000_000
+    done = bench(*CARD)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        3,
+        "bench: iPhone 13 has 1 MB free, models take 500: free some of it",
+    )
+    assert not iphone.launches
+
+
 def test_profile_without_the_phone(usbmuxd: FakeUsbmuxd) -> None:
     done = bench(*CARD)
     assert (done.returncode, done.stderr) == (

@@ -34,7 +34,7 @@ def test_listing_of_a_trusted_phone_is_complete(phone: FakeIphone) -> None:
     assert (state.trust, state.developer_mode, state.apps, state.next_step) == (
         "trusted",
         True,
-        {BUNDLE: "0.1.0"},
+        {BUNDLE: "1"},
         "",
     )
 

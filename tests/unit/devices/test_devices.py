@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from orchestrator.cli.main import exit_code
 from orchestrator.devices.android import phones as android_phones
 from orchestrator.devices.android.device import AndroidDevice
 from orchestrator.devices.android.phones import AndroidPhone, choose
-from orchestrator.devices.common.device import Access, KindUnavailableError
+from orchestrator.devices.common.device import Access, KindUnavailableError, check_phone
 from orchestrator.devices.common.registry import known_phone, known_phones, phone_of
 from orchestrator.devices.discover import list_attached, resolve
 from orchestrator.devices.iphone import phones as iphone_phones
@@ -29,6 +30,7 @@ from orchestrator.wire.errors import DeviceError
 from tests.support.errors import raises
 from tests.support.fake_device import FakeDevice
 
+ROOT = Path(__file__).resolve().parents[3]
 PIXEL = AndroidPhone("38181FDJH00ABC", "device", "Pixel 8", "server")
 STRANGER = AndroidPhone("R5CW10ABCDE", "device", "SM-X999Z", "usb")
 SHY = AndroidPhone("0A1B2C3D", "unauthorized", "", "server")
@@ -237,3 +239,16 @@ def test_registry_has_no_product_type_twice() -> None:
     assert len(types) == len(set(types))
     assert all(name == phone.name for name, phone in known_phones().items())
     assert sum(phone.kind == "iphone" for phone in known_phones().values()) >= 30
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("ios_bench/App/App.xcconfig", "CURRENT_PROJECT_VERSION"),
+        ("android_bench/gradle/libs.versions.toml", "appCode"),
+    ],
+)
+def test_apps_of_this_checkout_are_new_enough(file: str, name: str) -> None:
+    build = re.search(rf'^{name} = "?(\d+)', (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert build is not None
+    check_phone("a phone", build[1], None)

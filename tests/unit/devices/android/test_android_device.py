@@ -14,7 +14,7 @@ from orchestrator.devices.common.device import Access
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentError, DeviceError
 from tests.support.errors import raises
-from tests.support.fake_android import FakeLink
+from tests.support.fake_android import APK, FakeLink
 
 PIXEL = AndroidPhone("37281FDJH0042", "device", "Pixel 8", "usb")
 START = f"am start -n {PACKAGE}/.MainActivity"
@@ -67,6 +67,11 @@ def links(phone, clock, monkeypatch, tmp_path):
     return opened
 
 
+def _written(path, content):
+    path.write_bytes(content)
+    return path
+
+
 @pytest.fixture
 def messages():
     return []
@@ -108,6 +113,61 @@ class TestFirstConnection:
 
     def test_a_phone_without_a_model_is_named_by_its_serial(self, links):
         assert AndroidDevice(AndroidPhone("127.0.0.1:5", "device", "", "tcp")).name == "1270015"
+
+
+class TestReadiness:
+    """What is checked before models are exported."""
+
+    def test_a_ready_phone_is_left_alone(self, device, phone, links):
+        phone.go_dark()
+        device.check_ready()
+        assert (phone.is_running, phone.screen_on, phone.token) == (False, False, "")
+        assert all(link.is_closed for link in links)
+        assert device.agent_starts == 0
+
+    def test_phone_that_nobody_has_unlocked(self, device, phone):
+        phone.unlocked = False
+        with raises("phone_not_ready"):
+            device.check_ready()
+
+    def test_phone_that_is_not_authorised(self, device, phone):
+        phone.refuses = UNAUTHORIZED
+        with raises("phone_not_ready"):
+            device.check_ready()
+
+    def test_missing_app(self, device, phone):
+        phone.apk = None
+        with raises("app_not_installed"):
+            device.check_ready()
+
+    def test_file_that_is_to_be_installed(self, links, phone, tmp_path):
+        file, phone.apk = tmp_path / "app.apk", None
+        device = AndroidDevice(PIXEL, Access(app=_written(file, b"PK no signature")))
+        with raises("app_not_signed"):
+            device.check_ready()
+        _written(file, APK)
+        device.check_ready()
+        assert phone.apk is None, "it is installed later"
+        file.unlink()
+        with raises("unreadable_file"):
+            device.check_ready()
+
+    def test_app_of_an_older_protocol(self, device, phone, links, tmp_path):
+        phone.build = "0"
+        with raises("app_of_another_version"):
+            device.check_ready()
+        AndroidDevice(PIXEL, Access(app=_written(tmp_path / "new.apk", APK))).check_ready()
+
+    def test_full_storage(self, device, phone):
+        phone.free_kib = 100_000
+        with raises("phone_full") as full:
+            device.check_ready()
+        assert "has 102 MB free, models take 500" in str(full.value)
+
+    @pytest.mark.parametrize("pattern", ["df -k", "--show-versioncode"])
+    def test_a_phone_may_not_say(self, device, phone, pattern):
+        phone.answers = [(pattern, "sh: inaccessible or not found", 127)]
+        device.check_ready()
 
 
 class TestEnd:

@@ -46,6 +46,7 @@ class FakeIphone:
         developer_image: The developer disk image is mounted, so that a computer can start apps.
         in_front: The app is on the screen.
         refuses_apps: The error of every installation, empty for none.
+        missing_services: Services that its lockdownd does not know.
         hosts: Pair records of the computers that it trusts, by HostID.
         media: Files that computers stored, by path.
         launches: Environments in which a computer started the app.
@@ -65,6 +66,7 @@ class FakeIphone:
     developer_image: bool = True
     in_front: bool = False
     refuses_apps: str = ""
+    missing_services: tuple[str, ...] = ()
     media_bytes: int = 1 << 30
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     apps: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -117,7 +117,12 @@ class LockdownSession:
 
     def _start_service(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["Service"]
-        if self._host is None or name not in _SERVICES or (name == _DVT and not self._may_debug()):
+        if (
+            self._host is None
+            or name not in _SERVICES
+            or name in self._phone.missing_services
+            or (name == _DVT and not self._may_debug())
+        ):
             raise RefusedError("InvalidService")
         port = self._phone.open_service(_SERVICES[name], server_context(self._host))
         return {"Service": name, "Port": port, "EnableServiceSSL": True}

@@ -72,13 +72,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
         "phone_not_trusting",
     ),
     (
-        (pmd.UserDeniedPairingError,),
-        "does not trust this computer: unplug it, plug it in again and tap Trust, then run the same command "
-        "again",
-        "phone_not_trusting",
-    ),
-    (
-        (pmd.NotPairedError, pmd.FatalPairingError, pmd.InvalidHostIDError),
+        (pmd.UserDeniedPairingError, pmd.NotPairedError, pmd.FatalPairingError, pmd.InvalidHostIDError),
         "does not trust this computer: unplug it, plug it in again and tap Trust",
         "phone_not_trusting",
     ),
@@ -91,6 +85,11 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
         (pmd.AfcException,),
         "did not take the app's package ({reason}): free some space on it",
         "install_refused",
+    ),
+    (
+        (pmd.InvalidServiceError, pmd.StartServiceError),
+        "lacks a service ({reason}): restart it, and install the newest pymobiledevice3 if its iOS is newer",
+        "service_missing",
     ),
     ((TimeoutError,), "does not answer: unlock it, or unplug it and plug it in again", "phone_silent"),
     ((Exception,), "cannot be reached ({reason}): unplug it and plug it in again", "phone_silent"),

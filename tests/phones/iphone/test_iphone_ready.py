@@ -104,6 +104,13 @@ def test_full_storage(phone: FakeIphone, iphone: IphoneDevice) -> None:
     assert "has 120 MB free, models take 500" in str(full.value)
 
 
+def test_missing_service_is_not_a_matter_of_the_cable(phone: FakeIphone, iphone: IphoneDevice) -> None:
+    phone.missing_services = ("com.apple.afc",)
+    with raises("service_missing") as missing:
+        iphone.check_ready()
+    assert "plug" not in str(missing.value)
+
+
 def test_phone_whose_user_starts_the_app(
     phone: FakeIphone, user: PhoneUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,16 +27,18 @@ from luts.format.table import Column, Table
 from orchestrator.agent.agent import TOKEN_VARIABLE
 from orchestrator.agent.device import how_to_build_agents
 from orchestrator.agent.programs import AGENTS, agent_program
-from orchestrator.devices.common.device import Access, ignore_message, refuse_question
+from orchestrator.devices.common.device import Access
 from orchestrator.devices.discover import list_attached, resolve
 from orchestrator.devices.host import default_store_dir
 from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.journal.runs import runs_root
-from orchestrator.tasks.options import option
+from orchestrator.tasks.options import TARGET, option
 from orchestrator.tasks.parsing import parse_bytes
 from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.smoke import smoke_test
+from orchestrator.tasks.target import Target
 from orchestrator.wire.errors import DeviceError
 
 _PACKAGES = {
@@ -75,32 +77,33 @@ IN_USE_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions:
+class DoctorOptions(Target):
     """Check packages, tools, agents and phones, and say what to do about what is missing."""
 
-    device: str | None = option(None, "Device of the bug report (--bundle).")
+    device: str = option("", "Device of --smoke or --bundle.", panel=TARGET)
+    smoke: bool = option(False, "Run a tiny network on the device and check its outputs; a minute, no LUT.")
     bundle: Path | None = option(
         None,
         "Write a bug report to this .zip: versions, the device's state and log, and its newest journal, "
         "without tokens, serial numbers and home folders.",
     )
-    say: Callable[[str], None] = ignore_message
-    ask: Callable[[str], str] = refuse_question
 
 
 def check_machine(options: DoctorOptions, progress: Progress = silent) -> Table:
-    """Return what is there and what is missing, or the files of the bug report that was written.
+    """Return what is there and what is missing, the steps of a smoke test, or the files of a bug report.
 
     Raises:
-        UsageError: a device without a file for the report, or the other way round.
+        UsageError: a device without --smoke or --bundle, or the other way round.
         StorageError: the report can't be written.
     """
-    if (options.device is None) != (options.bundle is None):
+    if options.smoke + (options.bundle is not None) != bool(options.device):
         raise UsageError(
-            "--device and --bundle go together: bench doctor --device pixel8 --bundle report.zip",
+            "--device goes with --smoke or with --bundle: bench doctor --device pixel8 --smoke",
             code="incomplete_options",
         )
-    if options.device is None or options.bundle is None:
+    if options.smoke:
+        return smoke_test(options, progress)
+    if options.bundle is None:
         columns = (
             Column("name", "name"),
             Column("found", "found"),
@@ -108,8 +111,7 @@ def check_machine(options: DoctorOptions, progress: Progress = silent) -> Table:
             Column("next_step", "what to do"),
         )
         return Table("", columns, [need.to_dict() for need in doctor()])
-    access = Access(say=options.say, ask=options.ask)
-    written = write_bug_report(options.device, options.bundle, access)
+    written = write_bug_report(options.device, options.bundle, options.access)
     if written.unreachable:
         progress(Note(f"{options.device} did not answer: {written.unreachable}"))
     rows = [{"file": file, "bytes": size} for file, size in written.files.items()]

@@ -18,3 +18,9 @@ public final class UIApplication {
   public static let shared = UIApplication()
   public var isIdleTimerDisabled = false
 }
+
+@MainActor
+public final class UIScreen {
+  public static let main = UIScreen()
+  public var brightness: CGFloat = 1
+}

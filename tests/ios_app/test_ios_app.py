@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import plistlib
 import re
@@ -9,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.iphone.state import BUNDLE_PREFIX, is_bench_app
@@ -55,6 +57,21 @@ def test_the_version_is_stamped_where_the_app_reads_it(tmp_path: Path) -> None:
 
 def test_export_options_are_a_property_list() -> None:
     assert plistlib.loads((APP / "ExportOptions.plist").read_bytes())["method"] == "debugging"
+
+
+def test_the_icon_is_the_android_apps() -> None:
+    """One opaque picture of 1024 px, which Xcode scales (since 14), and the name by which it is found."""
+    settings = dict(re.findall(r"^(\w+) = (.*)$", (APP / "App.xcconfig").read_text(), re.MULTILINE))
+    icons = APP / f"Bench/Assets.xcassets/{settings['ASSETCATALOG_COMPILER_APPICON_NAME']}.appiconset"
+    (image,) = json.loads((icons / "Contents.json").read_text())["images"]
+    assert (image["idiom"], image["platform"], image["size"]) == ("universal", "ios", "1024x1024")
+    android = ROOT / "android_bench/app/src/main/res"
+    names = ("drawable/ic_launcher_foreground.xml", "values/colors.xml")
+    colours = re.findall(r"#FF(\w{6})", "".join((android / name).read_text() for name in names))
+    with Image.open(icons / image["filename"]) as icon:
+        assert (icon.format, icon.mode, icon.size) == ("PNG", "RGB", (1024, 1024))
+        drawn = {"".join(f"{part:02X}" for part in colour) for _, colour in icon.getcolors()}
+    assert drawn == set(colours)
 
 
 @needs_swift

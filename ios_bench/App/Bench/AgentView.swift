@@ -6,13 +6,14 @@ import UIKit
 struct AgentView: View {
   let model: AgentModel
   @Environment(\.scenePhase) private var scenePhase
+  @State private var dimmer = ScreenDimmer()
 
   private static let readinessInterval = Duration.seconds(5)
 
   var body: some View {
     NavigationStack {
       List {
-        StatusSection(activity: model.activity)
+        StatusSection(model: model)
         if let code = model.pairingCode { PairingSection(code: code) }
         ReadinessSection(model: model)
         BundleSection(model: model)
@@ -24,8 +25,11 @@ struct AgentView: View {
     .onChange(of: scenePhase, initial: true) { _, phase in
       model.phaseChanged(isActive: phase == .active)
     }
-    .onChange(of: model.keepsScreenOn, initial: true) { _, keepsScreenOn in
-      UIApplication.shared.isIdleTimerDisabled = keepsScreenOn
+    .onChange(of: model.isRunning, initial: true) { _, isRunning in
+      UIApplication.shared.isIdleTimerDisabled = isRunning
+    }
+    .onChange(of: model.isMeasuring && scenePhase == .active, initial: true) { _, isDimmed in
+      dimmer.change(UIScreen.main, isDimmed: isDimmed)
     }
     .task { await BundleFiles.runLaunched(model.launchedBundle, model) }
     .task {

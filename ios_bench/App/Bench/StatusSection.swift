@@ -1,13 +1,13 @@
 import BenchApp
 import SwiftUI
 
-/// Whether somebody is connected, and what is in work.
+/// Whether somebody is connected, what is in work, and a button that ends it.
 struct StatusSection: View {
-  let activity: Activity
+  let model: AgentModel
 
   var body: some View {
     Section("Agent") {
-      switch activity.status {
+      switch model.activity.status {
       case .stopped(let reason):
         Label(reason ?? "Not listening", systemImage: "stop.circle")
       case .listening:
@@ -15,7 +15,12 @@ struct StatusSection: View {
       case .connected:
         Label("Connected", systemImage: "checkmark.circle")
       }
-      if let work = activity.work { Text(work).foregroundStyle(.secondary) }
+      if let work = model.activity.work { Text(work).foregroundStyle(.secondary) }
+      if model.isRunning {
+        Button("Stop") { Task { await model.stop() } }
+      } else {
+        Button("Start") { Task { await model.start() } }
+      }
     }
   }
 }

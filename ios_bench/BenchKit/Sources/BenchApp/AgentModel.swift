@@ -22,12 +22,15 @@ public final class AgentModel {
   /// A bundle's progress; nil before one runs.
   public private(set) var bundleStatus: String?
   public private(set) var isRunningBundle = false
-
   @ObservationIgnored private let token: String
   @ObservationIgnored private let makeServer: (AgentSettings) -> AgentServer
   @ObservationIgnored private let probe: any DeviceProbe
   @ObservationIgnored private let foreground: Foreground
   @ObservationIgnored private var running: (server: AgentServer, events: Task<Void, Never>)?
+  /// Whether a person stopped the agent; it listens no more until they start it again.
+  @ObservationIgnored private var isStopped = false
+  /// The server of the bundle that runs.
+  @ObservationIgnored private var bundleServer: AgentServer?
   @ObservationIgnored private var moments = Moments()
   /// Number of the newest server; events of older ones are ignored.
   @ObservationIgnored private var generation = 0
@@ -50,8 +53,12 @@ public final class AgentModel {
 
   public var isConnected: Bool { activity.status == .connected }
 
-  /// Whether the screen must not go dark, which would put the app into the background.
-  public var keepsScreenOn: Bool {
+  /// Whether models may be timed now.
+  public var isMeasuring: Bool { isConnected || isRunningBundle }
+
+  /// Whether the agent listens or runs a bundle. The screen must not go dark then, which would put the app into the
+  /// background.
+  public var isRunning: Bool {
     if case .stopped = activity.status { isRunningBundle } else { true }
   }
 
@@ -66,13 +73,27 @@ public final class AgentModel {
     }
   }
 
+  /// Cuts off a client, ends a bundle, whose journal is gone on with when it is run again, and listens no more.
+  public func stop() async {
+    isStopped = true
+    await bundleServer?.stop()
+    await restart()
+  }
+
+  /// Listens again.
+  public func start() async {
+    isStopped = false
+    await restart()
+  }
+
   /// Refreshes the device's state, unless it may be measuring.
   public func refreshReasons() async {
     guard !isConnected else { return }
     reasons = Readiness.reasons(now: await probe.read())
   }
 
-  /// Runs a bundle in the place of clients, going on where its journal ends, and listens again behind it; false where
+  /// Runs a bundle in the place of clients, going on where its journal ends, and listens again behind it unless it was
+  /// stopped; false where
   /// it did not get to its end.
   @discardableResult
   public func runBundle(_ bundle: URL, journal: URL) async -> Bool {
@@ -80,9 +101,11 @@ public final class AgentModel {
     isRunningBundle = true
     await replacing?.value
     await stopServer()
+    let server = makeServer(settings)
+    bundleServer = server
+    defer { bundleServer = nil }
     do {
-      try await BundleRun.run(bundle.path, journal: journal.path, server: makeServer(settings), token: token)
-      { line in
+      try await BundleRun.run(bundle.path, journal: journal.path, server: server, token: token) { line in
         Task { @MainActor [weak self] in self?.bundleStatus = line }
       }
       bundleStatus = "The bundle is run; its journal is \(journal.lastPathComponent)"
@@ -109,6 +132,10 @@ public final class AgentModel {
 
   private func replaceServer() async {
     await stopServer()
+    guard !isStopped else {
+      activity.apply(.stopped(reason: nil))
+      return
+    }
     let server = makeServer(settings)
     let events = Task { [weak self, generation] in
       for await event in server.events { await self?.apply(event, from: generation) }

@@ -1,6 +1,7 @@
 import BenchApp
 import BenchKit
 import Fixtures
+import Foundation
 import Testing
 
 @Suite("Model of the app", .timeLimit(.minutes(1)))
@@ -14,10 +15,10 @@ struct AgentModelTests {
   @Test("The app listens when it comes to the front, and keeps the screen on")
   func comesToFront() async throws {
     let model = makeModel()
-    #expect(!model.keepsScreenOn)
+    #expect(!model.isRunning)
     await model.phaseChanged(isActive: true).value
     try await reaches(.listening, model)
-    #expect(model.keepsScreenOn)
+    #expect(model.isRunning)
     await servers.stop()
   }
 
@@ -101,7 +102,7 @@ struct AgentModelTests {
       return
     }
     #expect(reason.contains("port \(port) is in use"))
-    #expect(!model.keepsScreenOn)
+    #expect(!model.isRunning)
     await other.stop()
     await model.phaseChanged(isActive: true).value
     try await reaches(.listening, model)
@@ -161,6 +162,50 @@ struct AgentModelTests {
     let next = try Client(port: try await servers.port())
     #expect(try await next.hello()["protocol"] == .integer(1))
     try await reaches(.connected, model)
+    await servers.stop()
+  }
+
+  @Test("Stopped by hand it serves nobody until it is started, also when it comes back")
+  func stops() async throws {
+    let (model, client) = try await connected()
+    #expect(model.isMeasuring)
+    await model.stop()
+    #expect(model.activity.status == .stopped(reason: nil))
+    #expect(!model.isRunning && !model.isMeasuring)
+    await #expect(throws: (any Error).self) { try await client.request("state") }
+    model.settings.keepWarm = true
+    for isActive in [false, true] { await model.phaseChanged(isActive: isActive).value }
+    #expect(!model.isRunning)
+    #expect(servers.made.count == 1)
+    await model.start()
+    try await reaches(.listening, model)
+    #expect(model.isRunning)
+    await servers.stop()
+  }
+
+  @Test("A bundle ends where it is stopped, and goes on when it is run again")
+  func stopsBundle() async throws {
+    servers.runtimes = [FakeRuntime { usleep(1000) }]
+    let model = makeModel(environment: ["BLOCKTIME_TOKEN": "t"])
+    await model.phaseChanged(isActive: true).value
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    let bundle = folder.appendingPathComponent("long.bundle")
+    try writeBundle(runs: 10_000, to: bundle)
+    let isDone = Task { await model.runBundle(bundle, journal: BundleFiles.journal(of: bundle)) }
+    while model.bundleStatus?.contains("rounds") != true {
+      try #require(model.bundleStatus == nil || model.isRunningBundle, "\(model.bundleStatus ?? "")")
+      try await Task.sleep(for: .milliseconds(1))
+    }
+    #expect(model.isRunning && model.isMeasuring)
+    await model.stop()
+    #expect(await !isDone.value)
+    #expect(model.bundleStatus?.hasSuffix("run the bundle again, it goes on") == true)
+    #expect(!model.isRunning && !model.isMeasuring)
+    #expect(model.activity.status == .stopped(reason: nil))
+    await model.start()
+    try await reaches(.listening, model)
     await servers.stop()
   }
 

@@ -94,6 +94,35 @@ final class FakeModel: Model {
   func close() {}
 }
 
+/// Writes a bundle of one batch of `FakeModel`s, with so many runs of a round each.
+func writeBundle(runs: Int, to file: URL) throws {
+  let order = Array(repeating: "[[0, 1]]", count: runs).joined(separator: ", ")
+  let script = """
+    {"rules": {"attempts": 1, "deaths": 1, "poll_s": 1, "wait_s": 1, "cool_s": 0, "hot_headroom": 1,
+    "cool_headroom": 1}, "load": {"runtime": "fake", "options": {}}, "run": {"warmup": 0}, "batches": [{
+    "pass_index": 0, "group": 0, "slots": ["\(FakeModel.sha256)", "\(FakeModel.sha256)"], "loading": [0, 1],
+    "orders": [\(order)], "placement": false}]}
+    """
+  let texts = ["plan.json": "{}", "script.json": script, "models/\(FakeModel.sha256)": "model"]
+  let files = texts.map { name, text in
+    var hash = ContentHash()
+    Array(text.utf8).withUnsafeBytes { hash.update($0) }
+    return "\"\(name)\": {\"bytes\": \(text.utf8.count), \"sha256\": \"\(hash.finish())\"}"
+  }
+  let manifest =
+    "{\"format\": 1, \"protocol\": 1, \"device_kind\": \"iphone\", \"files\": {\(files.joined(separator: ", "))}}"
+  var tar = Data()
+  for (name, text) in [("manifest.json", manifest)] + texts.map({ ($0.key, $0.value) }) {
+    var header = Data(count: 512)
+    header.replaceSubrange(0..<name.utf8.count, with: Data(name.utf8))
+    let size = String(text.utf8.count, radix: 8)
+    header.replaceSubrange(124..<124 + size.utf8.count, with: Data(size.utf8))
+    let padding = (512 - text.utf8.count % 512) % 512
+    tar += header + Data(text.utf8) + Data(count: padding)
+  }
+  try (tar + Data(count: 1024)).write(to: file)
+}
+
 /// A client of the agent, on the loopback. It blocks, and so has a thread of its own.
 actor Client {
   private let executor = ThreadExecutor(name: "client")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.bench import answer
 from tests.support.fake_iphone import FakeIphone
 from tests.support.fake_usbmuxd import FakeUsbmuxd
 from tests.support.phone_apps import ProgramApp
@@ -62,3 +64,15 @@ def test_profile_survives_a_pulled_cable_and_a_killed_app(
     assert not iphone.pid, "the app that was started from here was ended"
     meta = profiling.lut().meta
     assert (meta.measured, meta.device.model) == ("simulated", "iPhone14,5")
+
+
+def test_a_tiny_network_goes_through_the_whole_chain(
+    iphone: FakeIphone, export_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLOCKTIME_CACHE", str(export_cache))
+    smoke = ("doctor", "--device", "iphone13", "--smoke", "--runtime", "executorch", "--json")
+    results = {row["step"]: row["result"] for row in json.loads(answer(*smoke))}
+    assert results["connected"].startswith("iPhone14,5, ")
+    assert float(results["checked"].split()[1]) < 1e-4
+    assert results["timed"].endswith(" ms")
+    assert len(iphone.launches) == 1

@@ -90,13 +90,17 @@ def allowed_cores() -> tuple[int, ...]:
 def threads_by_default(cores: Collection[int] | None = None, root: Path = SYS_CPU) -> int:
     """Return how many cores are not little ones: threads on little cores delay the others.
 
-    Little cores are those with the lowest maximal clock. If all clocks are equal or one is unknown, half of
-    the cores count, at least one: a computer's cores are often two hardware threads of one.
+    Little cores have less than half of the largest capacity that Linux states, or of the highest clock if a
+    core has no capacity. If all capacities are equal, no clock is that low or one is unknown, half of the cores
+    count, at least one: a computer's cores are often two hardware threads of one.
     """
     cores = allowed_cores() if cores is None else cores
+    capacities = [_number(root / f"cpu{core}/cpu_capacity") for core in cores]
     clocks = [_number(root / f"cpu{core}/cpufreq/cpuinfo_max_freq") for core in cores]
-    if None not in clocks and len(set(clocks)) > 1:
-        return sum(clock != min(filter(None, clocks)) for clock in clocks)
+    sizes = [size for size in (clocks if None in capacities else capacities) if size is not None]
+    fast = sum(2 * size >= max(sizes) for size in sizes)
+    if len(sizes) == len(cores) and (fast < len(cores) if None in capacities else len(set(sizes)) > 1):
+        return fast
     return max(1, (len(cores) or usable_cores()) // 2)
 
 

@@ -16,7 +16,8 @@ are set again before every execution (outside the timed call); else the next one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -60,9 +61,9 @@ def find_loader() -> Loader:
 class ExecutorchRuntime:
     """Loads .pte files; implements the agent's Runtime."""
 
-    def __init__(self, loader: Loader) -> None:
-        """Load models with `loader`."""
-        self._loader = loader
+    def __init__(self, loader: Loader, clock: Callable[[], int] = time.perf_counter_ns) -> None:
+        """Load models with `loader`; `clock` counts nanoseconds."""
+        self._loader, self._clock = loader, clock
         self._loaded = 0
         self._usable, self._most = allowed_cores(), usable_cores()
         self._options = {"threads": threads_option()}
@@ -91,7 +92,9 @@ class ExecutorchRuntime:
         if self._loaded == 0:
             self._prepare_threads(checked)
         loader = _binding() if checked["trace"] else self._loader
+        start_ns = self._clock()
         model = loader.load(path, bool(checked["trace"]))
+        model.load_ns = self._clock() - start_ns
         model.options, model.delegates, model.on_close = checked, summary.delegates, self._release
         self._loaded += 1
         return model

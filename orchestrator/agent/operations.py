@@ -96,13 +96,13 @@ class Operations:
         with self._heartbeats(request):
             start_ns = self._agent.clock()
             model = runtime.load(path, request.options)
-            load_ns = self._agent.clock() - start_ns
+            whole_ns = self._agent.clock() - start_ns
         delegates, handle = model.delegates, next(self._handles)
         self._models[handle] = request.sha256, model
         return messages.LoadReply(
             id=request.id,
             handle=handle,
-            load_ns=load_ns,
+            load_ns=whole_ns if model.load_ns is None else model.load_ns,
             options=dict(model.options),
             inputs=list(model.inputs),
             outputs=list(model.outputs),

@@ -40,6 +40,8 @@ class Model:
         time_visits: Calls prepared models of this class in turn and returns the nanoseconds of each execution,
             without work of the interpreter between two of them; setting the inputs is not timed. Raises
             RuntimeError if the runtime fails. None if the runtime does not time executions itself.
+        load_ns: Nanoseconds in which the runtime opened the program and loaded its method; None if the whole of
+            `Runtime.load` was that.
         on_close: Called once the model is freed.
     """
 
@@ -48,6 +50,7 @@ class Model:
     options: Mapping[str, OptionValue]
     delegates: tuple[Delegate, ...] | None = None
     placement: Placement | None = None
+    load_ns: int | None = None
     execute: Callable[[], object]
     time_visits: Callable[[Sequence[Any]], np.ndarray] | None = None
     on_close: Callable[[], object] | None = None

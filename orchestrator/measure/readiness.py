@@ -24,6 +24,8 @@ class DeviceConnection:
         self.device, self.runtime, self.options = device, runtime, dict(options)
         self.cool_states: set[str | None] = {None, "nominal"}
         """Thermal states in which a batch starts: `fair` too after a full wait in vain, a caveat of the LUT."""
+        self.reports_headroom = False
+        """Whether the device has ever reported its thermal headroom: then none does not mean that it is cool."""
         self._client: AgentClient | None = None
 
     @property
@@ -74,9 +76,12 @@ over by then. Nothing can be measured without the reference, which waits `WAIT_S
 COOL_HEADROOM = HOT_HEADROOM - 0.08
 """A batch starts below this thermal headroom: about 2 degrees below what ends it."""
 
+LOW_BATTERY_PERCENT = 25
+"""Android agents do not measure below this charge, as androidx.benchmark (Errors.kt); others have lower limits."""
+
 _POLL_S = 10.0
 _SHOW_S = 1.0
-"""An app that was brought to the front is there within a second."""
+"""An app that was brought to the front is there within a second, and so is a new thermal headroom."""
 
 _clock, _sleep = time.monotonic, time.sleep
 
@@ -88,7 +93,7 @@ def may_pass(state: DeviceState) -> bool:
         or (state.thermal_headroom or 0.0) >= HOT_HEADROOM
         or state.low_power_mode is True
         or state.foreground is False
-        or (state.battery is not None and state.battery.percent < (5 if state.battery.charging else 15))
+        or (state.battery is not None and state.battery.percent < LOW_BATTERY_PERCENT)
     )
 
 
@@ -99,7 +104,12 @@ def cool_down(connection: DeviceConnection, limit_s: float, notify: Callable[[st
     deadline_s = _clock() + limit_s
     while _clock() < deadline_s:
         state = connection.client.state()
-        if state.thermal_state in connection.cool_states and (state.thermal_headroom or 0.0) < COOL_HEADROOM:
+        headroom = state.thermal_headroom
+        connection.reports_headroom |= headroom is not None
+        if headroom is None and connection.reports_headroom:
+            _sleep(_SHOW_S)
+            continue
+        if state.thermal_state in connection.cool_states and (headroom or 0.0) < COOL_HEADROOM:
             return
         notify(f"letting {connection.device.name} cool before the next batch")
         _sleep(_POLL_S)

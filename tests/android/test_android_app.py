@@ -178,6 +178,19 @@ def test_app_and_orchestrator_agree(manifest: ET.Element) -> None:
     assert tuple(caveats) == get_args(Caveat)
 
 
+def test_garbage_is_collected_before_rounds_and_not_in_them() -> None:
+    """Android's System.gc() collects only after finalizers ran (libcore, System.java); Runtime.gc() always does."""
+    sources = [path.read_text() for part in ("core", "executorch", "app", "jvm") for path in _kotlin(part)]
+    assert len(sources) > 60
+    assert not [line for text in sources for line in text.splitlines() if "System.gc" in line]
+    loop = (BENCH / "core/src/main/kotlin/dev/blocktime/core/timing/TimingLoop.kt").read_text()
+    assert loop.index("Runtime.getRuntime().gc()") < loop.index("repeat(warmup)")
+
+
+def _kotlin(part: str) -> list[Path]:
+    return sorted((BENCH / part / "src/main").rglob("*.kt"))
+
+
 def test_versions_are_those_of_the_project(versions: dict[str, str]) -> None:
     """The library that runs a model is that which exported it; what is checked here is what Gradle builds with."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -43,6 +43,7 @@ class FakeAndroid:
     Attributes:
         state: adb's word for it, `device` if it can be used; empty if it is not attached.
         apk: The installed app's file, None if it is not installed; `build` is its versionCode.
+        compiled: Its code is compiled ahead, as `cmd package compile -m speed` leaves it; never after an install.
         install_failure: What the package manager answers instead of installing the app.
         answers: Pattern of a command, and the output and exit code that replace its own.
         commands: All commands that it was given.
@@ -56,11 +57,14 @@ class FakeAndroid:
     apk: bytes | None = None
     build: str = "1"
     free_kib: int = 4 << 20
+    compiled: bool = False
+    runs_compiled: bool = False
     install_failure: str = ""
     screen_on: bool = True
     in_front: bool = False
     unlocked: bool = True
     has_fixed_performance: bool = True
+    can_compile: bool = True
     log: str = "--------- beginning of main\n"
     token: str = ""
     allowed: tuple[str, ...] = ()
@@ -161,7 +165,7 @@ class FakeAndroid:
     def _install(self, size: str, stdin: IO[bytes]) -> Answer:
         if self.install_failure:  # like the real one, before it has read the file
             return f"Failure [{self.install_failure}]", 1
-        self.apk = stdin.read(int(size))
+        self.apk, self.compiled = stdin.read(int(size)), False
         self.stop_app()
         return "Success", 0
 
@@ -189,6 +193,7 @@ class FakeAndroid:
         return "Starting: Intent { cmp=dev.blocktime.bench/.MainActivity }", 0
 
     def _start_agent(self) -> None:
+        self.runs_compiled = self.compiled if not self.is_running else self.runs_compiled
         self.app.stop()
         self.port = self.app.start({"BLOCKTIME_TOKEN": self.token, "BLOCKTIME_ALLOW": ",".join(self.allowed)})
         self.starts += 1
@@ -203,6 +208,15 @@ class FakeAndroid:
 
     def _power(self, stdin: IO[bytes]) -> Answer:
         return f"Power Manager State:\n  mWakefulness={'Awake' if self.screen_on else 'Asleep'}", 0
+
+    def _package(self, stdin: IO[bytes]) -> Answer:
+        status = "[status=speed] [reason=cmdline]" if self.compiled else "[status=verify] [reason=install]"
+        path = f"/data/app/~~6Vh1cU-A==/{PACKAGE}-2Zw==/base.apk"
+        return f"Dexopt state:\n  [{PACKAGE}]\n    path: {path}\n      arm64: {status} [primary-abi]\n", 0
+
+    def _compile(self, stdin: IO[bytes]) -> Answer:
+        self.compiled = self.can_compile
+        return ("Success", 0) if self.can_compile else ("Failure: package can't be compiled", 1)
 
     def _fix_performance(self, stdin: IO[bytes]) -> Answer:
         return ("", 0) if self.has_fixed_performance else ("Failed to set FIXED_PERFORMANCE mode", 255)
@@ -227,7 +241,8 @@ _COMMANDS: dict[str, Callable[..., Answer]] = {
     r"df -k /data": FakeAndroid._free_storage,
     r'sha256sum "\$\(pm path .*\)"': FakeAndroid._hash,
     r"cmd package install -r -S (\d+)": FakeAndroid._install,
-    rf"cmd package compile -m speed -f {PACKAGE}": FakeAndroid._accept,
+    rf"cmd package compile -m speed -f {PACKAGE}": FakeAndroid._compile,
+    rf"dumpsys package {PACKAGE}": FakeAndroid._package,
     rf"pm grant {PACKAGE} \S+": FakeAndroid._accept,
     rf"cmd deviceidle whitelist \+{PACKAGE}": FakeAndroid._accept,
     r"cmd power set-fixed-performance-mode-enabled (?:true|false)": FakeAndroid._fix_performance,

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.tiny_model import Exported
+
 ROOT = Path(__file__).resolve().parents[2]
 SWIFT = ROOT / ".toolchains/swift/usr/libexec/swift/bin/swift"
 PACKAGE = ROOT / "ios_bench/BenchKit"
@@ -22,11 +24,15 @@ LEAST_TESTS = 125
 pytestmark = pytest.mark.skipif(not SWIFT.exists(), reason="no Swift; run tools/toolchains/swift.sh")
 
 
-def test_swift_tests_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    done = subprocess.run([BUILD, "--test"], capture_output=True, text=True, timeout=600, check=False)
+def test_swift_tests_pass(exported: Exported, capsys: pytest.CaptureFixture[str]) -> None:
+    environment = os.environ | {"BLOCKTIME_PTE": str(exported.path)}
+    done = subprocess.run(
+        [BUILD, "--test"], capture_output=True, text=True, timeout=600, check=False, env=environment
+    )
     output = done.stdout + done.stderr
     failures = "\n".join(line for line in output.splitlines() if "✘" in line or "error:" in line)
     assert done.returncode == 0, failures or output[-20_000:]
+    assert "skipped" not in output, output[-20_000:]
     counts = [int(count) for count in re.findall(r"Test run with (\d+) tests? passed", output)]
     assert len(counts) == 1, output[-20_000:]
     assert counts[0] >= LEAST_TESTS

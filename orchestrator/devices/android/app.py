@@ -121,7 +121,7 @@ class Apk:
 
 
 def install(link: AdbLink, apk: Path) -> None:
-    """Install or upgrade the app, keep its data, and compile it ahead of time.
+    """Install or upgrade the app and keep its data.
 
     Raises:
         DeviceError: The phone refuses the app; says why.
@@ -129,8 +129,6 @@ def install(link: AdbLink, apk: Path) -> None:
     data = _read(apk)
     answer = link.shell(f"cmd package install -r -S {len(data)}", data, _INSTALL_TIMEOUT_S)
     if answer.exit_code == 0 and "Success" in answer.text:
-        # Otherwise the first runs would be interpreted. A phone may refuse.
-        link.shell(f"cmd package compile -m speed -f {PACKAGE}", timeout_s=_COMPILE_TIMEOUT_S)
         return
     failure = re.search(r"INSTALL_\w+", answer.text)
     last_line = answer.text.splitlines()[-1][:200] if answer.text else f"exit code {answer.exit_code}"
@@ -138,6 +136,16 @@ def install(link: AdbLink, apk: Path) -> None:
         failure[0] if failure else "", f"{last_line}; build the app again, see {repo_file('docs/android.md')}"
     )
     raise DeviceError(f"{link.serial} does not install {apk.name}: {reason}", code="install_refused")
+
+
+def compile_ahead(link: AdbLink) -> None:
+    """Have Android compile the app's code unless it is compiled, however it was installed; a phone may refuse.
+
+    Otherwise its first runs would be interpreted. A process that runs keeps its code, so it is ended.
+    """
+    if "[status=speed]" not in link.shell(f"dumpsys package {PACKAGE}").text:
+        stop(link)
+        link.shell(f"cmd package compile -m speed -f {PACKAGE}", timeout_s=_COMPILE_TIMEOUT_S)
 
 
 def grant_rights(link: AdbLink) -> None:

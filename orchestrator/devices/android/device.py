@@ -164,6 +164,7 @@ class AndroidDevice(Device):
         if self.fixed_performance:
             self._is_performance_fixed = True
             app.fix_performance(link)
+        app.compile_ahead(link)
         app.grant_rights(link)
         app.set_token(link, self._token)
         self.bring_to_front()

@@ -63,6 +63,12 @@ def test_reason_why_what_ran_between_two_states_does_not_count(before, after, co
     assert throttle_reason(state(**before), state(**after), cores) == reported
 
 
+@pytest.mark.parametrize(("percent", "charging", "passes"), [(24.9, True, True), (25.0, False, False)])
+def test_a_phone_below_a_quarter_of_its_charge_may_be_charged(percent, charging, passes):
+    battery = {"percent": percent, "charging": charging, "celsius": None}
+    assert readiness.may_pass(state(battery=battery)) is passes
+
+
 def test_a_warm_phone_may_cool():
     assert readiness.may_pass(state(thermal_headroom=0.74))
 

@@ -48,8 +48,8 @@ def test_allowed_throttling_skips_cooling(monkeypatch):
 
 def test_a_warm_phone_cools_before_a_batch(monkeypatch):
     fake, slept, notes = device(), [], []
-    warm, fair = QUIET | {"thermal_headroom": 0.70}, QUIET | {"thermal_state": "fair"}
-    later = [fair, QUIET]
+    warm, cool = QUIET | {"thermal_headroom": 0.70}, QUIET | {"thermal_headroom": 0.5}
+    later = [cool | {"thermal_state": "fair"}, cool]
 
     def sleep(seconds):
         slept.append(seconds)
@@ -88,6 +88,26 @@ def test_a_fair_thermal_state_is_a_caveat_of_the_lut(tmp_path):
     assert conditions.caveats == ("fair_thermal_state",)
     run(tmp_path / "cool", device())
     assert read_conditions(read_log(tmp_path / "cool/journal.jsonl")).caveats == ()
+
+
+def test_a_headroom_that_is_missing_after_a_known_one_is_asked_for_again(monkeypatch):
+    """Android gives none when asked twice in a row; that does not mean that the phone is cool."""
+    fake, slept = device(), []
+    hot = QUIET | {"thermal_headroom": 0.8}
+    later = [QUIET, QUIET, hot, QUIET | {"thermal_headroom": 0.5}]
+
+    def sleep(seconds):
+        slept.append(seconds)
+        fake.stands = later.pop(0)
+
+    monkeypatch.setattr(readiness, "_clock", lambda: sum(slept))
+    monkeypatch.setattr(readiness, "_sleep", sleep)
+    link = DeviceConnection(fake, "executorch", {})
+    readiness.cool_down(link, 60.0, pytest.fail)
+    assert slept == [], "a device that never reports one is not asked again"
+    fake.stands = hot
+    readiness.cool_down(link, 60.0, lambda _: None)
+    assert (slept, later) == ([10.0, 1.0, 1.0, 10.0], [])
 
 
 class Phone(FakeDevice):

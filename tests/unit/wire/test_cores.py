@@ -13,6 +13,17 @@ from orchestrator.tasks.target import Target
 PIXEL_8 = [1704] * 4 + [2367] * 4 + [2914]
 
 
+NO_LITTLE_CORES = [800] * 6 + [1024] * 2
+
+
+def capacities(root: Path, values: list[int | None]) -> Path:
+    for core, capacity in enumerate(values):
+        (root / f"cpu{core}").mkdir(parents=True, exist_ok=True)
+        if capacity is not None:
+            (root / f"cpu{core}/cpu_capacity").write_text(f"{capacity}\n")
+    return root
+
+
 def clocks(root: Path, highest_mhz: list[int | None]) -> Path:
     for core, mhz in enumerate(highest_mhz):
         folder = root / f"cpu{core}/cpufreq"
@@ -39,22 +50,36 @@ def test_what_is_not_a_list_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("highest_mhz", "threads"),
     [
-        (PIXEL_8, 5),
-        ([1800] * 4 + [2800] * 4, 4),
+        (PIXEL_8, 4),  # 1704 is more than half of 2914: clocks alone do not tell
+        ([1400] * 5 + [2800] * 2 + [3000], 3),
         ([3000] * 4, 2),
-        ([1800, 1800, 2800, None], 2),
+        ([1300, 1300, 2800, None], 2),
         ([None] * 7, 3),
         ([None], 1),
     ],
 )
-def test_default_threads_skip_little_cores(
+def test_default_threads_without_capacities_skip_cores_of_low_clocks(
     tmp_path: Path, highest_mhz: list[int | None], threads: int
 ) -> None:
-    assert threads_by_default(range(len(highest_mhz)), clocks(tmp_path, highest_mhz)) == threads
+    root = capacities(clocks(tmp_path, highest_mhz), [100] + [None] * (len(highest_mhz) - 1))
+    if len(highest_mhz) == 1:
+        (root / "cpu0/cpu_capacity").unlink()
+    assert threads_by_default(range(len(highest_mhz)), root) == threads
+
+
+@pytest.mark.parametrize(
+    ("values", "threads"),
+    [([200] * 4 + [700] * 4 + [1024], 5), (NO_LITTLE_CORES, 8), ([511, 512, 1024], 2), ([1024] * 4, 2)],
+)
+def test_default_threads_skip_cores_of_less_than_half_the_capacity(
+    tmp_path: Path, values: list[int], threads: int
+) -> None:
+    root = capacities(clocks(tmp_path, [1000] * (len(values) - 2) + [3000] * 2), values)
+    assert threads_by_default(range(len(values)), root) == threads
 
 
 def test_unusable_cores_do_not_count(tmp_path: Path) -> None:
-    assert threads_by_default([0, 1, 8], clocks(tmp_path, PIXEL_8)) == 1
+    assert threads_by_default([0, 1, 8], capacities(tmp_path, [200] * 4 + [700] * 4 + [1024])) == 1
 
 
 def test_pinned_threads_are_as_many_as_their_cores() -> None:

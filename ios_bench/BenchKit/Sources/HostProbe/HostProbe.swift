@@ -18,7 +18,9 @@ public struct HostProbe: DeviceProbe {
   public let cores: [Int]
 
   /// As many threads as there are cores that are not little.
-  public var defaultThreads: Int { threadsByDefault(cores: cores, highestKHz: files.highestKHz()) }
+  public var defaultThreads: Int {
+    threadsByDefault(cores: cores, capacities: files.capacities(), highestKHz: files.highestKHz())
+  }
 
   public func describe() -> DeviceInfo {
     DeviceInfo(

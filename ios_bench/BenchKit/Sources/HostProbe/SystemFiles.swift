@@ -94,9 +94,14 @@ struct SystemFiles {
   }
 
   /// Highest clock that the hardware has, of the cores that report it.
-  func highestKHz() -> [Int: Int] {
+  func highestKHz() -> [Int: Int] { byCore("cpufreq/cpuinfo_max_freq") }
+
+  /// Capacity of the cores that have one: what a core does at its highest clock, the largest core being 1024.
+  func capacities() -> [Int: Int] { byCore("cpu_capacity") }
+
+  private func byCore(_ file: String) -> [Int: Int] {
     let told = numberedFolders("sys/devices/system/cpu", prefix: "cpu").compactMap { cpu, folder in
-      integer("\(folder)/cpufreq/cpuinfo_max_freq").map { (cpu, $0) }
+      integer("\(folder)/\(file)").map { (cpu, $0) }
     }
     return Dictionary(uniqueKeysWithValues: told)
   }

@@ -21,6 +21,32 @@ actor ExecuTorchRunnerTests {
     return nil
   }
 
+  private static let model = ProcessInfo.processInfo.environment["BLOCKTIME_PTE"]
+
+  /// Notes what is asked for, in order.
+  private final class Notes: @unchecked Sendable {
+    var asked: [String] = []
+  }
+
+  @Test("The time of a load is that of program and method alone", .enabled(if: model != nil))
+  func loadTime() async throws {
+    let notes = Notes()
+    var runtime = ExecuTorchRuntime(cores: [0, 1, 2, 3], defaultThreads: 1) {
+      notes.asked.append("memory")
+      return nil
+    }
+    runtime.now = {
+      notes.asked.append("clock")
+      return UInt64(40 * notes.asked.count)
+    }
+    let url = URL(fileURLWithPath: try #require(Self.model))
+    let bytes = try Data(contentsOf: url).count
+    let loaded = try await runtime.load(
+      StoredModel(sha256: "", url: url, bytes: bytes), options: [:], session: self)
+    #expect(loaded.loadNanoseconds == 40)
+    #expect(notes.asked == ["memory", "clock", "clock"])
+  }
+
   @Test("It tells its options and backends")
   func describe() {
     let info = ExecuTorchRuntime(cores: [0, 1, 2, 3], defaultThreads: 3) { nil }.describe()

@@ -96,13 +96,13 @@ struct HostProbeTests {
     #expect(probe.freeMemoryBytes() == free)
   }
 
-  @Test("Threads are as many as cores that are not little, which are those of the lowest highest clock")
+  @Test("Threads are as many as cores that are not little, which have less than half of the largest capacity")
   func cores() throws {
-    // A Pixel 8 whose process may not use the first core.
-    let clocks = [1704, 1704, 1704, 1704, 2367, 2367, 2367, 2367, 2914]
+    // Little, middle and big cores, of which the process may not use the first.
+    let capacities = [200, 200, 200, 200, 700, 700, 700, 700, 1024]
     var files = ["proc/thread-self/status": "Name:\tagent\nCpus_allowed_list:\t1-8\n"]
-    for (core, mhz) in clocks.enumerated() {
-      files["sys/devices/system/cpu/cpu\(core)/cpufreq/cpuinfo_max_freq"] = "\(mhz)000\n"
+    for (core, capacity) in capacities.enumerated() {
+      files["sys/devices/system/cpu/cpu\(core)/cpu_capacity"] = "\(capacity)\n"
     }
     let (probe, root) = try machine(files)
     defer { try? FileManager.default.removeItem(at: root) }
@@ -115,6 +115,17 @@ struct HostProbeTests {
     #expect(threadsByDefault(cores: [0, 1, 2, 3], highestKHz: [0: 3, 1: 3, 2: 3, 3: 3]) == 2)
     #expect(threadsByDefault(cores: [0, 1, 2, 3], highestKHz: [0: 1, 1: 3, 2: 3]) == 2)
     #expect(threadsByDefault(cores: [7], highestKHz: [:]) == 1)
+    // No clock is below half of the highest, and all capacities are equal.
+    #expect(threadsByDefault(cores: [0, 1, 2, 3], highestKHz: [0: 2, 1: 3, 2: 3, 3: 3]) == 2)
+    #expect(threadsByDefault(cores: [0, 1, 2, 3], capacities: [0: 9, 1: 9, 2: 9, 3: 9], highestKHz: [:]) == 2)
+    #expect(threadsByDefault(cores: [0, 1, 2, 3], highestKHz: [0: 1, 1: 3, 2: 3, 3: 3]) == 3)
+  }
+
+  @Test("A chip without little cores uses all, though its slowest cores have the lowest clock")
+  func noLittleCores() {
+    let capacities = Dictionary(uniqueKeysWithValues: (0..<8).map { ($0, $0 < 6 ? 800 : 1024) })
+    let clocks = Dictionary(uniqueKeysWithValues: (0..<8).map { ($0, $0 < 6 ? 1_000 : 3_000) })
+    #expect(threadsByDefault(cores: Array(0..<8), capacities: capacities, highestKHz: clocks) == 8)
   }
 
   @Test("Lists of cores")

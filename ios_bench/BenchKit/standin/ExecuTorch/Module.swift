@@ -7,6 +7,7 @@ public enum ModuleLoadMode: Sendable {
 
 /// How much of a program is verified; here it is always all that can be.
 public enum ModuleVerification: Sendable {
+  case minimal
   case internalConsistency
 }
 

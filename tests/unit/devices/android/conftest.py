@@ -26,7 +26,7 @@ def own_home(tmp_path, monkeypatch):
 def phone():
     """A Pixel 8 with the app, whose agent answers by a script."""
     agent = ScriptedApp()
-    phone = FakeAndroid(agent, apk=b"an app")
+    phone = FakeAndroid(agent, apk=b"an app", compiled=True)
     yield phone
     phone.pull_cable()
     agent.close()

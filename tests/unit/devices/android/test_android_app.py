@@ -16,13 +16,23 @@ def apk(tmp_path):
     return path
 
 
-def test_install_streams_the_file_and_compiles_the_app(link, phone, apk):
+def test_install_streams_the_file(link, phone, apk):
     app.install(link, apk)
     assert phone.apk == apk.read_bytes()
-    assert phone.commands == [
-        "cmd package install -r -S 256000",
+    assert phone.commands == ["cmd package install -r -S 256000"]
+
+
+def test_code_that_is_not_compiled_is_and_its_process_ends(link, phone):
+    """Android profiles of an app's use (`speed-profile`) are not enough: they lack what was never run."""
+    phone.answers = [("^dumpsys package", "arm64: [status=speed-profile] [reason=bg-dexopt]", 0)]
+    app.compile_ahead(link)
+    assert phone.commands[1:] == [
+        "am force-stop dev.blocktime.bench",
         "cmd package compile -m speed -f dev.blocktime.bench",
     ]
+    phone.answers = []
+    app.compile_ahead(link)
+    assert phone.commands[3:] == ["dumpsys package dev.blocktime.bench"]
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,21 @@ class TestFirstConnection:
         assert STOP not in phone.commands
         assert messages == []
 
+    def test_an_app_that_adb_or_android_studio_installed_runs_compiled(self, device, phone):
+        phone.compiled = False
+        device.connect()
+        assert (phone.compiled, phone.runs_compiled) == (True, True)
+
+    def test_an_open_app_is_started_again_after_it_was_compiled(self, device, phone, in_use):
+        phone.compiled, phone.app.answers = False, ["unauthorized"]
+        device.connect()
+        assert phone.runs_compiled
+
+    def test_a_phone_that_does_not_compile_is_measured(self, device, phone):
+        phone.compiled = phone.can_compile = False
+        device.connect()
+        assert device.agent_starts == 1
+
     def test_allowed_conditions_are_passed_on(self, links, phone):
         AndroidDevice(PIXEL, Access(allow=("throttled",))).connect()
         assert f"{START} --esa allow throttled" in phone.commands

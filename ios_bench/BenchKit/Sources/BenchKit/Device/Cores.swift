@@ -15,10 +15,14 @@ public func parseCores(_ list: String) -> [Int]? {
 
 /// How many of `cores` are not little: threads on little cores hold up the others.
 ///
-/// Little are the cores of the lowest maximal clock. Where all clocks in `highestKHz`, by core, are equal or one is
-/// missing, half of the cores, at least one.
-public func threadsByDefault(cores: [Int], highestKHz: [Int: Int]) -> Int {
-  let clocks = cores.compactMap { highestKHz[$0] }
-  let fast = clocks.count { $0 != clocks.min() }
-  return clocks.count == cores.count && fast > 0 ? fast : max(1, cores.count / 2)
+/// Little are cores with less than half of the largest of `capacities`, by core, or of `highestKHz` where a core has no
+/// capacity. Where all capacities are equal, and where no clock is that low or one is missing, half of the cores, at
+/// least one.
+public func threadsByDefault(cores: [Int], capacities: [Int: Int] = [:], highestKHz: [Int: Int]) -> Int {
+  let measured = cores.compactMap { capacities[$0] }
+  let hasCapacities = measured.count == cores.count
+  let sizes = hasCapacities ? measured : cores.compactMap { highestKHz[$0] }
+  let fast = sizes.count { 2 * $0 >= sizes.max() ?? 0 }
+  let tells = hasCapacities ? Set(sizes).count > 1 : sizes.count == cores.count && fast < sizes.count
+  return tells ? fast : max(1, cores.count / 2)
 }

@@ -67,7 +67,7 @@ class AndroidProbe(
             throttleCount = thermal.throttleCount,
             battery = battery(),
             lowPowerMode = power.isPowerSaveMode,
-            freeMemoryBytes = memory().availMem,
+            freeMemoryBytes = freeMemoryBytes(),
             agentMemoryBytes = residentBytes(),
             agentPeakMemoryBytes = text("/proc/self/status")?.let(::peakBytesOf),
             foreground = foreground.sinceLastAsked(),
@@ -76,8 +76,11 @@ class AndroidProbe(
             debuggable = isDebuggable,
         )
 
+    /** Asked for at every load, so apart from what is costly to read or changes by being read. */
+    fun freeMemoryBytes(): Long = memory().availMem
+
     /** As many threads as there are cores that are not little. */
-    fun defaultThreads(): Int = threadsByDefault(cores, sysFs.highestMhz())
+    fun defaultThreads(): Int = threadsByDefault(cores, sysFs.capacities(), sysFs.highestMhz())
 
     private fun soc(): String? {
         if (Build.VERSION.SDK_INT < Build.VERSION_CODES.S) return null

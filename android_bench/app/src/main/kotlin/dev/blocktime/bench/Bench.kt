@@ -4,6 +4,7 @@ import android.app.Application
 import android.os.Build
 import android.os.Handler
 import android.os.Looper
+import android.os.Process
 import android.system.Os
 import android.util.Log
 import dev.blocktime.core.agent.AgentConfig
@@ -13,6 +14,7 @@ import dev.blocktime.core.agent.PHONE_PORT
 import dev.blocktime.core.device.Foreground
 import dev.blocktime.core.device.Readiness
 import dev.blocktime.core.store.ModelStore
+import dev.blocktime.core.timing.warmUpTiming
 import dev.blocktime.core.ui.AgentState
 import dev.blocktime.core.ui.AgentStatus
 import dev.blocktime.core.ui.Control
@@ -86,6 +88,7 @@ class Bench(
     ): String? {
         server?.stop()
         server = null
+        warmUpTiming()
         val problem = bundles.run(bundle, heard)
         openPort()
         return problem
@@ -93,6 +96,7 @@ class Bench(
 
     private fun openPort() {
         try {
+            warmUpTiming()
             val opened = AgentServer(config())
             val port = opened.start()
             server = opened
@@ -116,15 +120,19 @@ class Bench(
         probe = probe,
         readiness = Readiness(control::allowed),
         listener = status,
+        onThread = ::raisePriority,
     )
 
     /** Throws IOException where the library has no code for this phone's processor, which is reported before any client connects. */
     private fun executorch(): ExecutorchRuntime {
         unsupportedProcessor(text("/proc/cpuinfo").orEmpty())?.let { throw IOException(it) }
         val runtime =
-            ExecutorchRuntime(BuildConfig.EXECUTORCH_VERSION, probe.cores, probe.defaultThreads()) {
-                probe.read().freeMemoryBytes
-            }
+            ExecutorchRuntime(
+                BuildConfig.EXECUTORCH_VERSION,
+                probe.cores,
+                probe.defaultThreads(),
+                freeMemoryBytes = probe::freeMemoryBytes,
+            )
         try {
             Log.i(LOG_TAG, "ExecuTorch's backends: ${runtime.describe().backends.joinToString()}")
         } catch (error: LinkageError) {
@@ -132,6 +140,15 @@ class Bench(
             throw IOException("ExecuTorch has libraries for arm64-v8a and x86_64, this phone takes $abis", error)
         }
         return runtime
+    }
+
+    /** The priority of what draws frames, which the runtime's threads inherit from the one that loads models. */
+    private fun raisePriority() {
+        try {
+            Process.setThreadPriority(Process.THREAD_PRIORITY_URGENT_DISPLAY)
+        } catch (error: SecurityException) {
+            Log.w(LOG_TAG, "models run at the default priority: ${error.message}")
+        }
     }
 
     private fun publish(changed: Status) {

@@ -2,6 +2,7 @@ package dev.blocktime.bench
 
 import android.os.Build
 import android.os.PowerManager
+import dev.blocktime.core.device.ThermalHeadroom
 import dev.blocktime.core.device.ThermalState
 import dev.blocktime.core.device.ThrottleCounter
 import dev.blocktime.core.device.androidThermalState
@@ -24,9 +25,11 @@ class ThermalWatch(
         power.addThermalStatusListener(Runnable::run, throttling::onStatus)
     }
 
-    /** Thermal headroom, 1 being severe throttling; null if unavailable or requested twice within a second. */
-    fun headroom(): Double? {
-        if (Build.VERSION.SDK_INT < Build.VERSION_CODES.R) return null
-        return power.getThermalHeadroom(FORECAST_S).toDouble().takeIf(Double::isFinite)
-    }
+    private val headroom =
+        ThermalHeadroom {
+            if (Build.VERSION.SDK_INT < Build.VERSION_CODES.R) Float.NaN else power.getThermalHeadroom(FORECAST_S)
+        }
+
+    /** Thermal headroom, 1 being severe throttling; null if unavailable. */
+    fun headroom(): Double? = headroom.now()
 }

@@ -12,6 +12,7 @@ internal class ExecutorchModel(
     private val module: Module,
     summary: PteSummary,
     override val options: Map<String, Any>,
+    override val loadNs: Long,
     private val onClose: () -> Unit,
 ) : Model {
     override val inputs = summary.inputs

@@ -43,6 +43,7 @@ class ExecutorchRuntime(
     private val version: String,
     private val cores: List<Int>,
     private val defaultThreads: Int,
+    private val clockNs: () -> Long = System::nanoTime,
     private val freeMemoryBytes: () -> Long?,
 ) : Runtime {
     private var loaded = 0
@@ -72,9 +73,11 @@ class ExecutorchRuntime(
         // Before the pool: its threads run where the thread that starts them may.
         pin(checked[CORES] as String? ?: "")
         inUse = checked
+        val startNs = clockNs()
         val module = open(file, checked[THREADS] as Int)
+        val loadNs = clockNs() - startNs
         loaded++
-        return ExecutorchModel(module, summary, checked) { loaded-- }
+        return ExecutorchModel(module, summary, checked, loadNs) { loaded-- }
     }
 
     private fun pin(list: String) {

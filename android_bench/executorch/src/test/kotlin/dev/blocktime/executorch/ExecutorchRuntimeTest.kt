@@ -97,6 +97,24 @@ class ExecutorchRuntimeTest {
             .toSet()
 
     @Test
+    fun `the time of a load is that of program and method alone`() {
+        val asked = mutableListOf<String>()
+
+        fun clockNs(): Long {
+            asked += "clock"
+            return 40L * asked.size
+        }
+
+        fun freeBytes(): Long? {
+            asked += "memory"
+            return null
+        }
+        val runtime = ExecutorchRuntime("1", listOf(0, 1), defaultThreads = 1, ::clockNs, ::freeBytes)
+        runtime.load(MODEL, emptyMap()).use { assertEquals(40, it.loadNs) }
+        assertEquals(listOf("memory", "clock", "clock"), asked)
+    }
+
+    @Test
     fun `what does not fit into memory is refused before it is loaded`() {
         assertEquals("out_of_memory", code { runtime(freeBytes = 200L shl 20).load(MODEL, emptyMap()) })
         runtime(freeBytes = 300L shl 20).load(MODEL, emptyMap()).close()

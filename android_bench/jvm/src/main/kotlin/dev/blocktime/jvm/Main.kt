@@ -68,7 +68,7 @@ private fun configure(
     val proc = ProcFs()
     val sys = SysFs()
     val probe = HostProbe(proc, sys, options.simulate)
-    val threads = threadsByDefault(probe.cores, sys.highestMhz())
+    val threads = threadsByDefault(probe.cores, sys.capacities(), sys.highestMhz())
     return AgentConfig(
         info = AgentInfo("blocktime-kotlin", property("dev.blocktime.version")),
         token = { token },
@@ -81,7 +81,7 @@ private fun configure(
                         property("dev.blocktime.executorch"),
                         probe.cores,
                         threads,
-                        proc::freeMemoryBytes,
+                        freeMemoryBytes = proc::freeMemoryBytes,
                     ),
             ),
         probe = probe,

@@ -10,7 +10,7 @@ const val PHONE_PORT = 47613
 
 /**
  * What an agent is made of. [token] is read at every hello: null or empty while none is set, and then
- * everybody is refused. [port] 0 takes a free one.
+ * everybody is refused. [port] 0 takes a free one. [onThread] is called first in the thread that loads and times models.
  */
 class AgentConfig(
     val info: AgentInfo,
@@ -22,6 +22,7 @@ class AgentConfig(
     val readiness: Readiness,
     val listener: AgentListener = object : AgentListener {},
     val timeouts: Timeouts = Timeouts(),
+    val onThread: () -> Unit = {},
 )
 
 /** Name and version; any change of what is measured, or how, changes the version. */

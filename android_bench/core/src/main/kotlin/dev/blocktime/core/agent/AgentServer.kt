@@ -55,6 +55,7 @@ class AgentServer(
     }
 
     private fun serve() {
+        config.onThread()
         while (!stopped) {
             try {
                 val client = reception.nextClient()

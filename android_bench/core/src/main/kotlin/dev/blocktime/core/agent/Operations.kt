@@ -53,11 +53,8 @@ internal class Operations(
             runtimes[request.runtime]
                 ?: throw OpError("unknown_runtime", "no runtime '${request.runtime}'; this agent has: $known")
         models.requirePlace()
-        val file = config.store.file(request.sha256)
-        val startNs = System.nanoTime()
-        val model = runtime.load(file, request.options)
-        val loadNs = System.nanoTime() - startNs
-        return Reply(loadFields(models.add(LoadedModel(request.sha256, model)), loadNs, model))
+        val model = runtime.load(config.store.file(request.sha256), request.options)
+        return Reply(loadFields(models.add(LoadedModel(request.sha256, model)), model))
     }
 
     private fun check(

@@ -61,12 +61,11 @@ internal fun helloFields(
 
 internal fun loadFields(
     handle: Long,
-    loadNs: Long,
     model: Model,
 ): Map<String, Any?> =
     mapOf(
         "handle" to handle,
-        "load_ns" to loadNs,
+        "load_ns" to model.loadNs,
         "options" to model.options,
         "inputs" to model.inputs.map(::tensorFields),
         "outputs" to model.outputs.map(::tensorFields),

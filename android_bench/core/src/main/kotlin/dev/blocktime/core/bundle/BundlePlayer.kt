@@ -23,6 +23,9 @@ class BundlePlayer(
     private val script = bundle.script
     private val rules = script.rules
 
+    /** Whether the device has ever told its thermal headroom: then a state without one does not mean that it is cool. */
+    private var tellsHeadroom = false
+
     /** Runs what is left. Throws [BundleException], and IOException where the agent is gone or does not get ready. */
     fun run(token: String) {
         val hello = agent.demand(mapOf("op" to "hello", "protocol" to PROTOCOL_VERSION, "token" to token))
@@ -173,7 +176,10 @@ class BundlePlayer(
         val deadlineNs = System.nanoTime() + (rules.coolS * NS_PER_S).toLong()
         while (System.nanoTime() < deadlineNs) {
             val state = agent.demand(mapOf("op" to "state"))["state"] as Map<*, *>
-            if (state["thermal_state"] in listOf(null, "nominal") && headroomOf(state) < rules.coolHeadroom) return
+            tellsHeadroom = tellsHeadroom || state["thermal_headroom"] != null
+            val isKnown = state["thermal_headroom"] != null || !tellsHeadroom
+            val isCool = state["thermal_state"] in listOf(null, "nominal") && headroomOf(state) < rules.coolHeadroom
+            if (isKnown && isCool) return
             tell("letting the device cool before the next batch")
             sleep(rules.pollS)
         }

@@ -17,6 +17,7 @@ private const val TENTHS_OF_A_DEGREE = 10.0
 
 // Range of a phone's battery. Some phones report volts instead of millivolts.
 private val MILLIVOLTS = 2_000..20_000
+private const val HEADROOM_KEPT_NS = 1_000_000_000L
 private const val BYTES_PER_KIB = 1024
 private val PEAK = Regex("""^VmHWM:\s*(\d+) kB$""", RegexOption.MULTILINE)
 
@@ -66,6 +67,30 @@ fun peakBytesOf(status: String): Long? =
         ?.get(1)
         ?.toLongOrNull()
         ?.times(BYTES_PER_KIB)
+
+/**
+ * Thermal headroom as PowerManager's [read] gives it, which is NaN where the phone has none and within 500 ms of the
+ * call before (AOSP, PowerManager.getThermalHeadroom). So a value is kept for a second, and the system is not asked
+ * meanwhile.
+ */
+class ThermalHeadroom(
+    private val clockNs: () -> Long = System::nanoTime,
+    private val read: () -> Float,
+) {
+    private var kept: Double? = null
+    private var keptAtNs = 0L
+
+    /** 1 being severe throttling; null where the phone does not tell. */
+    @Synchronized
+    fun now(): Double? {
+        val nowNs = clockNs()
+        if (kept == null || nowNs - keptAtNs >= HEADROOM_KEPT_NS) {
+            kept = read().toDouble().takeIf(Double::isFinite)
+            keptAtNs = nowNs
+        }
+        return kept
+    }
+}
 
 /** Counts how often a phone began to throttle, so that it is known also when it happened between two readings. */
 class ThrottleCounter(

@@ -25,16 +25,25 @@ fun allowedCores(status: String): String? =
         ?.trim()
         ?.ifEmpty { null }
 
+/** A core is little below this share of the largest core's capacity: middle cores have more, little ones much less. */
+private const val LITTLE_SHARE = 0.5
+
 /**
- * How many of [cores] are not little: threads on little cores hold up the others. Little are the cores of the lowest
- * maximal clock. Where all clocks in [highestMhz], by core, are equal or one is missing, half of the cores, at least one.
+ * How many of [cores] are not little: threads on little cores hold up the others. Little are cores with less than half
+ * of the largest of [capacities], which Linux measures by core, or of [highestMhz] where a core has no capacity. Where
+ * all capacities are equal, and where no clock is that low or one is missing, half of the cores, at least one: clocks
+ * alone do not tell a little core from a middle one.
  */
 fun threadsByDefault(
     cores: List<Int>,
+    capacities: Map<Int, Double>,
     highestMhz: Map<Int, Double>,
 ): Int {
-    val clocks = cores.mapNotNull(highestMhz::get)
-    val lowest = clocks.minOrNull()
-    val fast = clocks.count { it != lowest }
-    return if (clocks.size == cores.size && fast > 0) fast else maxOf(1, cores.size / 2)
+    val measured = cores.mapNotNull(capacities::get)
+    val hasCapacities = measured.size == cores.size
+    val sizes = if (hasCapacities) measured else cores.mapNotNull(highestMhz::get)
+    val largest = sizes.maxOrNull() ?: 0.0
+    val fast = sizes.count { it >= LITTLE_SHARE * largest }
+    val tells = if (hasCapacities) sizes.any { it != largest } else sizes.size == cores.size && fast < sizes.size
+    return if (tells) fast else maxOf(1, cores.size / 2)
 }

@@ -2,11 +2,11 @@ package dev.blocktime.core.device
 
 import dev.blocktime.core.wire.OpError
 
-/** Below this a phone may save power without saying so. */
-const val LOW_BATTERY_PERCENT = 15.0
-
-/** Even while charging: a phone that is nearly empty limits itself. */
-const val LOW_BATTERY_CHARGING_PERCENT = 5.0
+/**
+ * Below this a phone may save power without saying so, for example by taking cores away, also while it charges; the
+ * limit of androidx.benchmark (Errors.kt).
+ */
+const val LOW_BATTERY_PERCENT = 25.0
 
 /**
  * Of thermal headroom, which is 1 where throttling gets severe and falls by 1 for 30 degrees less (AOSP's
@@ -21,7 +21,7 @@ enum class Caveat(
 ) {
     DEBUGGABLE_BUILD("debuggable_build", "the app is a debuggable build; install a release build"),
     POWER_SAVE("power_save", "power saving is on; switch it off"),
-    LOW_BATTERY("low_battery", "the battery is low; charge the device"),
+    LOW_BATTERY("low_battery", "the battery is below 25 %; charge the device"),
     THROTTLED("throttled", "the device is hot or throttled by heat; let it cool down"),
     BACKGROUND("background", "the app is in the background; bring it to the front and unlock the screen"),
     ;
@@ -64,7 +64,7 @@ fun reasonsNotToMeasure(reading: DeviceReading): List<Caveat> =
         when (caveat) {
             Caveat.DEBUGGABLE_BUILD -> reading.debuggable == true
             Caveat.POWER_SAVE -> reading.lowPowerMode == true
-            Caveat.LOW_BATTERY -> reading.battery?.let(::isLow) == true
+            Caveat.LOW_BATTERY -> reading.battery?.let { it.percent < LOW_BATTERY_PERCENT } == true
             Caveat.THROTTLED -> isHot(reading)
             Caveat.BACKGROUND -> reading.foreground == false
         }
@@ -73,6 +73,3 @@ fun reasonsNotToMeasure(reading: DeviceReading): List<Caveat> =
 private fun isHot(reading: DeviceReading): Boolean =
     reading.thermalState?.let { it >= ThermalState.SERIOUS } == true ||
         reading.thermalHeadroom?.let { it >= HOT_HEADROOM } == true
-
-private fun isLow(battery: Battery): Boolean =
-    battery.percent < if (battery.charging == true) LOW_BATTERY_CHARGING_PERCENT else LOW_BATTERY_PERCENT

@@ -31,6 +31,14 @@ class SysFs(
     fun highestMhz(): Map<Int, Double> =
         cpuClocks().mapNotNull { clock -> clock.hardwareMaxMhz?.let { clock.cpu to it } }.toMap()
 
+    /** Capacity of the cores that have one: what a core does at its highest clock, the largest core being 1024. */
+    fun capacities(): Map<Int, Double> =
+        folders("devices/system/cpu")
+            .mapNotNull { folder ->
+                val capacity = number(File(folder, "cpu_capacity")) ?: return@mapNotNull null
+                CPU_FOLDER.matchEntire(folder.name)?.let { it.groupValues[1].toInt() to capacity.toDouble() }
+            }.toMap()
+
     /** All sensors with a name and a temperature. */
     fun thermalZones(): List<ThermalZone> =
         folders("class/thermal")

@@ -30,6 +30,9 @@ interface Model : Closeable {
     /** The load options in effect, defaults included. */
     val options: Map<String, Any>
 
+    /** Nanoseconds in which the runtime opened the program and loaded its method, and nothing else (PROTOCOL.md, load). */
+    val loadNs: Long
+
     /** Parts of the program that each backend took; null if the runtime does not report it. */
     val delegates: List<Delegate>?
 

@@ -27,7 +27,9 @@ fun timeSchedule(
     val samples = LongArray(schedule.indices.size)
     val byIndex = calls.toTypedArray()
     val visits = Visits(pieceNs, goOn)
-    System.gc()
+    // Not the call of System: on Android that collects only after finalizers ran (libcore, System.java), so that what
+    // loading left would be collected in a round.
+    Runtime.getRuntime().gc()
     for (call in byIndex) {
         repeat(warmup) { visits.time(call) }
     }

@@ -28,12 +28,16 @@ class DoublerRuntime : Runtime {
     /** Lets a test step in while a model executes. */
     @Volatile var onExecute: () -> Unit = {}
 
+    /** Lets a test step in while a model is loaded. */
+    @Volatile var onLoad: () -> Unit = {}
+
     override fun describe() = RuntimeInfo("1", emptyList(), emptyMap())
 
     override fun load(
         file: File,
         options: Map<String, Any>,
     ): Model {
+        onLoad()
         if (options.isNotEmpty()) throw OpError("bad_option", "there are no options")
         return when (val text = file.readText()) {
             "explode" -> throw ArithmeticException("a defect")
@@ -48,6 +52,7 @@ class DoublerRuntime : Runtime {
         override val inputs = listOf(PAIR)
         override val outputs = inputs
         override val options = emptyMap<String, Any>()
+        override val loadNs = 7L
         override val delegates: List<Delegate>? = null
 
         override fun prepare(inputs: List<Tensor>) = Doubling(text, inputs.single())

@@ -43,6 +43,18 @@ class RunTest : AgentTest() {
     }
 
     @Test
+    fun `the thread that loads and times models is prepared before it loads any`() {
+        val agent = agent()
+        val threads = mutableListOf<Thread?>()
+        agent.runtime.onLoad = { threads += listOf(agent.prepared, Thread.currentThread()) }
+        agent.runtime.onExecute = { threads += Thread.currentThread() }
+        val client = agent.greeted()
+        client.ask("run", run(listOf(client.load("a")), listOf(listOf(0))))
+        assertEquals(3, threads.size)
+        assertEquals(1, threads.toSet().size)
+    }
+
+    @Test
     fun `bad schedules are refused and nothing is executed`() {
         val agent = agent()
         val client = agent.greeted()

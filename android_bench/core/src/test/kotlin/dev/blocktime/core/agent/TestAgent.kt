@@ -42,6 +42,9 @@ class TestAgent(
             override fun read() = readings.first().also { if (readings.size > 1) readings = readings.drop(1) }
         }
 
+    /** The thread that the agent prepared to load and time models. */
+    @Volatile var prepared: Thread? = null
+
     private val server =
         AgentServer(
             AgentConfig(
@@ -54,6 +57,7 @@ class TestAgent(
                 readiness = Readiness { allowed },
                 listener = listener,
                 timeouts = timeouts,
+                onThread = { prepared = Thread.currentThread() },
             ),
         )
     val port = server.start()

@@ -54,6 +54,50 @@ class AndroidNumbersTest {
         assertEquals(1, counter.count)
     }
 
+    /** AOSP's PowerManager: within 500 ms of the last call to the thermal service there is NaN. */
+    private class FakePower {
+        var nowNs = 10_000_000_000L
+        var headroom = 0.5f
+        var calls = 0
+        private var lastNs = 0L
+
+        fun thermalHeadroom(): Float {
+            calls++
+            if (nowNs - lastNs < 500_000_000L) return Float.NaN
+            lastNs = nowNs
+            return headroom
+        }
+    }
+
+    @Test
+    fun `a headroom asked for twice in a row is the same`() {
+        val power = FakePower()
+        val headroom = ThermalHeadroom({ power.nowNs }, power::thermalHeadroom)
+        assertEquals(0.5, headroom.now())
+        power.headroom = 0.75f
+        for (waitedMs in listOf(0, 1, 400, 598)) {
+            power.nowNs += waitedMs * 1_000_000L
+            assertEquals(0.5, headroom.now())
+        }
+        assertEquals(1, power.calls)
+        power.nowNs += 1_000_000L
+        assertEquals(0.75, headroom.now())
+    }
+
+    @Test
+    fun `a phone that stops telling its headroom is asked again each time`() {
+        val power = FakePower()
+        val headroom = ThermalHeadroom({ power.nowNs }, power::thermalHeadroom)
+        assertEquals(0.5, headroom.now())
+        power.headroom = Float.NaN
+        power.nowNs += 1_000_000_000L
+        assertNull(headroom.now())
+        power.headroom = 0.9f
+        assertNull(headroom.now())
+        power.nowNs += 500_000_000L
+        assertEquals(0.9f.toDouble(), headroom.now())
+    }
+
     @Test
     fun `a counter or a voltage that the battery does not have is not told`() {
         val told = androidBattery(50, 100, 3, 300, chargeUah = 2_100_500, voltage = 3_950)

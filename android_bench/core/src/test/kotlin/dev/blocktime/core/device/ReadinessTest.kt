@@ -31,11 +31,11 @@ class ReadinessTest {
             READY.copy(thermalState = androidThermalState(1)) to Caveat.THROTTLED,
             READY.copy(thermalHeadroom = 0.72) to null,
             READY.copy(thermalHeadroom = 0.74) to Caveat.THROTTLED,
-            battery(15.0, charging = false) to null,
-            battery(14.9, charging = false) to Caveat.LOW_BATTERY,
-            battery(14.9, charging = null) to Caveat.LOW_BATTERY,
-            battery(14.9, charging = true) to null,
-            battery(4.9, charging = true) to Caveat.LOW_BATTERY,
+            battery(25.0, charging = false) to null,
+            battery(24.9, charging = false) to Caveat.LOW_BATTERY,
+            battery(24.9, charging = null) to Caveat.LOW_BATTERY,
+            battery(25.0, charging = true) to null,
+            battery(24.9, charging = true) to Caveat.LOW_BATTERY,
         ).map { (reading, reason) ->
             dynamicTest("${reading.battery ?: reading} is ${reason ?: "no reason"}") {
                 assertEquals(listOfNotNull(reason), reasonsNotToMeasure(reading))

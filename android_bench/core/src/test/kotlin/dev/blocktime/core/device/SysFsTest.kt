@@ -26,6 +26,14 @@ class SysFsTest {
     }
 
     @Test
+    fun `reads capacities of the cores that have one`() {
+        write("devices/system/cpu/cpu0/cpu_capacity", "250\n")
+        write("devices/system/cpu/cpu11/cpu_capacity", "1024\n")
+        write("devices/system/cpu/cpu12/topology/core_id", "12\n")
+        assertEquals(mapOf(0 to 250.0, 11 to 1024.0), sysFs.capacities())
+    }
+
+    @Test
     fun `leaves out sensors without name or temperature`() {
         write("class/thermal/thermal_zone0/type", "BIG\n")
         write("class/thermal/thermal_zone0/temp", "41500\n")

@@ -70,7 +70,12 @@ android {
             storeFile = file(keystore)
             storePassword = providers.gradleProperty("blocktime.keystore.password").get()
             keyAlias = providers.gradleProperty("blocktime.key.alias").get()
-            keyPassword = providers.gradleProperty("blocktime.key.password").get()
+            // A PKCS12 keystore, keytool's format, has one password.
+            keyPassword =
+                providers
+                    .gradleProperty("blocktime.key.password")
+                    .orElse(providers.gradleProperty("blocktime.keystore.password"))
+                    .get()
         }
     }
 

@@ -321,10 +321,13 @@ class MeasurementLog:
 
     def throttle_reason(self, batch: int) -> str:
         """Return why the device's states invalidate a batch; empty if nothing does."""
-        cores = Variant.parse(self.header.identity.variant).cores
+        variant = Variant.parse(self.header.identity.variant)
         for run in self._rounds.get(batch, ()):
-            if reason := throttle_reason(run.state_before, run.state_after, cores):
+            if reason := throttle_reason(run.state_before, run.state_after, variant.cores):
                 return reason
+            modes = (run.state_before.sustained_performance, run.state_after.sustained_performance)
+            if variant.sustained_performance and False in modes:
+                return "sustained performance mode was off"
         return ""
 
     def overheats(self, batch: int) -> bool:

@@ -175,6 +175,11 @@ def _check_threads(device_name: str, options: Mapping[str, OptionInfo], variant:
             f"{device_name} can't pin threads to cores, its system has no call for that; leave --cores out",
             code="unsupported_option",
         )
+    if variant.sustained_performance and "sustained_performance" not in options:
+        raise UsageError(
+            f"{device_name} has no sustained performance mode; leave --sustained-performance out",
+            code="unsupported_option",
+        )
 
 
 def _default_threads(hello: HelloReply, variant: Variant) -> int | None:

@@ -86,7 +86,7 @@ class LutComparison:
         fixed = [name for name, meta in pairs if meta.fixed_performance]
         if fixed and len(fixed) < len(pairs):
             yield (
-                "measured in fixed performance mode, which slows a phone down, unlike the others: "
+                "measured in fixed performance mode, with other clocks, unlike the others: "
                 + ", ".join(fixed)
             )
         if simulated := [name for name, meta in pairs if meta.measured == "simulated"]:

@@ -117,6 +117,12 @@ class VariantOptions:
     cores: str = option(
         "", "Cores that ExecuTorch's threads are pinned to, such as 4-8.", metavar="CORES", panel=ADVANCED
     )
+    sustained_performance: bool = option(
+        False,
+        "Ask an Android phone for its sustained performance mode; another variant than without.",
+        flag="--sustained-performance",
+        panel=ADVANCED,
+    )
 
     def variant_for(self, kind: str) -> Variant:
         """Return how models run on a kind of device, without threads unless they are given.
@@ -130,7 +136,8 @@ class VariantOptions:
                 "--threads is for --runtime executorch; Core ML chooses its own", code="coreml_threads"
             )
         default = "all" if runtime == "coreml" else "cpu" if runtime in HOST_RUNTIMES else "xnnpack"
-        return Variant(runtime, self.backend or default, self.precision or "", self.threads or 0, self.cores)
+        chosen = runtime, self.backend or default, self.precision or "", self.threads or 0, self.cores
+        return Variant(*chosen, self.sustained_performance)
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,12 @@ class Target(VariantOptions, DeviceOptions):
         """
         if scenario_of(self.device) and self.runtime in (None, "executorch", "simulated"):
             return Variant(
-                "simulated", self.backend or "", self.precision or "", self.threads or 1, self.cores
+                "simulated",
+                self.backend or "",
+                self.precision or "",
+                self.threads or 1,
+                self.cores,
+                self.sustained_performance,
             )
         variant = self.variant_for("" if self.runtime else self.kind)
         if variant.runtime == "coreml":

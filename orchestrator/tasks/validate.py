@@ -101,7 +101,7 @@ def validate(options: ValidateCommand, progress: Progress = silent) -> Validatio
 def _unlike(ref: LutRef, lut: Lut) -> str:
     if lut.meta.fixed_performance:
         return (
-            f"note: {ref} was measured in fixed performance mode, which slows a phone down; measure with "
+            f"note: {ref} was measured in fixed performance mode, with other clocks; measure with "
             "--fixed-performance, or all latencies differ"
         )
     return f"note: {ref} was not measured in fixed performance mode; leave --fixed-performance out, or all differ"

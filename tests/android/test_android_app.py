@@ -178,6 +178,28 @@ def test_app_and_orchestrator_agree(manifest: ET.Element) -> None:
     assert tuple(caveats) == get_args(Caveat)
 
 
+def test_shell_may_profile_the_release_build(report: Path, manifest: ET.Element) -> None:
+    assert manifest.find("application/profileable").get(f"{ANDROID}shell") == "true"
+    assert "E: profileable" in (report / "manifest.txt").read_text()
+
+
+def test_screen_is_dark_while_models_are_measured() -> None:
+    activity = (BENCH / "app/src/main/kotlin/dev/blocktime/bench/MainActivity.kt").read_text()
+    assert "dim(status.connected || bench.bundles.isRunning)" in activity
+    assert 0 < float(re.search(r"DARKEST = ([\d.]+)f", activity)[1]) < 0.1
+
+
+def test_a_refused_start_of_the_service_does_not_crash_the_app() -> None:
+    """ForegroundServiceStartNotAllowedException, of Android 12 and later, is an IllegalStateException."""
+    for path in _kotlin("app"):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if re.search(r"\bstartForeground(Service)?\(", line):
+                before, after = "\n".join(lines[:number]), "\n".join(lines[number:])
+                assert before.rfind("try {") > max(before.rfind("fun "), before.rfind("} catch")), path
+                assert after.index("catch (error: IllegalStateException)") < after.index("\n    }\n"), path
+
+
 def test_garbage_is_collected_before_rounds_and_not_in_them() -> None:
     """Android's System.gc() collects only after finalizers ran (libcore, System.java); Runtime.gc() always does."""
     sources = [path.read_text() for part in ("core", "executorch", "app", "jvm") for path in _kotlin(part)]

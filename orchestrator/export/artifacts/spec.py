@@ -319,7 +319,7 @@ HOST_RUNTIMES = {"onnx": "ONNX Runtime", "litert": "LiteRT"}
 
 _THREADED = re.compile(
     r"(?P<runtime>executorch|onnx|litert)-(?P<target>[a-z]+)-(?P<precision>[a-z0-9]+)-t(?P<threads>[0-9]{1,2})"
-    r"(?:-c(?P<cores>[0-9][0-9.-]*))?"
+    r"(?:-c(?P<cores>[0-9][0-9.-]*))?(?P<sustained>-sustained)?"
 )
 _SIMULATED = re.compile(r"simulated-t(?P<threads>[0-9]{1,2})")
 _COREML = re.compile(r"coreml-(?P<precision>[a-z0-9]+)-(?P<target>[a-z]+)")
@@ -337,6 +337,7 @@ class Variant:
         threads: Threads of the runtime's pool, or simulated ones; 0 if the runtime chooses and has no such option
             (iOS), and for Core ML.
         cores: Cores that the threads are pinned to (`4-8`); empty if the system chooses.
+        sustained_performance: An Android phone is in the mode of that name while it is measured.
     """
 
     runtime: str
@@ -344,6 +345,7 @@ class Variant:
     precision: str = ""
     threads: int = 0
     cores: str = ""
+    sustained_performance: bool = False
 
     def __post_init__(self) -> None:
         """Fill in defaults and check every field; raises UsageError with the allowed values."""
@@ -374,6 +376,11 @@ class Variant:
             )
         if self.cores:
             self._check_cores()
+        if self.sustained_performance and self.runtime != "executorch":
+            raise UsageError(
+                "--sustained-performance is a mode of Android phones, whose runtime is executorch",
+                code="option_does_not_apply",
+            )
 
     def _check_cores(self) -> None:
         if self.runtime != "executorch":
@@ -405,20 +412,25 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Folder name: `executorch-xnnpack-fp32-t2`, pinned `…-t5-c4-8`; `coreml-fp16-all` or `simulated-t1`."""
+        """Folder: `executorch-xnnpack-fp32-t2` (`…-c4-8`, `…-sustained`), `coreml-fp16-all`, `simulated-t1`."""
         if self.is_simulated:
             return f"simulated-t{self.threads}"
         if self.runtime == "coreml":
             return f"coreml-{self.precision}-{self.target}"
         pinned = f"-c{self.cores.replace(',', '.')}" if self.cores else ""
-        return f"{self.runtime}-{self.target}-{self.precision}-t{self.threads}{pinned}"
+        mode = "-sustained" if self.sustained_performance else ""
+        return f"{self.runtime}-{self.target}-{self.precision}-t{self.threads}{pinned}{mode}"
 
     @property
     def load_options(self) -> dict[str, bool | int | str]:
         """Options of the agent's `load`."""
         if self.runtime == "coreml":
             return {"compute_units": self.target}
-        chosen: dict[str, bool | int | str] = {"threads": self.threads, "cores": self.cores}
+        chosen: dict[str, bool | int | str] = {
+            "threads": self.threads,
+            "cores": self.cores,
+            "sustained_performance": self.sustained_performance,
+        }
         return {name: value for name, value in chosen.items() if value}
 
     def export_spec(
@@ -445,7 +457,8 @@ class Variant:
         """Return the variant of a name; raises UsageError."""
         if match := _THREADED.fullmatch(name):
             cores = (match["cores"] or "").replace(".", ",")
-            return cls(match["runtime"], match["target"], match["precision"], int(match["threads"]), cores)
+            chosen = match["runtime"], match["target"], match["precision"], int(match["threads"]), cores
+            return cls(*chosen, match["sustained"] is not None)
         if match := _COREML.fullmatch(name):
             return cls("coreml", match["target"], match["precision"])
         if match := _SIMULATED.fullmatch(name):

@@ -34,6 +34,8 @@ def test_labels_with_a_common_prefix_are_separate(tmp_path):
         "executorch-xnnpack-int8-t1",
         "executorch-xnnpack-fp32-t5-c4-8",
         "executorch-xnnpack-fp32-t2-c0.6-7",
+        "executorch-xnnpack-fp32-t2-c0.6-7-sustained",
+        "executorch-xnnpack-fp32-t2-sustained",
         "coreml-fp16-all",
     ],
 )
@@ -51,6 +53,8 @@ def test_variants_read_back_from_their_names(name):
         "executorch-xnnpack-fp32-t2-c",
         "executorch-xnnpack-fp32-t2-c8-4",
         "executorch-xnnpack-fp32-t2-c4",
+        "executorch-xnnpack-fp32-t2-sustained-c4-8",
+        "onnx-cpu-fp32-t2-sustained",
         "coreml-fp16-gpu",
     ],
 )

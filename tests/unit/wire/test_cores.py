@@ -8,7 +8,9 @@ import pytest
 
 from luts.format.errors import UsageError
 from orchestrator.agent.device import core_list, parse_cores, threads_by_default
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.tasks.target import Target
+from tests.support.errors import raises
 
 PIXEL_8 = [1704] * 4 + [2367] * 4 + [2914]
 
@@ -80,6 +82,20 @@ def test_default_threads_skip_cores_of_less_than_half_the_capacity(
 
 def test_unusable_cores_do_not_count(tmp_path: Path) -> None:
     assert threads_by_default([0, 1, 8], capacities(tmp_path, [200] * 4 + [700] * 4 + [1024])) == 1
+
+
+def test_sustained_performance_is_off_by_default_and_another_variant_where_it_is_asked_for() -> None:
+    assert Target("pixel8", threads=5).variant.name == "executorch-xnnpack-fp32-t5"
+    variant = Target("pixel8", threads=5, cores="4-8", sustained_performance=True).variant
+    assert variant.name == "executorch-xnnpack-fp32-t5-c4-8-sustained"
+    assert Variant.parse(variant.name) == variant
+    assert variant.load_options == {"threads": 5, "cores": "4-8", "sustained_performance": True}
+    for target in (
+        Target("iphone13", runtime="coreml", sustained_performance=True),
+        Target("simulated", sustained_performance=True),
+    ):
+        with raises("option_does_not_apply"):
+            _ = target.variant
 
 
 def test_pinned_threads_are_as_many_as_their_cores() -> None:

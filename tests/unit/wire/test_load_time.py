@@ -39,7 +39,11 @@ def test_the_time_of_a_load_is_that_of_program_and_method_alone(
         asked.append("clock")
         return 40 * len(asked)
 
-    monkeypatch.setattr(executorch, "read_pte", lambda path: asked.append("file") or PteSummary((), 0, {}))
+    def read_pte(path: Path) -> PteSummary:
+        asked.append("file")
+        return PteSummary((), 0, {})
+
+    monkeypatch.setattr(executorch, "read_pte", read_pte)
     monkeypatch.setattr(executorch, "require_memory", lambda needed_bytes: asked.append("memory"))
     path = tmp_path / "model.pte"
     path.write_bytes(b"")

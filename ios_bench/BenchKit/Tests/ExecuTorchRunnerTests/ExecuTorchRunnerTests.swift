@@ -31,7 +31,8 @@ actor ExecuTorchRunnerTests {
   @Test("The time of a load is that of program and method alone", .enabled(if: model != nil))
   func loadTime() async throws {
     let notes = Notes()
-    var runtime = ExecuTorchRuntime(cores: [0, 1, 2, 3], defaultThreads: 1) {
+    let cores = Array(0..<ProcessInfo.processInfo.activeProcessorCount)
+    var runtime = ExecuTorchRuntime(cores: cores, defaultThreads: 1) {
       notes.asked.append("memory")
       return nil
     }

@@ -9,7 +9,6 @@ import android.content.Intent
 import android.content.pm.ServiceInfo
 import android.os.Build
 import android.os.IBinder
-import dev.blocktime.core.ui.AgentState
 
 private const val CHANNEL = "agent"
 private const val NOTIFICATION_ID = 1
@@ -48,8 +47,7 @@ class AgentService : Service() {
             }
             true
         } catch (error: IllegalStateException) {
-            val reason = "the app left the screen too early; open it again (${error.message})"
-            bench.status.onAgent(AgentState.Failed(reason))
+            bench.onRefusedStart(error)
             false
         }
 

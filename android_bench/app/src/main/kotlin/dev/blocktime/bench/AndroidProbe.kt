@@ -41,7 +41,10 @@ class AndroidProbe(
     /** All of the phone, by number. */
     val cores = List(Runtime.getRuntime().availableProcessors()) { it }
 
-    /** Whether the app's window asks for sustained performance, which it does where the phone has that mode. */
+    /** Whether the phone has a mode of sustained performance. */
+    val canSustain = power.isSustainedPerformanceModeSupported
+
+    /** Whether the app's window asks for that mode. */
     @Volatile var isSustained = false
 
     private val isDebuggable = context.applicationInfo.flags and ApplicationInfo.FLAG_DEBUGGABLE != 0

@@ -42,6 +42,10 @@ class Bench(
     /** Told of every change, on the main thread. */
     var observer: ((Status) -> Unit)? = null
 
+    /** Whether the models that are loaded are to run with sustained performance. */
+    @Volatile var wantsSustained = false
+        private set
+
     private val main = Handler(Looper.getMainLooper())
 
     /** Opening and closing the port wait for files, sockets and a model call in progress: never on the main thread. */
@@ -94,6 +98,12 @@ class Bench(
         return problem
     }
 
+    /** Says on the screen that Android did not let the agent start, because the app has just left the screen. */
+    fun onRefusedStart(error: IllegalStateException) {
+        val reason = "the app left the screen too early; open it again (${error.message})"
+        status.onAgent(AgentState.Failed(reason))
+    }
+
     private fun openPort() {
         try {
             warmUpTiming()
@@ -131,6 +141,7 @@ class Bench(
                 BuildConfig.EXECUTORCH_VERSION,
                 probe.cores,
                 probe.defaultThreads(),
+                sustain = if (probe.canSustain) ::sustain else null,
                 freeMemoryBytes = probe::freeMemoryBytes,
             )
         try {
@@ -140,6 +151,12 @@ class Bench(
             throw IOException("ExecuTorch has libraries for arm64-v8a and x86_64, this phone takes $abis", error)
         }
         return runtime
+    }
+
+    /** Has the window ask for sustained performance, or no longer. */
+    private fun sustain(wanted: Boolean) {
+        wantsSustained = wanted
+        publish(status.now)
     }
 
     /** The priority of what draws frames, which the runtime's threads inherit from the one that loads models. */

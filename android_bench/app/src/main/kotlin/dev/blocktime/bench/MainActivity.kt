@@ -7,9 +7,9 @@ import android.content.pm.PackageManager
 import android.net.Uri
 import android.os.Build
 import android.os.Bundle
-import android.os.PowerManager
 import android.util.Log
 import android.view.View
+import android.view.WindowManager
 import android.widget.TextView
 import dev.blocktime.core.ui.AgentState
 import dev.blocktime.core.ui.Status
@@ -33,11 +33,14 @@ private const val ANY_TYPE = "*/*"
 /** How often the device's state is refreshed while no client is connected; with a client, only events update the screen. */
 private const val REDRAW_MS = 5_000L
 
-/** Shows the agent and keeps the phone in a state to be measured: screen on, clocks sustained. */
+/** Brightness of the screen while models are measured; it must stay on, and at 0 some phones switch it off. */
+private const val DARKEST = 0.01f
+
+/** Shows the agent and keeps the phone in a state to be measured: screen on, but dark. */
 class MainActivity : Activity() {
     private val bench get() = (application as BenchApplication).bench
     private val redraw = Runnable { show(bench.status.now) }
-    private var isMeasured = false
+    private var isSustained = false
 
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
@@ -56,7 +59,11 @@ class MainActivity : Activity() {
 
     override fun onStart() {
         super.onStart()
-        startForegroundService(Intent(this, AgentService::class.java))
+        try {
+            startForegroundService(Intent(this, AgentService::class.java))
+        } catch (error: IllegalStateException) {
+            bench.onRefusedStart(error)
+        }
     }
 
     override fun onResume() {
@@ -134,20 +141,26 @@ class MainActivity : Activity() {
         text(R.id.results, status.results.joinToString("\n", transform = ::describe))
         text(R.id.refusals, status.refusals.joinToString("\n") { "${it.code}: ${it.message}" })
         window.decorView.keepScreenOn = status.agent is AgentState.Listening || bench.bundles.isRunning
-        sustainPerformance(status.connected)
+        sustainPerformance(status.connected && bench.wantsSustained)
+        dim(status.connected || bench.bundles.isRunning)
         window.decorView.removeCallbacks(redraw)
         if (status.connected) return
         text(R.id.readiness, describeReadiness(bench.probe.read(), bench.control.allowed))
         window.decorView.postDelayed(redraw, REDRAW_MS)
     }
 
-    private fun sustainPerformance(connected: Boolean) {
-        if (connected == isMeasured) return
-        isMeasured = connected
-        if (getSystemService(PowerManager::class.java).isSustainedPerformanceModeSupported) {
-            window.setSustainedPerformanceMode(connected)
-            bench.probe.isSustained = connected
-        }
+    private fun sustainPerformance(wanted: Boolean) {
+        if (wanted == isSustained) return
+        isSustained = wanted
+        window.setSustainedPerformanceMode(wanted)
+        bench.probe.isSustained = wanted
+    }
+
+    /** A bright screen warms the phone, and its energy would count as the models'. */
+    private fun dim(measuring: Boolean) {
+        val brightness = if (measuring) DARKEST else WindowManager.LayoutParams.BRIGHTNESS_OVERRIDE_NONE
+        if (window.attributes.screenBrightness == brightness) return
+        window.attributes = window.attributes.apply { screenBrightness = brightness }
     }
 
     private fun stop() {

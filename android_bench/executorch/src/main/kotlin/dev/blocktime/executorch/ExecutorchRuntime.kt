@@ -14,6 +14,7 @@ import java.io.File
 private const val METHOD = "forward"
 private const val THREADS = "threads"
 private const val CORES = "cores"
+private const val SUSTAINED = "sustained_performance"
 private const val MAX_REASON = 200
 
 /** The file is mapped and XNNPACK packs the weights into memory of its own, so they may be resident twice. */
@@ -38,12 +39,15 @@ private val MEMORY_ERRORS =
  * XNNPACK binds a model to the process-wide thread pool when the model is loaded, and another thread count frees that
  * pool. So the count may only change while no model is loaded, and all loaded models share one, as they share the cores
  * that threads are pinned to.
+ *
+ * [sustain] has the device keep its clocks where it can hold them, or no longer; null where it has no such mode.
  */
 class ExecutorchRuntime(
     private val version: String,
     private val cores: List<Int>,
     private val defaultThreads: Int,
     private val clockNs: () -> Long = System::nanoTime,
+    private val sustain: ((Boolean) -> Unit)? = null,
     private val freeMemoryBytes: () -> Long?,
 ) : Runtime {
     private var loaded = 0
@@ -54,6 +58,7 @@ class ExecutorchRuntime(
         buildMap {
             put(THREADS, OptionInfo("int", default = defaultThreads, min = 1, max = cores.size))
             if (Affinity.isAvailable) put(CORES, OptionInfo("str", default = ""))
+            if (sustain != null) put(SUSTAINED, OptionInfo("bool", default = false))
         }
 
     override fun describe(): RuntimeInfo =
@@ -72,6 +77,7 @@ class ExecutorchRuntime(
         requireMemory(file.length(), summary.plannedBytes)
         // Before the pool: its threads run where the thread that starts them may.
         pin(checked[CORES] as String? ?: "")
+        sustain?.invoke(checked[SUSTAINED] as Boolean)
         inUse = checked
         val startNs = clockNs()
         val module = open(file, checked[THREADS] as Int)
@@ -126,7 +132,10 @@ class ExecutorchRuntime(
         if (threads !is Long || threads !in 1L..most) {
             throw OpError("bad_option", "threads must be 1 to $most here, got $threads")
         }
-        val checked = mapOf(THREADS to threads.toInt(), CORES to list).filterKeys { it in optionInfo }
+        val sustained = options[SUSTAINED] ?: false
+        if (sustained !is Boolean) throw OpError("bad_option", "$SUSTAINED must be true or false, got $sustained")
+        val checked =
+            mapOf(THREADS to threads.toInt(), CORES to list, SUSTAINED to sustained).filterKeys { it in optionInfo }
         val other = checked.entries.find { loaded > 0 && it.value != inUse[it.key] } ?: return checked
         throw OpError(
             "options_conflict",

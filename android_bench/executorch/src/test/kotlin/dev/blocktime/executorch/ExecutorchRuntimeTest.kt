@@ -109,9 +109,25 @@ class ExecutorchRuntimeTest {
             asked += "memory"
             return null
         }
-        val runtime = ExecutorchRuntime("1", listOf(0, 1), defaultThreads = 1, ::clockNs, ::freeBytes)
+        val runtime = ExecutorchRuntime("1", listOf(0, 1), 1, ::clockNs, freeMemoryBytes = ::freeBytes)
         runtime.load(MODEL, emptyMap()).use { assertEquals(40, it.loadNs) }
         assertEquals(listOf("memory", "clock", "clock"), asked)
+    }
+
+    @Test
+    fun `sustained performance is off unless it is asked for, and one for all loaded models`() {
+        val asked = mutableListOf<Boolean>()
+        val runtime = ExecutorchRuntime("1", listOf(0, 1), 1, sustain = asked::add) { null }
+        runtime.load(MODEL, emptyMap()).use { assertEquals(false, it.options["sustained_performance"]) }
+        runtime.load(MODEL, mapOf("sustained_performance" to true)).use {
+            assertEquals(true, it.options["sustained_performance"])
+            assertEquals("options_conflict", code { runtime.load(MODEL, emptyMap()) })
+        }
+        assertEquals("bad_option", code { runtime.load(MODEL, mapOf("sustained_performance" to 1L)) })
+        assertEquals(listOf(false, true), asked)
+        assertEquals("bool", runtime.describe().options["sustained_performance"]?.type)
+        // A device without that mode.
+        assertEquals("bad_option", code { runtime().load(MODEL, mapOf("sustained_performance" to true)) })
     }
 
     @Test

@@ -35,7 +35,8 @@ stdlib=$toolchain/node_modules/kotlin-compiler/lib/kotlin-stdlib.jar
 for jar in "$stdlib" "$native/standin.jar"; do
   once "$out/${jar##*/}" "$(digest_of "$jar")" cp "$jar"
 done
-module core 1.8 "$out/kotlin-stdlib.jar" core/src/main/kotlin
+# Against Java 8's classes, as Gradle compiles it: the app runs on Android, which lacks much of what this JDK has.
+module core 1.8 "$out/kotlin-stdlib.jar" core/src/main/kotlin -- -Xjdk-release=1.8
 module executorch 1.8 "$out/core.jar:$out/standin.jar" executorch/src/main/kotlin
 module jvm 17 "$out/core.jar:$out/executorch.jar:$out/standin.jar" jvm/src/main/kotlin
 if [[ ${1-} == --tests ]]; then

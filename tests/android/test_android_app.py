@@ -125,7 +125,7 @@ def test_service_has_a_type_without_a_time_limit(manifest: ET.Element) -> None:
     assert subtype.get(f"{ANDROID}value")
 
 
-def test_apk_is_signed_and_holds_the_projects_classes_alone(report: Path) -> None:
+def test_apk_is_signed_and_holds_the_projects_classes_and_kotlins_library(report: Path) -> None:
     assert (report / "signature.txt").read_text().splitlines()[0] == "Verifies"
     classes = set((report / "classes.txt").read_text().split())
     assert {
@@ -136,7 +136,8 @@ def test_apk_is_signed_and_holds_the_projects_classes_alone(report: Path) -> Non
         "Ldev/blocktime/core/agent/AgentServer;",
         "Ldev/blocktime/executorch/ExecutorchRuntime;",
     } <= classes
-    assert not [name for name in classes if not name.startswith("Ldev/blocktime/")]
+    assert {"Lkotlin/Unit;", "Lkotlin/jvm/internal/Intrinsics;", "Lkotlin/text/Regex;"} <= classes
+    assert not [name for name in classes if not name.startswith(("Ldev/blocktime/", "Lkotlin/"))]
 
 
 def test_every_component_of_the_manifest_exists(report: Path, manifest: ET.Element) -> None:
@@ -207,6 +208,19 @@ def test_garbage_is_collected_before_rounds_and_not_in_them() -> None:
     assert not [line for text in sources for line in text.splitlines() if "System.gc" in line]
     loop = (BENCH / "core/src/main/kotlin/dev/blocktime/core/timing/TimingLoop.kt").read_text()
     assert loop.index("Runtime.getRuntime().gc()") < loop.index("repeat(warmup)")
+
+
+def test_core_is_compiled_against_java_8(checked: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    """Gradle builds :core as a JVM library, against whatever JDK there is; Android lacks what came after Java 8."""
+    build = (ROOT / "tools/build_kotlin.sh").read_text()
+    option = re.search(r"^module core .* -- (-Xjdk-release=\S+)$", build, re.MULTILINE)[1]
+    assert f'freeCompilerArgs.add("{option}")' in (BENCH / "core/build.gradle.kts").read_text()
+    source = tmp_path / "Newer.kt"
+    source.write_text("fun all(stream: java.io.InputStream) = stream.readAllBytes()\n")
+    command = [KOTLIN / "kotlinc", "-jvm-target", "1.8", option, "-d", tmp_path / "out", source]
+    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert compiled.returncode != 0
+    assert "readAllBytes" in compiled.stderr
 
 
 def _kotlin(part: str) -> list[Path]:

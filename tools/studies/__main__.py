@@ -26,7 +26,7 @@ STUDIES = {
     "importance": "heads:compare_channels",
     "inheritance": "supernets:compare_inherited",
     "int8": "int8:main",
-    "promise": "macro_search:find_winners",
+    "promise": "macro_winners:find_winners",
     "ranges": "supernets:compare_ranges",
     "ranking": "macro:rank_networks",
     "strategies": "macro_search:compare_strategies",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -10,119 +10,19 @@ from functools import partial
 import numpy as np
 
 from luts.format.schema import Floats
-from luts.format.store import load_lut
 from search.algorithms import Constraints, SearchSettings, search, strategy_names
-from search.algorithms.objectives import AdditiveModel
-from search.blocks import parse_keys
+from search.algorithms.record import usual_settings
 from search.spaces import Arch
-from search.spaces.nasbench_macro import key_of
-from search.spaces.published import Published
 from tools.studies.macro import (
     BUDGETS,
-    CALIBRATION_BATCHES,
-    NEAR,
     SPACE,
     PricedSpace,
     PublishedResults,
     priced_by,
     read_truth,
-    supernet,
 )
 from tools.studies.shared import Options
-from tools.studies.trainings import Training
-from tools.tables import RESAMPLES, Interval, Tables, mean_and_range, run_parallel, tau
-
-NEARBY = np.linspace(1 - NEAR, 1 + NEAR, 61)
-"""Budgets around one, relative: one budget's largest network is better or worse by chance."""
-
-SETTINGS = SearchSettings(generations=2, additive=0.5)
-QUICK_SETTINGS = SearchSettings(population=2, generations=0, draws=100, additive=0.5, sample=10)
-
-
-def find_winners(options: Options) -> Tables:
-    """Train supernets, search in each at every budget, measure the winners; top-1 in percent, range over supernets.
-
-    A search and the simple rules hold the budget with 95 % confidence; the best network holds it by the prediction.
-    """
-    truth, priced = read_truth(options.truth), priced_by(options.lut)
-    trainings = [supernet(options, SPACE, options.epochs, seed) for seed in range(options.seeds)]
-    find = partial(winners, priced, options.pick(SETTINGS, QUICK_SETTINGS), options.on)
-    found = run_parallel(find, trainings, options.jobs)
-    measured_ms = _measured_ms([arch for each in found for arch in each.values()], options)
-    true = 100 * truth.accuracies(priced.archs)
-    macs = np.array([truth.macs[key_of(arch)] for arch in priced.archs])
-    rules = {
-        "most MACs": macs,
-        "most parameters": np.array([arch.params() for arch in priced.archs]),
-        "additive model of truth": np.array(
-            AdditiveModel(priced.archs, (true / 100).tolist()).predict(priced.archs)
-        ),
-    }
-    rows = []
-    for fraction in BUDGETS:
-        budget_ms = priced.budget_ms(fraction)
-        picked, by_macs = ([each[f"{fraction:.0%}{kind}"] for each in found] for kind in ("", " of MACs"))
-        accuracies = 100 * truth.accuracies(picked)
-        equal = np.array([mean_of_equal_latency(priced, true, arch) for arch in picked])
-        nearby = [true[highest(priced, macs, budget_ms * factor)] for factor in NEARBY]
-        rows.append(
-            {
-                "within": f"{fraction:.0%}",
-                "ms": budget_ms,
-                "found": mean_and_range(accuracies),
-                "equal latency": mean_and_range(equal),
-                "gain": mean_and_range(accuracies - equal),
-                "best": true[priced.latency_ms <= budget_ms].max(),
-                "found within MACs": mean_and_range(100 * truth.accuracies(by_macs)),
-                **{rule: true[highest(priced, score, budget_ms)] for rule, score in rules.items()},
-                "most MACs, nearby budgets": float(np.mean(nearby)),
-                "measured ms": ", ".join(f"{measured_ms[key_of(arch)]:.3f}" for arch in picked),
-            }
-        )
-    taus = [
-        {"of": "latency and MACs", "tau": tau(priced.latency_ms, macs)},
-        {"of": "latency and accuracy", "tau": tau(priced.latency_ms, true)},
-        {"of": "MACs and accuracy", "tau": tau(macs, true)},
-    ]
-    return {"Winners on NAS-Bench-Macro": rows, "Kendall's tau": taus}
-
-
-def winners(priced: PricedSpace, settings: SearchSettings, on: str, training: Training) -> Mapping[str, Arch]:
-    """Train a supernet; return the winner of a search at every budget of latency, and of MACs."""
-    training.run(on)
-    objective = training.evaluators(on, calibration_batches=CALIBRATION_BATCHES).likelihood
-    settings = settings.model_copy(update={"seed": training.recipe.seed})
-    all_macs = [arch.macs().conv_linear for arch in priced.archs]
-    found = {}
-    for fraction in BUDGETS:
-        macs = int(np.quantile(all_macs, fraction, method="higher"))
-        budgets = {
-            f"{fraction:.0%}": Constraints(latency_ms=priced.budget_ms(fraction)),
-            f"{fraction:.0%} of MACs": Constraints(latency_ms=2 * float(priced.latency_ms.max()), macs=macs),
-        }
-        for name, budget in budgets.items():
-            found[name] = search(SPACE, priced.price, objective, budget, settings).winner.architecture()
-    return found
-
-
-def highest(priced: PricedSpace, score: Floats, budget_ms: float) -> int:
-    """Return the network with the highest score among those that hold the budget with 95 % confidence."""
-    return int(np.where(priced.bound_ms <= budget_ms, score, -np.inf).argmax())
-
-
-def mean_of_equal_latency(priced: PricedSpace, values: Floats, arch: Arch) -> float:
-    """Return the mean value of all networks within 3 % of a network's predicted latency."""
-    latency_ms = float(priced.latency_ms[priced.archs.index(arch)])
-    return float(priced.equally_fast(values, latency_ms).mean())
-
-
-def _measured_ms(archs: Sequence[Arch], options: Options) -> Mapping[str, float]:
-    """Return measured latencies by network key, relative to the LUT's reference and in its milliseconds."""
-    lut = load_lut(options.lut)
-    reference = Published("reference", "the LUT", tuple(parse_keys(lut.reference.blocks)))
-    measured = options.measure({"reference": reference, **{key_of(arch): arch for arch in archs}})
-    return {row.model: row.ratio * lut.meta.reference_ms for row in measured}
-
+from tools.tables import RESAMPLES, Interval, Tables, run_parallel
 
 REGRETS = (0.001, 0.003)
 """Differences in top-1 to the best network within the budget that count as near."""
@@ -197,7 +97,8 @@ def evaluations(goal: SearchGoal, task: tuple[str, int]) -> Sequence[float]:
     Infinite where none ever is.
     """
     strategy, seed = task
-    settings = SearchSettings(strategy=strategy, generations=goal.generations, seed=seed)
+    changes = {"generations": goal.generations, "seed": seed}
+    settings = usual_settings(strategy).model_copy(update=changes)
     budget = Constraints(latency_ms=goal.budget_ms, cautious=False)
     objective = NearEnough(goal)
     with suppress(_ReachedError):

@@ -10,6 +10,7 @@ import torch
 from luts.format.latency import EntryCost, LatencyModel
 from luts.format.schema import MeasuredModel
 from luts.format.store import load_lut
+from search.algorithms.finals import Rule
 from search.blocks import count
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import arch_of, key_of
@@ -24,6 +25,7 @@ from tools.studies import (
     int8,
     macro,
     macro_search,
+    macro_winners,
     supernets,
 )
 from tools.studies.shared import Options
@@ -90,7 +92,7 @@ def test_budgets_are_met_by_their_fraction_of_the_networks(priced):
         assert within == pytest.approx(fraction, abs=2 / 6561)
 
 
-@pytest.mark.parametrize("strategy", ["random", "coarse-to-fine"])
+@pytest.mark.parametrize("strategy", ["random", "autovit"])
 def test_evaluations_until_a_network_is_near_enough(table, priced, strategy):
     """With two wrong operations still near, one draw in fifty is near enough."""
     goal = macro_search.SearchGoal(macro.read_truth(table), priced, float(priced.latency_ms.max()), 0.80, 3)
@@ -99,15 +101,30 @@ def test_evaluations_until_a_network_is_near_enough(table, priced, strategy):
     assert np.isinf(macro_search.evaluations(replace(goal, best=1.5, generations=1), (strategy, 3))).all()
 
 
-def test_simple_rules_and_networks_of_equal_latency(priced):
-    params = np.array([arch.params() for arch in priced.archs])
-    largest = macro_search.highest(priced, params, float(priced.bound_ms.max()))
-    assert key_of(priced.archs[largest]) == "22222222"
-    ms = priced.latency_ms[largest]
-    near = params[(priced.latency_ms >= 0.97 * ms) & (priced.latency_ms <= 1.03 * ms)]
-    assert macro_search.mean_of_equal_latency(priced, params, priced.archs[largest]) == pytest.approx(
-        near.mean()
-    )
+def test_smoothing_keeps_what_two_trainings_share():
+    """Additive values with independent noise: their sum of single effects remains, the noise nearly vanishes."""
+    rng = np.random.default_rng(0)
+    effects = rng.normal(0, 1, (4, 3))
+    signal = sum(effects[axis].reshape([3 if axis == at else 1 for at in range(4)]) for axis in range(4))
+    trainings = [signal + rng.normal(0, 0.5, (3,) * 4) for _ in range(2)]
+    smooth = macro.smooth_interactions(trainings)
+    assert np.abs(smooth - signal).mean() < 0.5 * np.abs(np.mean(trainings, axis=0) - signal).mean()
+    assert macro.smooth_interactions([signal, signal]) == pytest.approx(signal)
+
+
+def test_simple_rules_and_finals_pick_within_the_budget(table, priced):
+    world = macro_winners.MacroWorld(macro.read_truth(table), priced, None)
+    within = world.within(0.4)
+    assert all(priced.bound_ms[priced.archs.index(arch)] <= priced.budget_ms(0.4) for arch in within[::200])
+    rules = world.rules(within, score=False)
+    assert rules["largest"] == within[0]
+    operations = [sum(digit != "0" for digit in key_of(arch)) for arch in within]
+    assert sum(digit != "0" for digit in key_of(rules["deepest"])) == max(operations), "no identities"
+    best = max(within, key=world.accuracy)
+    assert world.regret(0.4, best) == 0
+    chosen: dict[str, Rule] = {within[0].to_json(): "largest", best.to_json(): "search"}
+    assert world._held(chosen, 0, confirm=1) == best
+    assert world.by_gaussian_process(within, 6, 0) in within
 
 
 def test_separate_weights_are_not_shared_between_operations():

@@ -58,7 +58,7 @@ from search.algorithms.record import (
     SearchInputs,
 )
 from search.spaces import Arch, Space, get_space
-from search.spaces.registry import without_task
+from search.spaces.registry import arch_from_json, without_task
 from search.spaces.scope import Scope, covered_space
 
 if TYPE_CHECKING:
@@ -142,12 +142,27 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
         check_folder(options.output)
     store = options.open_store(progress, create=options.feedback)
     targets = _targets(options, store, progress)
-    problem = _with_supernet(options, targets, progress) if options.supernet else _without(options, targets)
+    problem = (
+        _with_supernet(options, targets, progress)
+        if options.supernet
+        else _without(options, targets, progress)
+    )
     folder = ResultFolder(options.output or _default_folder(problem.inputs))
     if options.output is None:
         check_folder(folder.path)
         progress(Note(f"result folder: {folder.path}"))
     folder.check(problem.inputs, [target.pin for target in targets])
+    trainings = None
+    if options.finals and any(target.head for target in targets):
+        raise UsageError(
+            "--finals trains classifiers, and these networks have another head; leave it out, and train the winner "
+            "with bench train detection or segmentation",
+            code="finals_of_head",
+        )
+    if options.finals:
+        from orchestrator.tasks.finals import FinalTrainings, run_finals  # imports torch
+
+        trainings = FinalTrainings.open(options, folder.path, problem.inherited, problem.settings.seed)
     with _evaluator(problem, options, folder.path, progress) as (evaluator, on_start):
         prices = [target.price for target in problem.targets]
         result = search(problem.space, prices, evaluator, problem.constraints, problem.settings, on_start)
@@ -155,7 +170,7 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
     files = folder.save(result)
     measured, new_lut = folder.measured(), None
     if options.measured_on.device:
-        best = result.best(options.top)
+        best = candidates_to_measure(result, max(options.top, 2 * options.finals), options.finals)
         measured, journal = _measure(best, problem, result, options, folder, progress)
         if options.feedback:
             target, archs = problem.targets[0], [row.architecture() for row in best]
@@ -164,8 +179,41 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
         progress(
             Note("note: these networks were measured earlier, which counts; add --device to measure again")
         )
-    found = FoundNetwork(result, measured, files, folder.path, new_lut)
-    return replace(found, weights=_write_winner(problem, found, options, progress))
+    finals = None
+    if trainings is not None:
+        allowed = measured.within(problem.constraints.latency_ms) if measured else None
+        finals = run_finals(result, options, trainings, allowed, folder.path, progress)
+    found = FoundNetwork(
+        result,
+        measured,
+        files,
+        folder.path,
+        new_lut,
+        finals=finals,
+        top1=_inherited_top1(problem, result, measured),
+    )
+    final = None
+    if trainings is not None and finals is not None:
+        final = trainings.first.evaluator(found.winner.architecture())
+    return replace(found, weights=_write_winner(problem, found, final, options, progress))
+
+
+def _inherited_top1(
+    problem: _Problem, result: SearchResult, measured: MeasuredBest | None
+) -> dict[str, float]:
+    """Return inherited top-1 of the pick, the largest and the deepest network, where the objective is another."""
+    if problem.inherited is None or problem.name in (INHERITED_ACCURACY, BACKBONE_ACCURACY):
+        return {}
+    rows = [result.winner, result.largest, result.deepest]
+    archs = {row.arch for row in rows if row} | ({measured.winner} if measured else set())
+    return {arch: problem.inherited.accuracy(arch_from_json(arch)) for arch in sorted(archs)}
+
+
+def candidates_to_measure(result: SearchResult, count: int, finals: int) -> list[Evaluated]:
+    """Return the best networks of a search and, for finals, the largest and the deepest after them."""
+    best = result.best(count)
+    rules = [row for row in (result.largest, result.deepest) if row] if finals else []
+    return [*best, *(row for row in dict.fromkeys(rules) if row not in best)]
 
 
 def _targets(options: SearchCommand, store: LutStore, progress: Progress) -> list[LatencyTarget]:
@@ -184,10 +232,15 @@ def _targets(options: SearchCommand, store: LutStore, progress: Progress) -> lis
     return [first, *further]
 
 
-def _without(options: SearchCommand, targets: Sequence[LatencyTarget]) -> _Problem:
+def _without(options: SearchCommand, targets: Sequence[LatencyTarget], progress: Progress) -> _Problem:
     """Return a search without a supernet: by MACs, or by an objective of the user's own."""
     name = options.objective or MACS
-    objective = move_objective(open_objective(name), options.on)
+    objective = move_objective(open_objective(name, data=options.data), options.on)
+    if options.data:
+        from search.supernet.data.sources import open_source  # imports torch
+
+        classes = len(open_source(options.data).classes)
+        targets = [target.for_classes(classes, progress) for target in targets]
     return _Problem(
         targets,
         searchable_space(targets, covered_space(targets[0].lut)),
@@ -207,7 +260,7 @@ def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], pro
     supernet = options.supernet
     assert supernet is not None
     head = next((target.head for target in targets if target.head), "")
-    name = options.objective or (BACKBONE_ACCURACY if head else INHERITED_ACCURACY)
+    name = options.objective or (BACKBONE_ACCURACY if head else options.settings.usual_objective)
     if head and name in (INHERITED_ACCURACY, BACKBONE_ACCURACY):
         name = BACKBONE_ACCURACY
         progress(Note(f"note: {PROXY}"))
@@ -365,22 +418,29 @@ def _measure(
 
 
 def _write_winner(
-    problem: _Problem, found: FoundNetwork, options: SearchCommand, progress: Progress
+    problem: _Problem,
+    found: FoundNetwork,
+    final: InheritedAccuracy | None,
+    options: SearchCommand,
+    progress: Progress,
 ) -> Path | None:
-    """Write the winner's architecture and, with a supernet, its weights, exported models and card."""
-    arch, inherited = found.winner.architecture(), problem.inherited
-    if inherited is None or problem.name == BACKBONE_ACCURACY:
+    """Write the winner's architecture and, with weights, these, its exported models and its card.
+
+    The weights are those of its `final` training, or inherited ones.
+    """
+    arch, trained = found.winner.architecture(), final or problem.inherited
+    if trained is None or problem.name == BACKBONE_ACCURACY:
         write_json(found.folder / "winner.json", arch.to_document())
-        if inherited is None:
+        if trained is None:
             return None
-        arch = without_task(arch).with_classes(inherited.data.classes)
-        return save_weights(inherited, arch, found.folder / "weights")
+        arch = without_task(arch).with_classes(trained.data.classes)
+        return save_weights(trained, arch, found.folder / "weights")
     target = problem.targets[0]
-    weights = save_weights(inherited, arch, found.folder / "weights")
+    weights = save_weights(trained, arch, found.folder / ("weights" if final is None else "finals"))
     specs = {
         variant.name: weighted(variant.export_spec(arch.keys()), weights)
         for variant in winner_variants(target.variant)
     }
     artifacts = export_all(specs, options.workers, progress)
-    write_winner(found, target.lut, inherited.info, weights, artifacts.values())
+    write_winner(found, target.lut, trained.info, weights, artifacts.values())
     return weights

@@ -24,7 +24,7 @@ from orchestrator.tasks.options import (
 from orchestrator.tasks.parsing import parse_budget, parse_bytes, parse_count, parse_fraction, parse_latency
 from orchestrator.tasks.target import DeviceOptions
 from search.algorithms import Constraints, Criterion, SearchSettings, get_strategy
-from search.algorithms.record import MACS
+from search.algorithms.record import INHERITED_ACCURACY, INHERITED_LIKELIHOOD, MACS, usual_settings
 
 _target, _constraint, _search, _measuring, _advanced = (
     partial(option, panel=panel) for panel in (TARGET, "Constraints", SEARCH, "Measuring", ADVANCED)
@@ -115,16 +115,20 @@ class ConstraintOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingOptions:
-    """How to search; fields as those of `SearchSettings`, None where the objective decides."""
+    """How to search; fields as those of `SearchSettings`, None where strategy and objective decide."""
 
     strategy: str | None = _search(
         None,
-        "coarse-to-fine, evolution, random, pareto, largest, or one of your own.",
-        shown="coarse-to-fine; largest without --supernet",
+        "large-first, autovit (the paper's), evolution, random, pareto, largest, or one of your own.",
+        shown="large-first; largest without --supernet",
     )
     seed: int = _search(0, "Random seed of the search.")
-    population: int = _search(50, "Networks of the first generation.", minimum=1)
-    generations: int = _search(20, "Generations after the first.", minimum=0)
+    population: int | None = _search(
+        None, "Networks of the first generation.", minimum=1, shown="356; 50 of other strategies"
+    )
+    generations: int | None = _search(
+        None, "Generations of 50 networks after the first.", minimum=0, shown="10; 20 of other strategies"
+    )
     objectives: tuple[Criterion, ...] = _search(
         ("accuracy", "latency"),
         "Criteria that pareto trades: accuracy, latency, params, macs, memory.",
@@ -132,14 +136,15 @@ class SettingOptions:
         shown="accuracy,latency",
         metavar="NAMES",
     )
-    skeletons: int = _search(
-        25,
-        "K: skeletons of the coarse stage, or networks of the strategy largest.",
+    skeletons: int | None = _search(
+        None,
+        "K: largest networks, or skeletons, that the search starts from.",
         flag="--top-k",
         minimum=1,
         maximum=10_000,
+        shown="256; 25 of other strategies",
     )
-    draws: int = _advanced(10_000, "Networks drawn for the coarse stage.", minimum=1, maximum=1_000_000)
+    draws: int = _advanced(10_000, "Networks drawn from a large space.", minimum=1, maximum=1_000_000)
     ms_per_loss: float = _advanced(
         0.0,
         "Minimise latency + lambda * error; lambda in ms per unit of error, e.g. 500ms.",
@@ -154,25 +159,18 @@ class SettingOptions:
         metavar="PERCENT",
         hidden=True,
     )
-    additive: float = _advanced(
-        0.0,
+    additive: float | None = _advanced(
+        None,
         "Weight of an additive surrogate in the accuracy estimate, e.g. 50%.",
         parse=parse_fraction,
-        shown="0%",
+        shown="50% of inherited-likelihood by large-first, else 0%",
         metavar="PERCENT",
     )
-    sample: int = option(
-        100, "Networks that --additive is fitted to.", minimum=10, maximum=100_000, hidden=True
-    )
-    parents: int = option(10, "Best networks that children descend from.", minimum=1, hidden=True)
-    crossovers: int = option(25, "Children of two parents per generation.", minimum=0, hidden=True)
-    mutations: int = option(25, "Children of one parent per generation.", minimum=0, hidden=True)
-    p_depth: float = option(
-        0.2, "P_d: probability that a mutation changes a depth.", minimum=0, maximum=1, hidden=True
-    )
-    p_block: float = option(
-        0.4, "P_m: probability that a mutation changes a block.", minimum=0, maximum=1, hidden=True
-    )
+
+    @property
+    def usual_objective(self) -> str:
+        """Objective of a search with a supernet: the paper's, or that which ranks better."""
+        return INHERITED_ACCURACY if self.strategy in ("autovit", "coarse-to-fine") else INHERITED_LIKELIHOOD
 
     def of(self, objective: str) -> SearchSettings:
         """Return the settings for an objective.
@@ -180,15 +178,20 @@ class SettingOptions:
         Raises:
             UsageError: unknown strategy, both readings of the joint objective, or an option that `largest` ignores.
         """
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values["strategy"] = self.strategy or ("largest" if objective == MACS else "coarse-to-fine")
-        get_strategy(values["strategy"])
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        strategy = self.strategy or ("largest" if objective == MACS else "large-first")
+        get_strategy(SearchSettings(strategy=strategy).strategy)
         if self.ms_per_loss and self.loss_per_ms:
             raise UsageError(
                 "--ms-per-loss and --loss-per-ms are two readings of one objective; give one of them",
                 code="conflicting_options",
             )
-        if values["strategy"] == "largest":
+        usual = usual_settings(strategy).model_dump()
+        if strategy == "large-first" and objective == INHERITED_LIKELIHOOD:
+            usual["additive"] = 0.5
+        values = usual | {name: value for name, value in given.items() if value is not None}
+        values["strategy"] = strategy
+        if strategy == "largest":
             for each in fields(self):
                 if each.name not in _USED_BY_LARGEST and getattr(self, each.name) != each.default:
                     raise UsageError(
@@ -196,7 +199,7 @@ class SettingOptions:
                         "choose another --strategy",
                         code="unused_option",
                     )
-            values |= {"population": self.skeletons, "generations": 0}
+            values |= {"population": 2 * values["skeletons"], "generations": 0}
         return SearchSettings(**values)
 
 
@@ -224,8 +227,8 @@ class SearchCommand(ExportOptions, StoreOptions):
     )
     objective: str | None = _search(
         None,
-        "inherited-accuracy, inherited-likelihood, macs, or one of your own.",
-        shown="inherited-accuracy; macs without --supernet",
+        "inherited-likelihood, inherited-accuracy, naswot, macs, or one of your own.",
+        shown="inherited-likelihood; inherited-accuracy of autovit; macs without --supernet",
     )
     settings: SettingOptions = field(default_factory=SettingOptions)
     workers: int | None = _advanced(
@@ -251,8 +254,26 @@ class SearchCommand(ExportOptions, StoreOptions):
         shown="a folder under the runs folder",
         panel=OUTPUT,
     )
+    finals: int = _search(
+        0,
+        "Train this many networks alone, the largest among them, and take the best.",
+        minimum=0,
+        maximum=1000,
+    )
+    finals_recipe: str = _search("finals", "Recipe of their trainings: a name, or a file FILE.toml.")
+    finals_inherit: bool = _advanced(
+        False, "Start the finals from inherited weights, not random ones.", flag="--finals-inherit"
+    )
+    confirm: int = _search(
+        1,
+        "Repeated trainings in which the best final must beat the largest network again; 0 for none.",
+        minimum=0,
+        maximum=100,
+    )
     data: str | None = _advanced(
-        None, "Image source (imagefolder:DIR, cifar10:FILE); use it if the images have moved since training."
+        None,
+        "Image source (imagefolder:DIR, cifar10:FILE): of --finals and naswot without a supernet, or if the images "
+        "of the supernet have moved.",
     )
     outside: bool = _advanced(False, "Also propose networks outside the supernet's scope.", flag="--outside")
     on: str = _advanced("auto", "Where networks are evaluated: auto, cpu, cuda or mps.")
@@ -268,9 +289,25 @@ class SearchCommand(ExportOptions, StoreOptions):
             raise UsageError(
                 f"--cluster evaluates on CPUs; leave --on {self.on} out", code="conflicting_options"
             )
-        if self.supernet is None:
-            for flag, given in (("data", self.data), ("outside", self.outside)):
-                if given:
-                    raise UsageError(
-                        f"--{flag} needs a supernet; add --supernet DIR", code="supernet_required"
-                    )
+        if self.supernet is None and self.outside:
+            raise UsageError("--outside needs a supernet; add --supernet DIR", code="supernet_required")
+        if self.supernet is None and self.data and not self.finals and self.objective in (None, MACS):
+            raise UsageError(
+                "--data is for networks that are trained or scored; add --supernet DIR, --finals N or "
+                "--objective naswot",
+                code="supernet_required",
+            )
+        if self.finals and self.supernet is None and not self.data:
+            raise UsageError(
+                "--finals trains networks; add --data, such as cifar10:DIR or imagefolder:DIR",
+                code="no_images",
+            )
+        if self.finals_inherit and (self.supernet is None or not self.finals):
+            raise UsageError(
+                "--finals-inherit needs --finals and --supernet; add them", code="missing_option"
+            )
+        if self.finals == 1:
+            raise UsageError(
+                "--finals 1 compares nothing; train at least 2 networks, such as --finals 8",
+                code="too_few_finals",
+            )

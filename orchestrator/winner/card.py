@@ -50,7 +50,7 @@ def model_card(found: FoundNetwork, lut: Lut, supernet: CheckpointInfo, files: M
         "## Accuracy",
         _accuracy(found, supernet),
         "## How it was found",
-        _table(_provenance(found.result, supernet)),
+        _table(_provenance(found, supernet)),
         "## Not measured",
         "\n".join(f"- {line}" for line in _not_measured(found, lut)),
         "## Files",
@@ -63,11 +63,19 @@ def model_card(found: FoundNetwork, lut: Lut, supernet: CheckpointInfo, files: M
 
 
 def _accuracy(found: FoundNetwork, supernet: CheckpointInfo) -> str:
+    if found.finals is not None:
+        return (
+            f"{100 * found.finals.winner.top1[0]:.2f} % top-1 on the search split of `{supernet.source}`, trained "
+            f"alone by the recipe {found.finals.recipe}. {found.finals.verdict()} The search chose by these "
+            "numbers, so they are optimistic; `bench eval --final` gives the accuracy on the validation split."
+        )
     value, search = found.winner.accuracy, found.result
     if own := search.own_objective:
+        top1 = found.top1.get(found.winner.arch)
+        with_top1 = f", with {100 * top1:.2f} % top-1 on the search split" if top1 else ""
         return (
             f"{value:.4g} by the objective `{own}`, which is not an accuracy. "
-            "The weights are inherited from the supernet; `bench eval` gives their accuracy."
+            f"The weights are inherited from the supernet{with_top1}; `bench eval` gives their accuracy."
         )
     split = search.provenance.split if search.provenance else "search"
     return (
@@ -87,8 +95,7 @@ def _latency(found: FoundNetwork, lut: Lut) -> list[str]:
     ]
     luts = search.lut_names
     rows = {"constraints": constraints_text(search), "predicted": "; ".join(by_lut(predicted, luts))}
-    if measured is not None:
-        row = measured.chosen
+    if measured is not None and (row := measured.of_arch(found.winner.architecture())) is not None:
         rows["predicted interval"] = f"{row.predicted_low:.3f} to {row.predicted_high:.3f} ms"
         rows["measured"] = (
             f"{row.measured_ms:.3f} ms, 95 % interval {row.measured_low:.3f} to {row.measured_high:.3f} ms, "
@@ -115,11 +122,11 @@ def _proxy_device(search: SearchResult) -> str:
     return search.provenance.luts[0].read_for if search.provenance else ""
 
 
-def _provenance(search: SearchResult, info: CheckpointInfo) -> Mapping[str, str]:
-    provenance = search.provenance
+def _provenance(found: FoundNetwork, info: CheckpointInfo) -> Mapping[str, str]:
+    search, provenance = found.result, found.result.provenance
     facts = {
         "LUT": f"lut.json `{search.price}`",
-        "supernet": f"weights `{info.weights_sha256}`",
+        "supernet" if found.finals is None else "checkpoint": f"weights `{info.weights_sha256}`",
         "recipe": f"{info.recipe.name}, {info.recipe.epochs} epochs, {info.step} steps, seed {info.recipe.seed}"
         + ("" if info.finished else ", NOT trained to its end"),
         "trained subnets": str(info.scope or "unknown"),

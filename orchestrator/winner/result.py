@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from luts.format.table import Column, Table
+from luts.format.table import Column, Table, filled
 from orchestrator.winner.winner import LARGEST_BY, MeasuredBest, largest_document
 from search.algorithms import Evaluated, SearchResult
+from search.algorithms.finals import Finals
 from search.algorithms.record import BACKBONE_ACCURACY, MACS, LutPin
 
 PROXY = (
@@ -67,7 +69,10 @@ class FoundNetwork:
         folder: Folder of the result.
         new_lut: The LUT's new version with the measurements.
         weights: The winner's weights as safetensors, those of its backbone if it has another task's head; None
-            without a supernet.
+            without a supernet and finals.
+        finals: Networks that were trained alone; the winner is theirs.
+        top1: Top-1 on the search split with inherited weights, of the pick, the largest and the deepest network;
+            empty if the objective is top-1 itself, or without a supernet.
     """
 
     result: SearchResult
@@ -76,6 +81,8 @@ class FoundNetwork:
     folder: Path
     new_lut: Path | None = None
     weights: Path | None = None
+    finals: Finals | None = None
+    top1: Mapping[str, float] = field(default_factory=dict)
 
     MEASURED: ClassVar = (
         Column("rank", "rank"),
@@ -96,15 +103,30 @@ class FoundNetwork:
         Column("latency_high_ms", "up to", 3, spare=2),
         Column("params", "parameters", counted=True, spare=1),
         Column("macs", "conv+linear MACs", counted=True, spare=2),
+        Column("depth", "depth", spare=2),
         Column("memory_bytes", "activation bytes", counted=True, spare=3),
+    )
+    COMPARED: ClassVar = (Column("rule", "network"), Column("top1", "top-1", 2, percent=True), *NETWORKS[1:7])
+    FINALS: ClassVar = (
+        Column("rule", "chosen as"),
+        Column("top1", "top-1", 2, percent=True),
+        Column("again", "repeated", 2, percent=True),
+        *NETWORKS[2:7],
+        Column("winner", ""),
     )
 
     @property
     def winner(self) -> Evaluated:
-        """The winner that measurements chose; the search's own without measurements."""
-        if self.measured is None:
-            return self.result.winner
-        return next(row for row in self.result.evaluated if row.arch == self.measured.winner)
+        """The winner that finals chose, or measurements; the search's own without both."""
+        chosen = self.result.winner.arch
+        if self.finals is not None:
+            chosen = self.finals.winner.arch
+        elif self.measured is not None:
+            chosen = self.measured.winner
+        return self._row(chosen)
+
+    def _row(self, arch: str) -> Evaluated:
+        return next(row for row in self.result.rows if row.arch == arch)
 
     @property
     def by_size(self) -> bool:
@@ -133,6 +155,7 @@ class FoundNetwork:
                 ],
                 "measured": [row | {"weights": "random"} for row in models],
                 "new_lut": str(self.new_lut) if self.new_lut else None,
+                "finals": self._finals_document(),
             }
         document = {
             **result.model_dump(include={"space", "constraints", "settings", "coarse", "history"}),
@@ -142,6 +165,8 @@ class FoundNetwork:
             "measured": models,
             "meets_budget": measured.meets_budget if measured else None,
             "new_lut": str(self.new_lut) if self.new_lut else None,
+            "compared": self._compared(),
+            "finals": self._finals_document(),
             "front": [row.model_dump() | {"file": str(file)} for file, row in self.files.items()],
         }
         if self._note:
@@ -161,16 +186,27 @@ class FoundNetwork:
         width = max(map(len, facts))
         yield "\n".join(f"  {name:<{width}}  {text}" for name, text in facts.items())
         yield from self._networks()
+        if self.finals is not None:
+            title = f"finals: trained alone by the recipe {self.finals.recipe}, top-1 on the search split"
+            yield Table(title, self.FINALS, self._final_rows(self.finals))
+            yield self.finals.verdict()
+        elif not self.by_size and len(compared := self._compared()) > 1:
+            columns = filled(self._titled(self.COMPARED), compared)
+            yield Table("the search's pick and the simplest rules", columns, compared)
+            yield (
+                "that the pick is more accurate is not confirmed: values with shared weights are estimates; "
+                "--finals 8 trains these networks and others"
+            )
         if self.measured is not None:
             title = "the best, measured" + (" with random weights" if self.by_size or self._note else "")
             columns = [column for column in self.MEASURED if column.name != "accuracy" or not self.by_size]
-            yield Table(title, columns, self._measured_rows(self.measured))
+            yield Table(title, self._titled(columns), self._measured_rows(self.measured))
             yield self.measured.verdict(self.result.constraints.latency_ms)
         if self.new_lut is not None:
             yield f"the LUT with these measurements: {self.new_lut}"
         if self._note:
             yield f"{self._note}; winner.json and the backbone's weights ({self.weights}) in {self.folder}"
-        elif self.by_size:
+        elif self.by_size and self.finals is None:
             yield (
                 f"architectures in {self.folder}; to rank by accuracy, run bench train and bench search --supernet"
             )
@@ -190,20 +226,61 @@ class FoundNetwork:
         if result.settings.strategy == "largest":
             candidates = "all" if coarse.whole else "drawn from all"
             return facts | {
-                "networks": f"the {len(result.evaluated)} largest by {LARGEST_BY}, of {coarse.feasible:,}, "
-                f"{candidates} within the constraints",
-                "trained": "nothing: size is all that is known of them",
+                "networks": f"the {result.settings.skeletons} largest by {LARGEST_BY}, and the deepest, of "
+                f"{coarse.feasible:,}, {candidates} within the constraints",
+                "trained": "nothing: size is all that is known of them"
+                if self.finals is None
+                else "the finals",
             }
-        value = f"{100 * winner.accuracy:.2f} % on the search split, with inherited weights"
+        values = {"accuracy": f"{100 * winner.accuracy:.2f} % on the search split, with inherited weights"}
         if own := result.own_objective:
-            value = f"{winner.accuracy:.4g} by the objective {own}, in columns named accuracy too"
+            values = {"objective": f"{winner.accuracy:.4g} by {own}"}
+            if top1 := self.top1.get(winner.arch):
+                values["accuracy"] = f"{100 * top1:.2f} % on the search split, with inherited weights"
         predicted = [f"{ms:.3f} ms (up to {high_ms:.3f})" for ms, high_ms in winner.latencies]
         return facts | {
             "evaluated": f"{len(result.evaluated)} architectures in {len(result.history)} generations",
             "winner": winner.arch,
-            "objective" if result.own_objective else "accuracy": value,
+            **values,
             "predicted": "; ".join(by_lut(predicted, result.lut_names)),
             "parameters": f"{winner.params:,}",
+        }
+
+    def _compared(self) -> list[dict[str, Any]]:
+        """Return the pick, the largest and the deepest network as rows, each network once."""
+        named = {
+            "the pick": self.winner,
+            "the largest": self.result.largest,
+            "the deepest": self.result.deepest,
+        }
+        rows: dict[str, dict[str, Any]] = {}
+        for name, row in named.items():
+            if row is not None and row.arch in rows:
+                rows[row.arch]["rule"] += f", {name}"
+            elif row is not None:
+                rows[row.arch] = {"rule": name, "top1": self.top1.get(row.arch)} | row.model_dump()
+        return list(rows.values())
+
+    def _final_rows(self, finals: Finals) -> list[dict[str, Any]]:
+        return [
+            self._row(final.arch).model_dump()
+            | {
+                "rule": final.rule,
+                "top1": final.top1[0],
+                "again": statistics.fmean(final.top1[1:]) if final.top1[1:] else None,
+                "winner": "winner" if final is finals.winner else "",
+            }
+            for final in finals.finals
+        ]
+
+    def _finals_document(self) -> dict[str, Any] | None:
+        """Return what `--json` says of the finals."""
+        if self.finals is None:
+            return None
+        return self.finals.model_dump() | {
+            "winner": self.finals.winner.arch,
+            "noise": self.finals.noise,
+            "expected_loss": self.finals.expected_loss,
         }
 
     def _networks(self) -> Iterator[Table]:
@@ -211,10 +288,19 @@ class FoundNetwork:
         rows = [row.model_dump() | {"file": file.name} for file, row in self.files.items()]
         if settings.strategy == "largest":
             columns = [column for column in self.NETWORKS if column.name != "accuracy"]
-            yield Table("the largest, as predicted", columns, rows)
+            yield Table("the largest, as predicted", columns, rows[: settings.skeletons])
+            by_depth = sorted(rows, key=lambda row: (-row["depth"], -row["macs"], row["latency_ms"]))
+            yield Table("the deepest, then largest", columns, by_depth[: settings.skeletons])
         elif settings.strategy == "pareto":
             title = f"front of {', '.join(settings.objectives)}: architectures in {self.folder / 'front'}"
-            yield Table(title, self.NETWORKS, rows)
+            yield Table(title, self._titled(self.NETWORKS), rows)
+
+    def _titled(self, columns: Sequence[Column]) -> list[Column]:
+        """Return columns with the objective's values under its own name where they are not accuracies."""
+        if not self.result.own_objective:
+            return list(columns)
+        own = Column("accuracy", "objective", 4)
+        return [own if column.name == "accuracy" else column for column in columns]
 
     def _measured_rows(self, measured: MeasuredBest) -> list[dict[str, Any]]:
         chosen = measured.rank if measured.meets_budget else None

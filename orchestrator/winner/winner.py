@@ -81,9 +81,13 @@ class MeasuredBest(Value):
         text = arch.to_json()
         return next((model for model in self.models if model.arch == text), None)
 
+    def within(self, limit_ms: float) -> set[str]:
+        """Return the architectures whose measured interval is within a latency limit."""
+        return {model.arch for model in self.models if model.measured_high <= limit_ms}
+
     def is_of(self, result: SearchResult) -> bool:
         """Return whether a search evaluated all of these networks and its latency limit chooses this winner."""
-        evaluated = {(row.arch, row.accuracy) for row in result.evaluated}
+        evaluated = {(row.arch, row.accuracy) for row in result.rows}
         choice = _choice(self.models, result.constraints.latency_ms)
         return choice == (self.winner, self.meets_budget) and all(
             (model.arch, model.accuracy) in evaluated for model in self.models
@@ -132,13 +136,15 @@ def largest_document(result: SearchResult) -> dict[str, Any]:
     settings = result.settings
     return {
         **result.model_dump(include={"format", "space", "space_digest", "price", "constraints"}),
-        "count": settings.population,
+        "count": settings.skeletons,
         "draws": settings.draws,
         "seed": settings.seed,
         "largest_by": LARGEST_BY,
         "coarse": result.coarse.model_dump(exclude={"whole"}),
         "whole": bool(result.coarse.whole),
-        "networks": [row.model_dump(exclude={"accuracy", "generation"}) for row in result.evaluated],
+        "networks": [
+            row.model_dump(exclude={"accuracy", "generation"}) for row in result.best(len(result.evaluated))
+        ],
         "luts": [pin.model_dump() for pin in result.provenance.luts] if result.provenance else [],
     }
 
@@ -147,8 +153,8 @@ def largest_document(result: SearchResult) -> dict[str, Any]:
 class ResultFolder:
     """Folder of one search.
 
-    It has `result.json`, an architecture per file in `front/` (or `networks/` for the strategy `largest`), and
-    `measured.json` if its best networks were measured.
+    It has `result.json`, an architecture per file in `front/` (or `networks/` for the strategy `largest`),
+    `measured.json` if its best networks were measured, and `finals.json` if some were trained.
     """
 
     path: Path
@@ -181,7 +187,7 @@ class ResultFolder:
         folder, rows = "front", pareto_front(result.evaluated, result.settings.objectives)
         if result.settings.strategy == "largest":
             write_json(self.path / LARGEST_FILE, largest_document(result))
-            folder, rows = "networks", result.evaluated
+            folder, rows = "networks", tuple(result.best(len(result.evaluated)))
         files = {self.path / folder / f"{rank:03}.json": row for rank, row in enumerate(rows, start=1)}
         for file, row in files.items():
             write_json(file, row.architecture().to_document())
@@ -222,7 +228,7 @@ class ResultFolder:
                     ("space_digest", inputs.space_digest),
                     ("price", inputs.price),
                     ("budget", inputs.constraints.model_dump(mode="json")),
-                    ("count", inputs.settings.population),
+                    ("count", inputs.settings.skeletons),
                     ("draws", inputs.settings.draws),
                     ("seed", inputs.settings.seed),
                 )

@@ -16,6 +16,7 @@ from search.algorithms.objectives import (
 )
 from search.algorithms.pareto import pareto_front
 from search.algorithms.record import (
+    AUTOVIT_SETTINGS,
     INHERITED_ACCURACY,
     Constraints,
     Criterion,
@@ -24,7 +25,14 @@ from search.algorithms.record import (
     SearchResult,
     SearchSettings,
 )
-from search.algorithms.strategies import CoarseToFine, Evolution, LargestNetworks, ParetoSearch, RandomSearch
+from search.algorithms.strategies import (
+    AutoVitSearch,
+    Evolution,
+    LargeFirst,
+    LargestNetworks,
+    ParetoSearch,
+    RandomSearch,
+)
 from search.algorithms.study import (
     OnStart,
     Strategy,
@@ -36,9 +44,10 @@ from search.algorithms.study import (
 )
 
 __all__ = [
+    "AUTOVIT_SETTINGS",
     "INHERITED_ACCURACY",
+    "AutoVitSearch",
     "CachedEvaluator",
-    "CoarseToFine",
     "CompiledSpace",
     "Constraints",
     "Criterion",
@@ -47,6 +56,7 @@ __all__ = [
     "Evolution",
     "InProcess",
     "InfeasibleError",
+    "LargeFirst",
     "LargestNetworks",
     "LatencyBounds",
     "LutPrice",

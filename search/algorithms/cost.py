@@ -148,14 +148,19 @@ class Channels:
         return 2 * self.luts + 1
 
     @property
+    def depth(self) -> int:
+        """Blocks that combine positions, such as attention and convolutions above 1x1."""
+        return 2 * self.luts + 2
+
+    @property
     def counted(self) -> int:
         """Parameters that may have a minimum."""
-        return 2 * self.luts + 2 if self.as_classifier else self.params
+        return 2 * self.luts + 3 if self.as_classifier else self.params
 
     @property
     def negated(self) -> int:
         """Negative of `counted`; the last channel."""
-        return 2 * self.luts + 2 + self.as_classifier
+        return 2 * self.luts + 3 + self.as_classifier
 
 
 class _TableBuilder:
@@ -280,7 +285,7 @@ class _TableBuilder:
             for rates in self.rates
         ]
         params, macs = sum(b.params() for b in blocks), sum(b.macs().conv_linear for b in blocks)
-        counts = [params, macs]
+        counts = [params, macs, sum(b.costs.mixes_positions for b in blocks)]
         if self.channels.as_classifier:
             counts.append(sum(b.params() for b in classifier))
         return np.concatenate([*latencies, counts, [-counts[self.channels.counted - self.channels.params]]])
@@ -316,6 +321,7 @@ class CostArrays:
     latency_high_ms: Floats
     params: Integers
     macs: Integers
+    depth: Integers
     memory_bytes: Integers
 
 
@@ -391,11 +397,11 @@ class CompiledSpace:
     def price(self, codes: Codes) -> CostArrays:
         """Return all costs of rows; latencies are NaN where a row is not an architecture of the space."""
         totals, memory = self.totals(codes)
-        params = self.channels.params
+        latencies, counts = np.split(totals, [self.channels.params])
         with np.errstate(invalid="ignore"):
-            counts = np.rint(totals[params:]).astype(np.int64)
-        latencies = totals[:params]
-        return CostArrays(latencies[0::2], latencies[1::2], counts[0], counts[1], memory.astype(np.int64))
+            counts = np.rint(counts).astype(np.int64)
+        params, macs, depth = counts[:3]
+        return CostArrays(latencies[0::2], latencies[1::2], params, macs, depth, memory.astype(np.int64))
 
     def priced(self, codes: Codes) -> tuple[PricedArch, ...]:
         """Return rows as architectures with their costs."""
@@ -409,6 +415,7 @@ class CompiledSpace:
                 further_latency_high_ms=tuple(high_ms[row][1:]),
                 params=int(costs.params[row]),
                 macs=int(costs.macs[row]),
+                depth=int(costs.depth[row]),
                 memory_bytes=int(costs.memory_bytes[row]),
                 arch=arch.to_json(),
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -132,6 +133,13 @@ ROWS = 1 << 15
 """Architectures processed at a time: keeps the counts of all their options within 32 MB or so."""
 
 
+MAX_EXTENDED = 100_000
+"""Partial networks that a search for the largest ones extends, some seconds' worth."""
+
+_Add = Callable[[Floats, Floats, int, tuple[int, int, int]], Floats]
+"""Called with the values so far, those of completions after an option, the stage, and (combo, state, option)."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Architectures within the limits, and the number of draws it took (drawn by binned sums, then checked)."""
@@ -160,7 +168,8 @@ class FeasibleSet:
         bins = max(1, round(CELLS ** (1 / len(bounded))) if bounded else 1)
         self._spent = [self._binned(channel, bound, bins) for channel, bound in bounded]
         self._shape = (bins + 1,) * len(bounded)
-        self._counts = self._count(self._ends(bounds, bins, least))
+        self._may_end = self._ends(bounds, bins, least)
+        self._counts = self._complete(self._may_end, 0.0, lambda own, after, _at, _option: own + after)
         for channel, bound in bounded:
             cheapest = completions(compiled, channel, limits)[0][:, 0]
             self._counts[0][~(cheapest <= bound * (1 + TINY))] = 0.0
@@ -206,6 +215,55 @@ class FeasibleSet:
             left = np.concatenate([part[2] for part in parts], axis=1)
         codes = np.asfortranarray(codes)
         return codes[self.limits.allow(self.compiled, codes)]
+
+    def largest(self, count: int, added: Sequence[Floats]) -> Codes:
+        """Return the architectures within the limits with the most of a sum, the largest first.
+
+        A* search: partial networks are extended in the order of the most that they may still reach within the
+        binned limits, so the first complete ones are the largest. Fewer than `count` are returned if there are no
+        more, or after `MAX_EXTENDED` extensions, which several tight limits may need.
+
+        Args:
+            count: Number of architectures.
+            added: What the options of each stage add to the sum, (combos, states, options).
+        """
+        ends = np.where(self._may_end > 0, 0.0, -np.inf)
+        most = self._complete(
+            ends, -np.inf, lambda own, after, at, option: np.maximum(own, after + added[at][option])
+        )
+        tables, full = self.compiled.tables, tuple(size - 1 for size in self._shape)
+        allowed = [self.limits.options(self.compiled, at) for at in range(len(tables))]
+        heap: list[tuple[float, tuple[int, ...], float, int, tuple[int, ...]]] = [
+            (-float(most[0][(combo, 0, *full)]), (int(combo),), 0.0, 0, full)
+            for combo in np.flatnonzero(self._starts)
+        ]
+        heapq.heapify(heap)
+        found: list[tuple[int, ...]] = []
+        for _ in range(MAX_EXTENDED):
+            if not heap or len(found) == count:
+                break
+            _, codes, total, state, left = heapq.heappop(heap)
+            at, combo = len(codes) - 1, codes[0]
+            if at == len(tables):
+                if self.limits.allow(self.compiled, np.array([codes], np.int16))[0]:
+                    found.append(codes)
+                continue
+            after = tables[at].following[state]
+            remaining = [
+                have - spent[at][combo, state] for have, spent in zip(left, self._spent, strict=True)
+            ]
+            within = allowed[at][combo, state].copy()
+            for have in remaining:
+                within &= have >= 0
+            sums = total + added[at][combo, state]
+            reach = sums + most[at + 1][(combo, after, *(np.maximum(have, 0) for have in remaining))]
+            for option in np.flatnonzero(within & np.isfinite(reach)):
+                bins = tuple(int(have[option]) for have in remaining)
+                longer = (*codes, int(option))
+                heapq.heappush(
+                    heap, (-float(reach[option]), longer, float(sums[option]), int(after[option]), bins)
+                )
+        return np.array(found, np.int16, order="F").reshape(-1, 1 + len(tables))
 
     def repair(self, codes: Codes, rng: np.random.Generator) -> tuple[Codes, Mask]:
         """Return similar rows that are valid, and which of them are within the limits.
@@ -277,21 +335,25 @@ class FeasibleSet:
         allowed = left <= (bins - used).reshape(-1, 1, *[1] * len(bounds))
         return np.where(allowed, ends, 0.0)
 
-    def _count(self, ends: Floats) -> list[Floats]:
-        """Return, for each number of stages done, (combos, states, bins left...): ways to complete a network."""
+    def _complete(self, ends: Floats, none: float, add: _Add) -> list[Floats]:
+        """Return, for each number of stages done, (combos, states, bins left...): what completions amount to.
+
+        `none` is the value without a completion; `add` includes those that begin with an option of a stage.
+        """
         tables = self.compiled.tables
-        counts = [ends]
+        values = [ends]
         for at in reversed(range(len(tables))):
-            table, after = tables[at], counts[0]
-            own = np.zeros((*table.memory_bytes.shape[:2], *self._shape))
+            table, after = tables[at], values[0]
+            own = np.full((*table.memory_bytes.shape[:2], *self._shape), none)
             for combo, state, option in np.argwhere(self.limits.options(self.compiled, at)):
                 used = [spent[at][combo, state, option] for spent in self._spent]
                 if all(u < size for u, size in zip(used, self._shape, strict=True)):
-                    to = tuple(slice(u, None) for u in used)
+                    to = (combo, state, *(slice(u, None) for u in used))
                     left = tuple(slice(0, size - u) for u, size in zip(used, self._shape, strict=True))
-                    own[(combo, state, *to)] += after[(combo, table.following[state, option], *left)]
-            counts.insert(0, own)
-        return counts
+                    rest = after[(combo, table.following[state, option], *left)]
+                    own[to] = add(own[to], rest, at, (combo, state, option))
+            values.insert(0, own)
+        return values
 
 
 def _choose(ways: Floats, wanted: NDArray[np.int16] | None, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from luts.format.errors import UsageError
 from luts.format.registry import Registry
-from search.algorithms.record import BACKBONE_ACCURACY, INHERITED_ACCURACY, INHERITED_LIKELIHOOD, MACS
+from luts.format.schema import Floats
+from search.algorithms.record import BACKBONE_ACCURACY, INHERITED_ACCURACY, INHERITED_LIKELIHOOD, MACS, NASWOT
 from search.spaces import Arch
 from search.spaces.plugins import load_installed
 from search.spaces.registry import without_task
@@ -186,6 +187,14 @@ def macs(_supernet: Path | None, _data: str | None) -> Objective:
     return MacsObjective()
 
 
+@register_objective(NASWOT)
+def naswot(_supernet: Path | None, data: str | None) -> Objective:
+    """Open NASWOT on random weights; without images it sees noise."""
+    from search.algorithms.naswot import NaswotScore  # imports torch
+
+    return NaswotScore.open(data)
+
+
 def _inherited(objective: str, supernet: Path | None, data: str | None) -> InheritedAccuracy:
     if supernet is None:
         raise UsageError(
@@ -240,7 +249,7 @@ class AdditiveModel:
     Features are the one-hot choices of every stage, which stages there are, the resolution and the head.
     """
 
-    def __init__(self, archs: Sequence[Arch], values: Sequence[float]):
+    def __init__(self, archs: Sequence[Arch], values: Sequence[float] | Floats):
         """Fit the model to the values of these architectures."""
         from sklearn.feature_extraction import DictVectorizer
         from sklearn.linear_model import RidgeCV
@@ -250,16 +259,21 @@ class AdditiveModel:
         self._fitted.fit(list(map(_choices, archs)), np.asarray(values))
 
     def predict(self, archs: Sequence[Arch]) -> list[float]:
-        """Return predictions in the order of `archs`, clipped to 0 to 1."""
-        return [float(value) for value in np.clip(self._fitted.predict(list(map(_choices, archs))), 0, 1)]
+        """Return predictions in the order of `archs`."""
+        return [float(value) for value in self._fitted.predict(list(map(_choices, archs)))]
+
+
+LEAST = 1e-6
+"""Smallest value whose logarithm is taken."""
 
 
 @dataclass(frozen=True)
 class SmoothedEvaluator:
     """An `Evaluator` that returns the weighted mean of an architecture's own value and an additive model's.
 
-    Interactions between choices are in part artefacts of weight sharing: on NAS-Bench-Macro the sum of single
-    choices ranks networks more as training each alone does, and the mean of both does so most (docs/results.md).
+    Both are logarithms, so the mean is geometric. Interactions between choices are in part artefacts of weight
+    sharing: on NAS-Bench-Macro the sum of single choices ranks networks more as training each alone does, and the
+    mean of both does so most (docs/studies/nasbench-macro.md).
 
     Attributes:
         sample: Architectures that the model is fitted to.
@@ -278,12 +292,17 @@ class SmoothedEvaluator:
     @cached_property
     def model(self) -> AdditiveModel:
         """The fitted model; its first use evaluates the sample."""
-        return AdditiveModel(self.sample, self.evaluator.accuracies(self.sample))
+        return AdditiveModel(self.sample, self._logarithms(self.sample))
 
     def accuracies(self, archs: Sequence[Arch]) -> list[float]:
-        """Return the means in the order of `archs`."""
-        pairs = zip(self.model.predict(archs), self.evaluator.accuracies(archs), strict=True)
-        return [self.share * predicted + (1 - self.share) * own for predicted, own in pairs]
+        """Return the means in the order of `archs`, at most 1."""
+        predicted, own = self.model.predict(archs), self._logarithms(archs)
+        mean = self.share * np.array(predicted) + (1 - self.share) * own
+        return [float(value) for value in np.exp(np.minimum(mean, 0.0))]
+
+    def _logarithms(self, archs: Sequence[Arch]) -> Floats:
+        logarithms: Floats = np.log(np.maximum(self.evaluator.accuracies(archs), LEAST))
+        return logarithms
 
 
 def _choices(arch: Arch) -> Mapping[str, str]:

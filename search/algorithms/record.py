@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from luts.format.errors import BlocktimeError
 from luts.format.files import read_json, write_atomically
@@ -26,6 +26,10 @@ BACKBONE_ACCURACY = "backbone-accuracy"
 
 MACS = "macs"
 """Objective: conv+linear MACs, for a search without a supernet."""
+
+
+NASWOT = "naswot"
+"""Objective: how different the images' patterns of active units are in a network with random weights."""
 
 
 class ClassifierParams(Value):
@@ -90,8 +94,13 @@ Criterion = Literal["accuracy", "latency", "params", "macs", "memory"]
 """What architectures are compared by; `accuracy` is the objective's value."""
 
 
+def _renamed(strategy: object) -> object:
+    """Return a strategy's name of today."""
+    return "autovit" if strategy == "coarse-to-fine" else strategy
+
+
 class SearchSettings(Value):
-    """How to search; defaults are those of AutoViT section 4.1 where it states them.
+    """How to search; `AUTOVIT_SETTINGS` are those of the paper.
 
     Every strategy evaluates `population` architectures and then `crossovers` + `mutations` in each generation,
     fewer only where the constraints leave no others.
@@ -99,8 +108,8 @@ class SearchSettings(Value):
     Attributes:
         strategy: Name of a registered strategy; a file may name one that is not registered where it is read.
         draws: Architectures within the constraints drawn for the coarse stage; if there are no more, all of them.
-        skeletons: K of the coarse stage.
-        population: Architectures of the first generation.
+        skeletons: K: skeletons of the coarse stage, or the largest networks where all can be listed.
+        population: Architectures of the first generation; those of `sample` are among them for `large-first`.
         parents: Best architectures that the next generation descends from.
         crossovers: Children of two parents in a generation.
         mutations: Children of one parent in a generation.
@@ -116,12 +125,12 @@ class SearchSettings(Value):
         sample: Random architectures within the constraints that the surrogate is fitted to, evaluated in addition.
     """
 
-    strategy: str = Field(default="coarse-to-fine", pattern=NAME)
+    strategy: Annotated[str, BeforeValidator(_renamed)] = Field(default="large-first", pattern=NAME)
     seed: int = 0
     draws: int = Field(default=10_000, ge=1, le=1_000_000)
-    skeletons: int = Field(default=25, ge=1)
-    population: int = Field(default=50, ge=1)
-    generations: int = Field(default=20, ge=0)
+    skeletons: int = Field(default=256, ge=1)
+    population: int = Field(default=356, ge=1)
+    generations: int = Field(default=10, ge=0)
     parents: int = Field(default=10, ge=1)
     crossovers: int = Field(default=25, ge=0)
     mutations: int = Field(default=25, ge=0)
@@ -167,6 +176,16 @@ class SearchSettings(Value):
     def evaluations(self) -> int:
         """Architectures that are evaluated if the constraints allow so many."""
         return self.population + self.generations * self.children
+
+
+AUTOVIT_SETTINGS = SearchSettings(strategy="autovit", skeletons=25, population=50, generations=20)
+"""AutoViT, section 4.1, where it states them; other strategies evaluate as many networks."""
+
+
+def usual_settings(strategy: str) -> SearchSettings:
+    """Return the settings of a strategy where the user gives none."""
+    usual = SearchSettings() if strategy == "large-first" else AUTOVIT_SETTINGS
+    return SearchSettings(**usual.model_dump() | {"strategy": strategy})
 
 
 MAX_RECORD_BYTES = 256 * 1024 * 1024
@@ -220,6 +239,7 @@ class PricedArch(Value):
         latency_high_ms: Upper bound of the latency at the constraints' confidence.
         further_latency_ms: By the LUTs after the first.
         further_latency_high_ms: Upper bounds by the LUTs after the first.
+        depth: Blocks that combine positions, so not 1x1 convolutions; 0 in files that do not say.
     """
 
     latency_ms: float
@@ -228,6 +248,7 @@ class PricedArch(Value):
     further_latency_high_ms: tuple[float, ...] = ()
     params: int
     macs: int
+    depth: int = 0
     memory_bytes: int = 0
     arch: str = Field(max_length=MAX_ARCH_BYTES)
 
@@ -336,6 +357,8 @@ class SearchResult(SearchInputs):
 
     Attributes:
         evaluated: In order of evaluation.
+        largest: The network with the most MACs within the constraints; None in files that do not say.
+        deepest: That of the greatest depth, then the most MACs; None in files that do not say.
         provenance: None if `search` was called as a function.
     """
 
@@ -343,11 +366,19 @@ class SearchResult(SearchInputs):
     history: tuple[Generation, ...]
     evaluated: tuple[Evaluated, ...] = Field(min_length=1)
     winner: Evaluated
+    largest: Evaluated | None = None
+    deepest: Evaluated | None = None
     provenance: Provenance | None = None
 
     def best(self, count: int) -> list[Evaluated]:
         """Return the `count` best architectures; the winner first."""
         return sorted(self.evaluated, key=self.settings.rank_key)[:count]
+
+    @property
+    def rows(self) -> tuple[Evaluated, ...]:
+        """All evaluated architectures, and the largest and the deepest if they are not among them."""
+        rules = [row for row in (self.largest, self.deepest) if row is not None and row not in self.evaluated]
+        return (*self.evaluated, *dict.fromkeys(rules))
 
     @property
     def lut_names(self) -> tuple[str, ...]:

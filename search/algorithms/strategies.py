@@ -1,4 +1,4 @@
-"""Search strategies: coarse to fine (AutoViT, Algorithm 2), evolution, NSGA-II, random search, largest networks."""
+"""Search strategies: largest first, AutoViT's Algorithm 2, evolution, NSGA-II, random, the largest alone."""
 
 from __future__ import annotations
 
@@ -15,36 +15,76 @@ from search.algorithms.study import Strategy, Study, register_strategy
 from search.spaces import Arch, Space
 
 
-@register_strategy("coarse-to-fine")
-class CoarseToFine(Strategy):
-    """Skeletons within the constraints, then evolution around them."""
+@register_strategy("large-first")
+class LargeFirst(Strategy):
+    """The largest candidates and random ones, then evolution from the best of both."""
 
     def propose(self, count: int) -> Sequence[Arch]:
-        """Return the best of each skeleton first, then children of the best architectures."""
-        study, settings = self.study, self.study.settings
-        if not study.evaluated:
-            return self._best_of_skeletons(count)
-        parents = study.ranked()[: settings.parents]
-        return study.children(
-            lambda: study.rng.choice(parents),
-            lambda arch: study.space.mutate(arch, study.rng, settings.p_depth, settings.p_block),
-        )
+        """Return the largest and random architectures first, then children of the best ones.
 
-    def _best_of_skeletons(self, count: int) -> list[Arch]:
-        """Return the best candidate of each of the top K skeletons, then others of the pool at random.
-
-        The best has the most MACs: at equal cost, more computation is more likely to be accurate.
+        Where the candidates are too many to list, the largest of each of the K largest skeletons take the place of
+        the K largest, which would differ in details alone.
         """
-        compiled, pool = self.study.candidates.compiled, self.study.candidates.pool
-        costs = compiled.price(pool)
-        order = np.lexsort((*pool.T[::-1], costs.latency_ms[0], -costs.macs))
-        _, first = np.unique(skeletons(compiled, pool[order]), axis=0, return_index=True)
-        best = order[np.sort(first)[: min(self.study.settings.skeletons, count)]]
-        others = np.setdiff1d(order, best)
+        study, settings = self.study, self.study.settings
+        if study.evaluated:
+            return _children_of_best(study)
+        first = [*study.largest(1), *study.largest(1, deepest=True)]
+        if study.candidates.whole:
+            first += study.largest(settings.skeletons)
+        else:
+            rows = largest_of_skeletons(study, settings.skeletons)
+            self.skeletons = len(rows)
+            first += study.candidates.compiled.decode(study.candidates.pool[rows])
+        first = list(dict.fromkeys([*first, *study.sample]))[:count]
+        return [*first, *study.fresh(count - len(first), first)]
+
+
+@register_strategy("autovit")
+class AutoVitSearch(Strategy):
+    """AutoViT, Algorithm 2: skeletons within the constraints, then evolution around them."""
+
+    def propose(self, count: int) -> Sequence[Arch]:
+        """Return the largest of the top K skeletons and others of the pool first, then children of the best."""
+        study = self.study
+        if study.evaluated:
+            return _children_of_best(study)
+        compiled, pool = study.candidates.compiled, study.candidates.pool
+        best = largest_of_skeletons(study, min(study.settings.skeletons, count))
+        others = np.setdiff1d(by_macs(study), best)
         wanted = min(len(others), count - len(best))
-        rows = np.concatenate([best, self.study.generator.choice(others, wanted, replace=False)])
+        rows = np.concatenate([best, study.generator.choice(others, wanted, replace=False)])
         self.skeletons = len(best)
         return compiled.decode(pool[rows])
+
+
+def _children_of_best(study: Study) -> list[Arch]:
+    settings = study.settings
+    parents = study.ranked()[: settings.parents]
+    return study.children(
+        lambda: study.rng.choice(parents),
+        lambda arch: study.space.mutate(arch, study.rng, settings.p_depth, settings.p_block),
+    )
+
+
+def by_macs(study: Study) -> Integers:
+    """Return the rows of the pool, most MACs first, then the fastest.
+
+    At equal cost, more computation is more likely to be accurate.
+    """
+    pool = study.candidates.pool
+    costs = study.candidates.compiled.price(pool)
+    order: Integers = np.lexsort((*pool.T[::-1], costs.latency_ms[0], -costs.macs))
+    return order
+
+
+def largest_of_skeletons(study: Study, count: int) -> Integers:
+    """Return the rows of the pool with the most MACs of each of the `count` largest skeletons."""
+    order = by_macs(study)
+    _, first = np.unique(
+        skeletons(study.candidates.compiled, study.candidates.pool[order]), axis=0, return_index=True
+    )
+    rows: Integers = order[np.sort(first)[:count]]
+    return rows
 
 
 def skeletons(compiled: CompiledSpace, codes: Codes) -> Integers:
@@ -145,12 +185,10 @@ class RandomSearch(Strategy):
 
 @register_strategy("largest")
 class LargestNetworks(Strategy):
-    """The coarse stage of Algorithm 2 alone: candidates with the most MACs, then parameters, then the fastest."""
+    """The K candidates with the most MACs, and the K of the greatest depth, then the most MACs."""
 
     def propose(self, count: int) -> Sequence[Arch]:
-        """Return the next largest architectures of the pool."""
-        compiled, pool = self.study.candidates.compiled, self.study.candidates.pool
-        costs = compiled.price(pool)
-        order = np.lexsort((*pool.T[::-1], costs.latency_ms[0], -costs.params, -costs.macs))
-        start = len(self.study.evaluated)
-        return compiled.decode(pool[order[start : start + count]])
+        """Return all of them at once."""
+        study, each = self.study, self.study.settings.skeletons
+        both = dict.fromkeys([*study.largest(each), *study.largest(each, deepest=True)])
+        return [] if study.evaluated else list(both)[:count]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -94,11 +94,35 @@ class Candidates:
             return self.compiled.decode(self.pool[self._generator.permutation(len(self.pool))])
         return self.compiled.decode(self._feasible.sample(count, self._generator).codes)
 
+    def largest(self, count: int, *, deepest: bool = False) -> Codes:
+        """Return the candidates with the most MACs, then parameters, the largest first.
+
+        With `deepest`, those of the greatest depth, then the most MACs. Exact if the pool contains
+        all, and up to `feasible.MAX_EXTENDED` extensions else; after these the pool's largest complete the list.
+        """
+        channels = self.compiled.channels
+        pool = self.pool
+        if not self.whole:
+            first, second, unit = (
+                (channels.depth, channels.macs, 1e-12) if deepest else (channels.macs, channels.params, 1e-9)
+            )
+            added = [table.costs[first] + unit * table.costs[second] for table in self.compiled.tables]
+            pool = _distinct(np.concatenate([self._feasible.largest(count, added), pool]))
+        costs = self.compiled.price(pool)
+        sizes = (-costs.macs, -costs.depth) if deepest else (-costs.params, -costs.macs)
+        order = np.lexsort((*pool.T[::-1], costs.latency_ms[0], *sizes))
+        rows: Codes = pool[order[:count]]
+        return rows
+
 
 def _distinct(codes: Codes) -> Codes:
     """Return each row once, at its first position."""
     _, first = np.unique(codes, axis=0, return_index=True)
     return np.asfortranarray(codes[np.sort(first)])
+
+
+FEWEST_SAMPLED = 10
+"""Networks below which no additive surrogate is fitted."""
 
 
 class Study:
@@ -109,6 +133,8 @@ class Study:
         candidates: The architectures within the constraints, and their costs.
         rng: For a strategy's own choices.
         generator: For its draws of arrays.
+        sample: Random candidates that the additive surrogate is fitted to; empty without one, and where there are
+            fewer than `FEWEST_SAMPLED`.
         evaluated: All evaluated architectures, in that order.
         history: One entry for each generation.
     """
@@ -119,17 +145,22 @@ class Study:
         self.rng = random.Random(settings.seed)
         self.generator = np.random.default_rng(settings.seed)
         self.candidates = Candidates(space, prices, constraints, settings.draws, self.generator)
+        drawn = self.candidates.draw(settings.sample)[: settings.sample] if settings.additive else []
+        self.sample = drawn if len(drawn) >= FEWEST_SAMPLED else []
         self.evaluated: dict[Arch, Evaluated] = {}
         self.history: list[Generation] = []
 
+    def rows(self, archs: Sequence[Arch], accuracies: Iterable[float]) -> list[Evaluated]:
+        """Return architectures with their costs and accuracies, as those of the current generation."""
+        priced = self.candidates.compiled.priced(self.candidates.compiled.encode(archs))
+        return [
+            Evaluated(**row.model_dump(), accuracy=accuracy, generation=len(self.history))
+            for row, accuracy in zip(priced, accuracies, strict=True)
+        ]
+
     def add(self, archs: Sequence[Arch], accuracies: Sequence[float]) -> dict[Arch, Evaluated]:
         """Record one generation of new architectures."""
-        compiled, generation = self.candidates.compiled, len(self.history)
-        priced = compiled.priced(compiled.encode(archs))
-        new = {
-            arch: Evaluated(**row.model_dump(), accuracy=accuracy, generation=generation)
-            for arch, row, accuracy in zip(archs, priced, accuracies, strict=True)
-        }
+        generation, new = len(self.history), dict(zip(archs, self.rows(archs, accuracies), strict=True))
         self.evaluated |= new
         best = max(row.accuracy for row in self.evaluated.values())
         mean = sum(accuracies) / len(accuracies)
@@ -139,6 +170,10 @@ class Study:
     def ranked(self) -> list[Arch]:
         """Return all evaluated architectures, best first; among equals the faster, then the smaller."""
         return sorted(self.evaluated, key=lambda arch: self.settings.rank_key(self.evaluated[arch]))
+
+    def largest(self, count: int, *, deepest: bool = False) -> list[Arch]:
+        """Return the largest candidates, see `Candidates.largest`; they may have been evaluated."""
+        return self.candidates.compiled.decode(self.candidates.largest(count, deepest=deepest))
 
     def fresh(self, count: int, besides: Container[Arch] = ()) -> list[Arch]:
         """Return up to `count` random architectures within the constraints, new and not in `besides`."""
@@ -277,12 +312,11 @@ def search(
     evaluator = objective if isinstance(objective, Evaluator) else InProcess(objective)
     study = Study(space, prices, constraints, settings)
     candidates = study.candidates
-    sample = candidates.draw(settings.sample)[: settings.sample] if settings.additive else []
     if on_start is not None:
         fitting = len(candidates.pool) if candidates.whole else settings.evaluations
-        on_start(candidates.share, min(fitting, settings.evaluations) + len(sample))
-    if sample:
-        evaluator = SmoothedEvaluator(evaluator, sample, settings.additive)
+        on_start(candidates.share, min(fitting, settings.evaluations + len(study.sample)))
+    if study.sample:
+        evaluator = SmoothedEvaluator(evaluator, study.sample, settings.additive)
     strategy = strategy_class(study)
     for generation in range(1 + settings.generations):
         count = settings.children if generation else settings.population
@@ -296,6 +330,10 @@ def search(
             f"strategy {settings.strategy} proposed no architecture; correct its propose method",
             code="invalid_proposal",
         )
+    rules = [*study.largest(1), *study.largest(1, deepest=True)]
+    new = [arch for arch in dict.fromkeys(rules) if arch not in study.evaluated]
+    values = map(checked_accuracy, new, evaluator.accuracies(new) if new else [])
+    known = study.evaluated | dict(zip(new, study.rows(new, values), strict=True))
     return SearchResult(
         space=space.name,
         space_digest=space.digest,
@@ -314,6 +352,8 @@ def search(
         history=tuple(study.history),
         evaluated=tuple(study.evaluated.values()),
         winner=study.evaluated[study.ranked()[0]],
+        largest=known[rules[0]],
+        deepest=known[rules[1]],
     )
 
 

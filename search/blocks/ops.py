@@ -99,6 +99,7 @@ class Costs:
         conv_linear_macs: Multiply-accumulates of convolutions and linear layers with trained weights.
         total_macs: All multiply-accumulates.
         depthwise_macs: Those of depthwise convolutions.
+        mixes_positions: Whether any operation combines positions, as attention and convolutions above 1x1 do.
         traffic_elements: Activation elements read and written.
         live_elements: Most activation elements in memory at once.
         output_shape: Shape of the output.
@@ -108,6 +109,7 @@ class Costs:
     conv_linear_macs: int
     total_macs: int
     depthwise_macs: int
+    mixes_positions: bool
     traffic_elements: int
     live_elements: int
     output_shape: Shape
@@ -281,6 +283,7 @@ class OpList:
             conv_linear_macs=sum(op.macs for op in self if op.has_weights),
             total_macs=sum(op.macs for op in self),
             depthwise_macs=sum(op.macs for op in self if op.depthwise),
+            mixes_positions=any(op.kind in ("matmul", "softmax") or op.kernel > 1 for op in self),
             traffic_elements=sum(op.traffic for op in self),
             live_elements=self.live_elements(),
             output_shape=self.output.shape,

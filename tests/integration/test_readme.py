@@ -50,7 +50,7 @@ SECOND = ("--budget", "1s")
 SHORTER = {
     "profile": (*PLAN[2:], *SECOND, "--no-self-test"),
     "train": ("--recipe", "demo", "--epochs", "1"),
-    "search": ("--population", "6", "--generations", "1", "--crossovers", "2", "--mutations", "2", *SECOND),
+    "search": ("--population", "6", "--generations", "0", "--additive", "0%", *SECOND),
     "validate": ("-n", "2", *SECOND),
     "measure": (*SECOND, "--no-self-test"),
     "compare": ("--images", "50", *SECOND),

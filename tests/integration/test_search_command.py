@@ -13,7 +13,7 @@ from tests.support.winner_world import make_lut
 
 OPTIONS = [
     *("--latency", "95%", "--confidence", "0.8"),
-    *("--population", "6", "--generations", "2", "--parents", "3", "--crossovers", "3", "--mutations", "3"),
+    *("--population", "6", "--generations", "1", "--additive", "0%"),
 ]
 
 

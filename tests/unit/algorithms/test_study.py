@@ -18,15 +18,17 @@ from search.algorithms import (
     InfeasibleError,
     SearchResult,
     SearchSettings,
+    Study,
     pareto_front,
     search,
 )
 from search.algorithms.pareto import criterion_costs, non_dominated_ranks
 from search.algorithms.strategies import mutate_choices, skeletons
+from search.blocks import parse_key
 from tests.support.errors import raises
 from tests.support.search_world import NANO, XXS, Accuracy, Flat, make_price
 
-STRATEGIES = ("coarse-to-fine", "evolution", "random", "pareto")
+STRATEGIES = ("large-first", "autovit", "evolution", "random", "pareto")
 FEW = SearchSettings(generations=6, population=30, skeletons=15, crossovers=15, mutations=15)
 ANY = Constraints(latency_ms=1e9)
 LIMIT = Constraints(latency_ms=8.5)
@@ -145,12 +147,57 @@ def test_part_of_a_space_is_searched():
 
 
 def test_the_first_generation_has_the_top_skeletons(price, every_arch):
-    result = search(NANO, price, Accuracy(), ANY, changed(generations=0))
+    result = search(NANO, price, Accuracy(), ANY, changed(strategy="autovit", generations=0))
     first = [found.architecture() for found in result.evaluated]
     assert len(first) == 30
     compiled = CompiledSpace(NANO, price)
     assert len(np.unique(skeletons(compiled, compiled.encode(first[:15])), axis=0)) == 15
     assert every_arch[first[0]].macs == max(cost.macs for cost in every_arch.values())
+
+
+def test_large_first_starts_from_the_largest_the_deepest_and_random_ones(price, every_arch):
+    result = search(NANO, price, Accuracy(), ANY, changed(generations=0, additive=0.5, sample=12))
+    first = [row.architecture() for row in result.evaluated]
+    by_macs = sorted(every_arch.values(), key=lambda row: (-row.macs, -row.params, row.latency_ms))
+    deepest = max(every_arch.values(), key=lambda row: (row.depth, row.macs))
+    assert (result.largest.macs, result.deepest.arch) == (by_macs[0].macs, deepest.arch)
+    known = {row.arch for row in by_macs[:15]} | {deepest.arch}
+    assert {arch.to_json() for arch in first[: len(known)]} == known
+    study = Study(NANO, price, ANY, changed(additive=0.5, sample=12))
+    assert set(study.sample) <= set(first), "the additive model's sample is evaluated once"
+    assert len(first) == 30
+
+
+def test_the_largest_of_a_large_space_are_exact(price, every_arch):
+    """The pool has 5 of 288 networks; two limits, so sums are binned coarsely."""
+    macs = sorted(row.macs for row in every_arch.values())[200]
+    limit = Constraints(latency_ms=9, params=170_000, macs=macs)
+    study = Study(NANO, price, limit, changed(draws=5))
+    assert not study.candidates.whole
+    within = [arch for arch in every_arch if study.candidates.allow([arch])[0]]
+    for deepest in (False, True):
+        sizes = [
+            (every_arch[arch].depth, every_arch[arch].macs) if deepest else (every_arch[arch].macs,)
+            for arch in within
+        ]
+        found = [every_arch[arch] for arch in study.largest(20, deepest=deepest)]
+        got = [(row.depth, row.macs) if deepest else (row.macs,) for row in found]
+        assert got == sorted(sizes, reverse=True)[:20]
+
+
+def test_depth_counts_blocks_that_combine_positions():
+    blocks = [
+        "conv(in=3,out=8,k=3,s=2)@32",
+        "conv(in=8,out=8,k=1,s=1)@16",
+        "mbconv(in=8,out=8,k=3,e=2,s=1)@16",
+    ]
+    attention = "mvit.layer(d=16,heads=1,head_dim=16,ratio=2,patch=2)@16"
+    assert [parse_key(key).costs.mixes_positions for key in (*blocks, attention)] == [True, False, True, True]
+
+
+def test_depth_adds_up_over_a_network(every_arch):
+    for arch, row in list(every_arch.items())[::40]:
+        assert row.depth == sum(block.costs.mixes_positions for block in arch.blocks())
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -159,11 +206,13 @@ def test_strategies_evaluate_the_same_number_once_each_and_the_seed_decides(pric
     settings = changed(strategy=strategy)
     result = search(NANO, price, evaluator, LIMIT, settings, lambda *start: started.append(start[1]))
     assert started == [FEW.evaluations]
-    assert len(evaluator.calls) == len(set(evaluator.calls)) == len(result.evaluated) == FEW.evaluations
-    assert evaluator.batches == len(result.history) == 7
+    assert len(evaluator.calls) == len(set(evaluator.calls)) == len(result.rows)
+    assert len(result.evaluated) == FEW.evaluations
+    assert evaluator.batches == len(result.history) + (result.rows != result.evaluated)
+    assert len(result.history) == 7
     assert max(found.latency_high_ms for found in result.evaluated) <= 8.5
     assert result.winner.accuracy == max(found.accuracy for found in result.evaluated)
-    assert (result.coarse.skeletons > 0) == (strategy == "coarse-to-fine")
+    assert (result.coarse.skeletons > 0) == (strategy == "autovit")
     best = [generation.best for generation in result.history]
     assert best == sorted(best)
     assert search(NANO, price, Accuracy(), LIMIT, settings) == result
@@ -195,12 +244,12 @@ def test_a_large_space_is_sampled(strategy):
 
 def test_evolution_improves_and_random_search_does_not(price):
     gains = {}
-    for strategy in ("coarse-to-fine", "evolution", "random"):
+    for strategy in ("autovit", "evolution", "random"):
         settings = changed(strategy=strategy, generations=2)
         runs = [search(NANO, price, Accuracy(), LIMIT, changed(settings, seed=seed)) for seed in range(5)]
         gains[strategy] = sum(run.history[2].mean - run.history[0].mean for run in runs) / 5
     assert gains["evolution"] > 0.02
-    assert gains["coarse-to-fine"] > 0.02
+    assert gains["autovit"] > 0.02
     assert abs(gains["random"]) < 0.01
 
 

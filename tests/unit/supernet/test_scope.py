@@ -136,7 +136,7 @@ def search(monkeypatch, folder, tmp_path):
         command = SearchCommand(
             targets=TargetOptions(lut="host", latency="1000%"),
             limits=ConstraintOptions(**(limits or {})),
-            settings=SettingOptions(population=10, generations=2, crossovers=5, mutations=5),
+            settings=SettingOptions(population=30, generations=0),
             supernet=supernet,
             output=tmp_path / f"out{len(list(tmp_path.iterdir()))}",
             objective="scope-size",

@@ -28,7 +28,7 @@ from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.winner.result import FoundNetwork
 from orchestrator.winner.winner import LARGEST_FILE
-from search.algorithms import Constraints, SearchResult, SearchSettings, search
+from search.algorithms import AUTOVIT_SETTINGS, Constraints, SearchResult, SearchSettings, search
 from search.algorithms.objectives import BackboneAccuracy, MacsObjective
 from search.networks import build_network
 from search.networks.network import load_backbone
@@ -60,7 +60,7 @@ def command(**options):
 
 def largest_of(constraints, count, draws=10_000, seed=0):
     settings = SearchSettings(
-        strategy="largest", population=count, generations=0, draws=draws, seed=seed, skeletons=count
+        strategy="largest", population=2 * count, generations=0, draws=draws, seed=seed, skeletons=count
     )
     return search(NANO, make_price(), MacsObjective(), constraints, settings)
 
@@ -68,11 +68,15 @@ def largest_of(constraints, count, draws=10_000, seed=0):
 def test_options_become_constraints_and_settings():
     limits = vars(ConstraintOptions(params=1_800_000, memory=300_000, point=True))
     assert limits == {"params": 1_800_000, "macs": None, "memory": 300_000, "confidence": 0.95, "point": True}
-    settings = SettingOptions(draws=7, skeletons=3, p_depth=0.1, ms_per_loss=500).of("inherited-accuracy")
-    assert (settings.draws, settings.skeletons, settings.p_depth, settings.ms_per_loss) == (7, 3, 0.1, 500)
-    assert settings.strategy == "coarse-to-fine"
+    settings = SettingOptions(draws=7, skeletons=3, ms_per_loss=500).of("inherited-likelihood")
+    assert (settings.draws, settings.skeletons, settings.ms_per_loss) == (7, 3, 500)
+    assert (settings.strategy, settings.population, settings.additive) == ("large-first", 356, 0.5)
+    assert SettingOptions().of("own").additive == 0
+    for name in ("autovit", "coarse-to-fine"):
+        assert SettingOptions(strategy=name).of("inherited-accuracy") == AUTOVIT_SETTINGS
+        assert SettingOptions(strategy=name).usual_objective == "inherited-accuracy"
     largest = SettingOptions(skeletons=7).of("macs")
-    assert (largest.strategy, largest.population, largest.generations) == ("largest", 7, 0)
+    assert (largest.strategy, largest.population, largest.generations) == ("largest", 14, 0)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +118,10 @@ def test_the_largest_networks_are_exact():
     result = largest_of(constraints, 30)
     within = [row for row in PRICED if row[1] <= macs and row[2] <= params]
     wanted = sorted(within, key=lambda row: (-row[1], -row[2]))[:30]
-    assert [(row.macs, row.params) for row in result.evaluated] == [(m, p) for _, m, p in wanted]
+    assert [(row.macs, row.params) for row in result.evaluated[:30]] == [(m, p) for _, m, p in wanted]
     assert [(row.macs, row.params) for row in result.best(30)] == [(m, p) for _, m, p in wanted]
-    assert result.winner == result.evaluated[0]
+    assert result.winner == result.evaluated[0] == result.largest
+    assert max(row.depth for row in result.evaluated) == result.deepest.depth
     assert result.coarse.whole
     assert (result.coarse.feasible, result.coarse.feasible_share) == (len(within), len(within) / len(PRICED))
 
@@ -127,7 +132,7 @@ def test_the_largest_of_a_few_draws():
     assert few == same
     assert not few.coarse.whole
     assert few.coarse.feasible <= 51
-    assert few.winner.macs < largest_of(constraints, 5).winner.macs
+    assert few.winner == largest_of(constraints, 5).winner, "the largest do not depend on draws"
 
 
 def test_the_largest_networks_as_table_json_and_files(home):
@@ -142,6 +147,7 @@ def test_the_largest_networks_as_table_json_and_files(home):
     }
     assert "accuracy" not in document.stdout + json.dumps(written)
     assert "the 7 largest by conv+linear MACs, then parameters" in table.stdout
+    assert 7 < len(printed["networks"]) <= 14, "and the deepest"
     files = sorted((home / "out" / "networks").glob("*.json"))
     archs = [arch_from_json(file.read_text()).to_json() for file in files]
     assert (
@@ -257,7 +263,7 @@ def backbone(home, supernet):
     return SearchCommand(
         targets=TargetOptions(lut=str(lut), latency="1000%"),
         supernet=supernet.folder,
-        settings=SettingOptions(population=6, generations=1, crossovers=2, mutations=2, draws=50),
+        settings=SettingOptions(population=6, generations=0, draws=50),
         output=home / "out",
         on="cpu",
         workers=1,

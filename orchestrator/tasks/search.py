@@ -363,18 +363,19 @@ def _absolute(source: str) -> str:
 
 def _reporting(progress: Progress) -> tuple[OnStart, OnResult]:
     """Return callbacks that report the feasible fraction, the best value so far and the evaluations left."""
-    highest, done, total, feasible = 0.0, 0, 0, ""
+    highest, total, feasible, seen = 0.0, 0, "", set[Arch]()
 
     def on_start(share: float, evaluations: int) -> None:
         nonlocal total, feasible
         total = evaluations
         feasible = f"{100 * share:.3g} % of the space is feasible"
-        progress(Step(f"searching: {feasible}", done, total))
+        progress(Step(f"searching: {feasible}", len(seen), total))
 
-    def on_result(_: Arch, accuracy: float) -> None:
-        nonlocal highest, done
-        highest, done = max(highest, accuracy), done + 1
-        progress(Step(f"searching: {feasible}, best {100 * highest:.2f} %", done, total))
+    def on_result(arch: Arch, accuracy: float) -> None:
+        nonlocal highest
+        highest = max(highest, accuracy)
+        seen.add(arch)  # a random network may be requested for the additive model and again by the strategy
+        progress(Step(f"searching: {feasible}, best {100 * highest:.2f} %", len(seen), total))
 
     return on_start, on_result
 

@@ -239,7 +239,8 @@ class FoundNetwork:
                 values["accuracy"] = f"{100 * top1:.2f} % on the search split, with inherited weights"
         predicted = [f"{ms:.3f} ms (up to {high_ms:.3f})" for ms, high_ms in winner.latencies]
         return facts | {
-            "evaluated": f"{len(result.evaluated)} architectures in {len(result.history)} generations",
+            "evaluated": f"{len(result.evaluated)} architectures in {len(result.history)} generation"
+            + ("s" if len(result.history) > 1 else ""),
             "winner": winner.arch,
             **values,
             "predicted": "; ".join(by_lut(predicted, result.lut_names)),

@@ -14,6 +14,7 @@ from luts.format.schema import Digests, LutFile
 from luts.format.store import LutRef, LutStore, read_files
 from orchestrator.measure.validate import Validation
 from orchestrator.winner.winner import MeasuredArch, MeasuredBest
+from search.algorithms.finals import FINALS_FILE, Finals
 from search.algorithms.record import Evaluated, SearchResult
 from search.spaces import Arch, load_arch
 from search.supernet.train.logs import LogRow, read_log
@@ -51,6 +52,7 @@ class ReportInputs:
     supernet: CheckpointInfo | None = None
     absent: tuple[str, ...] = ()
     curves: Mapping[str, tuple[LogRow, ...]] = field(default_factory=dict)
+    finals: Finals | None = None
 
     @property
     def simulated(self) -> bool:
@@ -61,11 +63,11 @@ class ReportInputs:
 
     @property
     def chosen(self) -> Evaluated | None:
-        """The search's row of the winner, which measurements may have chosen instead of the search's own."""
+        """The search's row of the winner, chosen by finals, measurements or the search."""
         if self.search is None:
             return None
         text = self.winner.to_json() if self.winner else self.search.winner.arch
-        return next((row for row in self.search.evaluated if row.arch == text), self.search.winner)
+        return next((row for row in self.search.rows if row.arch == text), self.search.winner)
 
     @property
     def winner_measured(self) -> MeasuredArch | None:
@@ -144,7 +146,9 @@ def read_run(folder: Path, store: LutStore) -> ReportInputs:
             "validation.json, or folders of several trainings",
             code="nothing_to_report",
         )
-    return ReportInputs(lut, validation, search, winner, measured, supernet, tuple(absent), curves)
+    finals_path = search_folder / FINALS_FILE
+    finals = Finals.load(finals_path) if search and finals_path.exists() else None
+    return ReportInputs(lut, validation, search, winner, measured, supernet, tuple(absent), curves, finals)
 
 
 def _curves(folder: Path) -> dict[str, tuple[LogRow, ...]]:

@@ -75,7 +75,11 @@ def _tiles(inputs: ReportInputs) -> Iterator[tuple[str, str, str]]:
     """Yield headline numbers: value, name and detail."""
     winner, measured = inputs.chosen, inputs.winner_measured
     if inputs.search is not None and winner is not None:
-        yield f"{100 * winner.accuracy:.1f} %", "winner's accuracy", "images held out of training"
+        value, detail = winner.accuracy, inputs.search.own_objective or "images held out of training"
+        name = f"winner's {inputs.search.value_name}"
+        if inputs.finals is not None:
+            value, detail, name = inputs.finals.winner.top1[0], "trained alone", "winner's accuracy"
+        yield f"{100 * value:.1f} %", name, detail
         budget = f"budget {inputs.search.constraints.latency_ms:.4g} ms"
         if measured is None:
             yield f"{winner.latency_ms:.3f} ms", "winner's latency", f"predicted, {budget}"

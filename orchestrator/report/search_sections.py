@@ -72,7 +72,7 @@ def tradeoff_figure(
             interval = [(measured.measured_low, measured.measured_high)]
             look |= {"fmt": "D", "label": "winner, measured"}
             errorbars(axes, [measured.measured_ms], [accuracy], interval, **look)
-        axes.set(xlabel="latency, ms", ylabel="accuracy on held-out images, %")
+        axes.set(xlabel="latency, ms", ylabel=f"{search.value_name} on held-out images, %")
         axes.grid()
         axes.margins(0.06)
         legend(drawn, axes.get_legend_handles_labels()[0], width_px)
@@ -100,7 +100,7 @@ def history_figure(search: SearchResult, width_px: int) -> Figure:
         axes.plot(index, median, color=BLUE, label="median", **look)
         best = [100 * generation.best for generation in search.history]
         axes.step(index, best, where="post", color=ORANGE, linewidth=2, label="best so far", **look)
-        axes.set(xlabel="generation", ylabel="accuracy, %")
+        axes.set(xlabel="generation", ylabel=f"{search.value_name}, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         legend(drawn, axes.get_legend_handles_labels()[0], width_px)
@@ -287,7 +287,7 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         f"{budget.latency_ms:.4g} ms, {winner.params:,} parameters, {winner.macs / 1e6:.1f} M conv+linear MACs."
     )
     if search.own_objective:
-        caption += f" Accuracy is the value of the objective {search.own_objective}."
+        caption += f" The objective is {search.own_objective}."
     if budget.cautious:
         caption += " The budget limits the upper end of the predicted interval."
     if measured is not None:
@@ -296,7 +296,11 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
             f"({measured.measured_low:.3f} to {measured.measured_high:.3f})"
             f"{f'; {measured.percentiles}' if measured.percentiles else ''}."
         )
-    if winner != search.winner:
+    if inputs.finals is not None:
+        caption += (
+            f" Networks were trained alone by the recipe {inputs.finals.recipe}. {inputs.finals.verdict()}"
+        )
+    elif winner != search.winner:
         caption += " Measurements chose it: networks ranked before it exceeded the budget on the device."
     elif inputs.measured is not None and not inputs.measured.meets_budget:
         caption += " None of the measured networks is within the budget on the device."
@@ -313,10 +317,10 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         )
         for row in [*best, *([] if winner in best else [winner])]
     ]
-    headers = ("", "accuracy", "predicted ms", "at most", "parameters", "M MACs", "choice")
+    headers = ("", search.value_name, "predicted ms", "at most", "parameters", "M MACs", "choice")
     return make_section(
         "tradeoff",
-        "Accuracy against latency",
+        f"{search.value_name.capitalize()} against latency",
         caption,
         lambda width_px: tradeoff_figure(search, winner, measured, width_px),
         headers,

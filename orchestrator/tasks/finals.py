@@ -19,7 +19,7 @@ from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from search.algorithms import CachedEvaluator, SearchResult
 from search.algorithms.evaluation import ProcessPool, RayPool
-from search.algorithms.finals import Finals, Train, finalists, hold_finals
+from search.algorithms.finals import FINALS_FILE, Finals, Train, finalists, hold_finals
 from search.algorithms.record import Evaluated
 from search.spaces import Arch
 from search.spaces.registry import arch_from_json
@@ -28,8 +28,6 @@ from search.supernet.inherit import InheritedAccuracy, open_inherited
 from search.supernet.model.supernet import choose_device, workers_on
 from search.supernet.recipe.recipe import Recipe, changed, get_recipe
 from search.supernet.train.parallel import local_device
-
-FINALS_FILE = "finals.json"
 
 
 @dataclass(frozen=True)

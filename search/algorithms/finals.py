@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from luts.format.files import read_json
 from luts.format.schema import Fraction, Value
 from search.algorithms.record import Evaluated, SearchResult
+
+FINALS_FILE = "finals.json"
+"""In the result folder of a search."""
+
+MAX_FINALS_BYTES = 16 << 20
 
 Rule = Literal["largest", "deepest", "search"]
 """By which rule a finalist was chosen: most MACs, greatest depth, or the search's objective."""
@@ -78,6 +85,11 @@ class Finals(Value):
         if any(len(final.top1) not in (1, len(self.largest.top1)) for final in self.finals):
             raise ValueError("a final was not trained as often as the largest network")
         return self
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a saved file; raise InvalidArtifactError if it is damaged."""
+        return read_json(path, cls, MAX_FINALS_BYTES, "run bench search --finals again")
 
     @property
     def largest(self) -> Final:

@@ -399,6 +399,11 @@ class SearchResult(SearchInputs):
             return f"{self.objective}, {self.settings.additive:.0%} by an additive model"
         return "" if self.objective == INHERITED_ACCURACY else self.objective
 
+    @property
+    def value_name(self) -> str:
+        """Name of the objective's values in tables and figures."""
+        return "objective" if self.own_objective else "accuracy"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.winner not in self.evaluated:

@@ -1,6 +1,7 @@
 """The folder of a run: what is read, what is refused, and the numbers behind its figures."""
 
 import hashlib
+import html
 import json
 
 import pytest
@@ -14,6 +15,8 @@ from orchestrator.report.lut_sections import predicted_and_measured, quiet
 from orchestrator.report.page import render
 from orchestrator.report.search_sections import history, latency_parts, new_accuracies
 from orchestrator.winner.winner import MeasuredBest
+from search.algorithms.finals import Final, Finals
+from search.algorithms.record import SearchResult
 from tests.support.errors import raises
 from tests.support.report_world import (
     AA_RATIO,
@@ -185,3 +188,35 @@ def test_networks_are_compared_by_their_origin(inputs) -> None:
 def test_lut_path_relative_to_the_run(run, store) -> None:
     (run / "lut.txt").write_text(f"../luts/{LUT_NAME}")
     assert read_run(run, store).lut is not None
+
+
+def test_finals_choose_the_winner(run, store) -> None:
+    """The best of two is confirmed; the page states its accuracy, not the objective's value."""
+    held = Finals(
+        recipe="tiny, 2 epochs",
+        fingerprint="f",
+        finals=(
+            Final(arch=LARGE.to_json(), rule="largest", top1=(0.7, 0.71)),
+            Final(arch=SMALL.to_json(), rule="search", top1=(0.75, 0.73)),
+        ),
+    )
+    (run / "search" / "finals.json").write_text(held.model_dump_json())
+    (run / "search" / "winner.json").write_text(SMALL.to_json())
+    inputs = read_run(run, store)
+    assert (inputs.finals, inputs.chosen.arch) == (held, SMALL.to_json())
+    page = render(inputs)
+    assert held.verdict() in html.unescape(page)
+    assert "75.0 %" in page
+    (run / "search" / "finals.json").write_text("{}")
+    with raises("invalid_file"):
+        read_run(run, store)
+
+
+def test_values_of_other_objectives_have_their_name(run, store) -> None:
+    path = run / "search" / "result.json"
+    search = SearchResult.load(path)
+    likelihood = make_provenance(search.price).model_copy(update={"objective": "inherited-likelihood"})
+    search.model_copy(update={"provenance": likelihood}).save(path)
+    page = html.unescape(render(read_run(run, store)))
+    assert "winner's objective" in page
+    assert "Objective against latency" in page

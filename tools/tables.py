@@ -18,6 +18,7 @@ from scipy import stats
 
 from luts.format.processes import WorkerPool
 from luts.format.schema import Floats
+from orchestrator.agent.device import describe_host
 from orchestrator.tasks.progress import Event, Step
 
 Item = TypeVar("Item")
@@ -106,7 +107,7 @@ def show(tables: Tables, *, as_json: bool) -> None:
             lines = [columns, ["---"] * len(columns)]
             lines += [[_cell(row.get(column)) for column in columns] for row in rows]
             print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    machine = f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} cores"
+    machine = f"{platform.system()} {platform.machine()}, {describe_host().soc}, {psutil.cpu_count()} cores"
     print(f"\n{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}")
 
 

@@ -1,4 +1,4 @@
-"""AutoViT's spaces (Table 1) and searched networks (Table 3), and two small spaces of the same family.
+"""AutoViT's spaces (Table 1) and searched networks (Table 3), and three small spaces of the same family.
 
 What the paper prints and what is reconstructed from its figures: docs/autovit.md.
 """
@@ -188,6 +188,23 @@ CIFAR = Space(
     default_classes=10,
 )
 
+_EARLY = replace(_SMALL, heads=(1, 2), depths=(1, 2, 3), kernels=_KERNELS)
+CIFAR16 = Space(
+    name="autovit-cifar16",
+    stages=(
+        _stem((8, 16)),
+        _mbconv(1, 1, (8, 12, 16), (1, 2, 3), _KERNELS),
+        _EARLY.stage(1, 1, (8, 12, 16, 24)),
+        replace(_EARLY, depths=(1, 2, 3, 4)).stage(2, 2, (16, 24, 32, 48)),
+    ),
+    stage_counts=(3, 4),
+    resolutions=(32,),
+    heads=("fc",),
+    default_resolution=32,
+    default_classes=10,
+)
+"""Transformer stages on maps of 16 x 16 and 8 x 8, where those of CIFAR have 4 x 4."""
+
 RULES = ((2, 1.0, 0), (4, 1.5, -16), (4, 1.5, 0))
 """Expansion of the first MBConv, and a and b of the dimension a C + b of C channels: as in XXS, in S and in
 XS.
@@ -242,7 +259,7 @@ def _joint(name: str, spaces: tuple[Space, ...]) -> Space:
 
 TABLE1_SPACES = tuple(map(_as_printed, (XXS, XS, S)))
 
-SPACES = (NANO, CIFAR, XXS, XS, S, *TABLE1_SPACES, _joint("autovit-joint", TABLE1_SPACES))
+SPACES = (NANO, CIFAR, CIFAR16, XXS, XS, S, *TABLE1_SPACES, _joint("autovit-joint", TABLE1_SPACES))
 
 
 def _table3(

@@ -21,7 +21,9 @@ def test_spaces_and_architectures_as_json():
     rows = json.loads(program("space", "list", "--json").stdout)
     sizes = {"autovit-xxs", "autovit-xs", "autovit-s"}
     autovit = (
-        {"autovit-nano", "autovit-cifar", "autovit-joint"} | sizes | {f"{name}-table1" for name in sizes}
+        {"autovit-nano", "autovit-cifar", "autovit-cifar16", "autovit-joint"}
+        | sizes
+        | {f"{name}-table1" for name in sizes}
     )
     others = {"mobilevit", "efficientvit-cga", "efficientvit-nano", "nasbench-macro"}
     assert {row["space"] for row in rows} >= autovit | others

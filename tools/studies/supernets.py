@@ -103,7 +103,7 @@ def compare_inherited(options: Options) -> Tables:
     study = SupernetStudy(options, networks=20)
     supernets = [study.training(seed) for seed in range(options.seeds)]
     longer, *inherited = study.accuracies([study.training(0, 2 * options.epochs), *supernets])
-    alone = dict(zip(study.archs, study.alone_accuracies(study.archs), strict=True))
+    alone = {arch: top1 for arch, (top1,) in study.alone_accuracies(study.archs, [0]).items()}
     rows = [
         {
             "network": number,

@@ -151,14 +151,14 @@ def one_cycle(name: str, epochs: int, seed: int) -> Recipe:
 class SupernetStudy:
     """What studies of supernets on CIFAR-10 share: the space, the networks that are evaluated, the trainings."""
 
-    def __init__(self, options: Options, networks: int = 12):
-        """Choose the space and so many networks to evaluate: the smallest first, evenly spaced in size.
+    def __init__(self, options: Options, networks: int = 12, space: str = "autovit-cifar"):
+        """Choose so many networks of a space to evaluate: the smallest first, evenly spaced in size.
 
         Raises:
             UsageError: no images were given.
         """
         self.options, self.data = options, options.images
-        self.space = get_space(options.pick("autovit-cifar", "autovit-nano")).with_classes(10)
+        self.space = get_space(options.pick(space, "autovit-nano")).with_classes(10)
         drawn = {self.space.sample(random.Random(seed)) for seed in range(REFERENCE_DRAWS)}
         by_size = sorted(drawn, key=lambda arch: (arch.params(), arch.to_json()))
         count = options.pick(networks, 3)
@@ -173,9 +173,9 @@ class SupernetStudy:
         recipe = changed(one_cycle(RECIPE, epochs or self.options.epochs, seed), changes, {})
         return Training(self.space.name, recipe, self.data)
 
-    def alone(self, arch: Arch, seed: int = 0) -> Training:
-        """Return the training of one network on its own."""
-        return self.training(seed, self.options.alone_epochs, arch=arch.to_json())
+    def alone(self, arch: Arch, seed: int = 0, epochs: int | None = None) -> Training:
+        """Return the training of one network on its own, by default for `--alone-epochs`."""
+        return self.training(seed, epochs or self.options.alone_epochs, arch=arch.to_json())
 
     def evaluated(self, training: Training) -> list[Arch]:
         """Return the networks that a training is evaluated for: `archs`, or the one that is trained alone."""
@@ -189,10 +189,14 @@ class SupernetStudy:
         by_training = dict(zip(distinct, found, strict=True))
         return [by_training[each] for each in trainings]
 
-    def alone_accuracies(self, archs: Sequence[Arch], seed: int = 0) -> list[float]:
-        """Return validation top-1 in percent of networks that are each trained alone."""
-        trained = self.accuracies([self.alone(arch, seed) for arch in archs])
-        return [accuracy for each in trained for accuracy in each.values()]
+    def alone_accuracies(
+        self, archs: Sequence[Arch], seeds: Sequence[int], epochs: int | None = None
+    ) -> dict[Arch, list[float]]:
+        """Train each network alone with every seed; return validation top-1 in percent, in that order."""
+        trained = self.accuracies([self.alone(arch, seed, epochs) for arch in archs for seed in seeds])
+        values = [accuracy for each in trained for accuracy in each.values()]
+        count = len(seeds)
+        return {arch: values[count * at : count * (at + 1)] for at, arch in enumerate(archs)}
 
 
 def _trained_accuracies(item: tuple[Training, Sequence[Arch]], on: str) -> dict[Arch, float]:

@@ -94,7 +94,7 @@ def skeletons(compiled: CompiledSpace, codes: Codes) -> Integers:
 
 
 P_CHOICE = 0.1
-"""Probability that plain evolution changes a choice (AutoViT, section 4.3, after Guo et al. 2020)."""
+"""Probability that plain evolution changes a choice (AutoViT, section 5.4, after Guo et al. 2020)."""
 
 
 @register_strategy("evolution")

@@ -152,6 +152,17 @@ class LutStore:
         """Write the next version, all or nothing, and return its folder. Raises StorageError."""
         return self.write_files(lut.meta, encode(lut))
 
+    def write_once(self, lut: Lut) -> Path:
+        """Return the folder of the version that holds exactly this LUT; write the next version if none does.
+
+        A run that was killed between its LUT and its own end so gets the same version again.
+        """
+        files = encode(lut)
+        digest = hashlib.sha256(files[META_FILE]).hexdigest()
+        name = f"{lut.meta.device.name}/{lut.meta.space}/{lut.meta.variant}"
+        same = (ref.path for ref in self.list() if ref.name == name and digest_of(ref) == digest)
+        return next(same, None) or self.write_files(lut.meta, files)
+
     def write_files(self, meta: LutMeta, files: Mapping[str, bytes]) -> Path:
         """Write the next version from a LUT's encoded files and what belongs next to them; see `write`."""
         variant_folder = self.roots[0] / meta.device.name / meta.space / meta.variant

@@ -27,6 +27,7 @@ from orchestrator.bundle.archive import (
 from orchestrator.bundle.journal import BatchEnd, BundleEnd, BundleHeader, BundleRecord, read_journal
 from orchestrator.devices.common.registry import phone_of
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
+from orchestrator.journal.log import read_records
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
 from orchestrator.measure.replay import Replay, make_script
@@ -267,6 +268,8 @@ def _plan(journal: Path, records: Sequence[BundleRecord]) -> BundledPlan:
 
 def _import(one: _Pending, store: LutStore, progress: Progress) -> Imported:
     run = one.run
+    begun = read_records(run.journal) if run.journal.exists() else []  # by an import that was killed
+    created = begun[0]["created"] if begun else datetime.now(UTC).isoformat(timespec="seconds")
     try:
         run.journal.unlink(missing_ok=True)
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -275,8 +278,8 @@ def _import(one: _Pending, store: LutStore, progress: Progress) -> Imported:
         raise storage_error(
             f"cannot write {run.folder}", error, "set BLOCKTIME_RUNS to another folder"
         ) from error
-    measured = one.replay.measure(run.journal, datetime.now(UTC).isoformat(timespec="seconds"))
-    path = store.write(one.models.lut(measured, one.device, one.planned.exporter))
+    measured = one.replay.measure(run.journal, created)
+    path = store.write_once(one.models.lut(measured, one.device, one.planned.exporter))
     run.finish(str(path))
     for line in (
         f"{one.journal}: {measured.batches_kept} batches kept, {measured.batches_rejected} do not count",

@@ -201,7 +201,7 @@ class ProfilingRun:
     def write(self, exported: ExportedPlan, measurement: Measurement) -> Profile:
         """Write the LUT, and say how measuring went."""
         lut = exported.lut(measurement, self.device_name)
-        path = self._store.write(lut)
+        path = self._store.write_once(lut)
         self.run.finish(str(path))
         self._progress(
             Note(f"{measurement.batches_kept} batches kept, {measurement.batches_rejected} repeated")

@@ -1,6 +1,7 @@
 """The journal of a bundle becomes the LUT that a live run would make; an edited journal is refused."""
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from luts.verify import verify_lut
 from orchestrator.bundle.archive import agent_policy
 from orchestrator.bundle.journal import read_journal
 from orchestrator.cli.main import exit_code
+from orchestrator.journal.runs import Run
 from orchestrator.plan.plan import Policy
+from orchestrator.tasks import bundle
 from orchestrator.tasks.bundle import ImportCommand, import_journals, variant_for
 from orchestrator.tasks.target import VariantOptions
 from tests.support.bench import bench
@@ -110,6 +113,26 @@ def test_unfinished_last_line_does_not_count(finished, store):
     assert read_journal(finished)[1][-1].kind == "end"
     with raises("unfinished_bundle"):
         import_journals(ImportCommand(journals=(finished,), store=store))
+
+
+def test_import_killed_before_its_end_gives_the_same_version(finished, store, monkeypatch):
+    class LaterClock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2031, 1, 1, tzinfo=tz)
+
+    def killed(run, result):
+        raise KeyboardInterrupt
+
+    command = ImportCommand(journals=(finished,), store=store)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "finish", killed)
+        import_journals(command)
+    (written,) = store.list()
+    monkeypatch.setattr(bundle, "datetime", LaterClock)
+    (imported,) = import_journals(command)
+    assert imported.path == written.path
+    assert store.list() == [written]
 
 
 def test_import_command_writes_one_version(finished, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from luts.build import build_lut, prediction_half_width
 from luts.estimate.latencies import LatencyEstimates
 from luts.format.lut import MAX_SAMPLE_NS, Lut, encode, normalise_samples
-from luts.format.schema import KeyFeatures, ModelSpec
+from luts.format.schema import Conformal, KeyFeatures, ModelSpec
 from tests.support.errors import raises
 from tests.support.lut_world import Study, make_study, make_world, model_spec
 
@@ -99,6 +99,29 @@ def test_half_width_is_the_error_of_its_rank(heldout: int, rank: int) -> None:
     conformal = lut.meta.conformal
     assert width == (conformal.half_width_90 if conformal.half_width_95 is None else conformal.half_width_95)
     assert len(set(errors)) == heldout
+
+
+@pytest.mark.parametrize(
+    ("at_90", "at_95", "posterior", "width"),
+    [
+        (0.01, 0.03, 0.02, 0.03),
+        (0.01, None, 0.02, 0.02),
+        (0.01, None, None, 0.01),
+        (None, None, None, None),
+    ],
+)
+def test_width_at_95_percent_precedes_that_at_90(
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    at_90: float | None,
+    at_95: float | None,
+    posterior: float | None,
+    width: float | None,
+) -> None:
+    """The conformal width needs 19 networks at 95 %; then the posterior's, which needs sources; then 90 %."""
+    widths = Conformal(half_width_90=at_90, half_width_95=at_95, posterior_half_width_95=posterior)
+    monkeypatch.setattr("luts.build._widths", lambda *_: widths)
+    assert prediction_half_width(study.models, study.estimation, study.features) == width
 
 
 def test_identified_entries_are_marked(study: Study) -> None:

@@ -100,6 +100,25 @@ def test_uncertain_block_is_weak(make_lut: Callable[..., Lut]) -> None:
     assert all(cost.weak for cost in LatencyModel.of(lut.meta, bad, fitted).costs.values())
 
 
+@pytest.mark.parametrize(
+    ("ms", "half", "weak"),
+    [
+        (0.001, 0.0005, False),  # 50 % of itself, 0.05 % of the reference: too small to matter
+        (1.0, 0.1, False),  # 10 % of the reference, and of itself
+        (0.1, 0.05, True),  # 50 % of itself, 5 % of the reference
+    ],
+)
+def test_weak_is_uncertain_and_large_enough_to_matter(
+    make_lut: Callable[..., Lut], ms: float, half: float, weak: bool
+) -> None:
+    """In units of the reference's latency; without held-out networks, so that none represents the block."""
+    lut = make_lut(1)
+    unit = lut.meta.reference_ms
+    given = {"ms": ms * unit, "ci_low": (ms - half) * unit, "ci_high": (ms + half) * unit}
+    entry = lut.entries[0].model_copy(update={**given, "method": "design"})
+    assert LatencyModel.of(lut.meta, (entry, *lut.entries[1:]), lut.models).costs[entry.key].weak is weak
+
+
 def test_bound_uses_the_best_evidence() -> None:
     blocks, errors = ["a", "b", "w"], tuple(-0.05 + 0.01 * i for i in range(20))
     known = LatencyModel(0.5, 0.25, COSTS, 0.3, 0.95, errors)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -345,6 +346,9 @@ def test_correlated_source_errors_widen_entries() -> None:
     found = fit_entries(rows(10), FEATURES, pair)
     posterior = np.sqrt(np.diag(found.covariance)[2:])
     assert (found.se > posterior).all()
+    assert found.measured_share is not None
+    undecided = 1 - found.measured_share
+    np.testing.assert_allclose(found.se**2 - posterior**2, undecided * design.correlated_se**2, rtol=1e-6)
 
 
 def test_mixture_is_wider_than_its_mode() -> None:
@@ -370,3 +374,47 @@ def test_prior_covariance_agrees_with_rows() -> None:
     noise = design.noise + mode[1] ** 2 * np.eye(6)
     expected = whole @ prior_covariance(design, scale, mode) @ whole.T + noise
     np.testing.assert_allclose(MarginalLikelihood(design, scale).covariance(mode), expected, rtol=1e-8)
+
+
+def test_errors_of_rows_left_out_by_hand() -> None:
+    """Variances 4, covariance 2, errors 3 and 0: each row leaves 4 - 2 * 2 / 4 = 3 open of the other.
+
+    From the second row's 0 the first is expected at 0, and is 3 off; from the first's 3 the second is expected at
+    3 * 2 / 4 = 1.5. Both in deviations of sqrt(3).
+    """
+    pair = SimpleNamespace(
+        residual=np.array([3.0, 0.0]), covariance=lambda _: np.array([[4.0, 2.0], [2.0, 4.0]])
+    )
+    errors = MarginalLikelihood.left_out_errors(pair, np.ones(5))  # type: ignore[arg-type]
+    assert errors == pytest.approx([3 / 3**0.5, -1.5 / 3**0.5])
+
+
+def test_mixture_contains_the_distance_of_its_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture of one point besides the mode: its covariance, and the square of how far its mean is away.
+
+    Means by the textbook, P W' (W P W' + N)^-1 r (Rasmussen and Williams 2006, 2.2), with prior covariance P.
+    """
+    design = with_sources(design_of(rows(10), FEATURES), FEATURES, [LIKE, OTHER])
+    scale, mode = learn_deviations(design)
+    other = 3.0 * mode
+    monkeypatch.setattr(MarginalLikelihood, "mixture", lambda *_: (other[None], np.ones(1)))
+    around_mode, _ = mixed_covariance(design, scale, mode)
+    around_itself, _ = mixed_covariance(design, scale, other)
+    marginal, whole = MarginalLikelihood(design, scale), np.hstack([design.calls, design.counts])
+    means = [
+        prior_covariance(design, scale, at)
+        @ whole.T
+        @ np.linalg.inv(marginal.covariance(at))
+        @ marginal.residual
+        for at in (mode, other)
+    ]
+    apart = means[1] - means[0]
+    np.testing.assert_allclose(around_mode - around_itself, np.outer(apart, apart), rtol=1e-5, atol=1e-12)
+    assert np.abs(apart).max() > 1e-3
+
+
+def test_errors_of_a_source_do_not_direct_the_plan() -> None:
+    doubted = noisy(LIKE, 0.2, 20)
+    exact = SourceEntries(doubted.name, doubted.entry_ms, doubted.base_ms)
+    priors = [prior_from_sources(FEATURES, [source], networks(40, 3)) for source in (doubted, exact)]
+    np.testing.assert_array_equal(priors[0].covariance, priors[1].covariance)

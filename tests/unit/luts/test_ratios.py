@@ -296,6 +296,12 @@ def test_factor_is_the_second_largest_of_39_scores() -> None:
     assert history.factor == pytest.approx(sorted(scores)[-2])
 
 
+def test_nineteen_scores_are_enough_for_a_rank() -> None:
+    """Scores 1 to 19: rank (19 + 1) * 0.95 = 19 is the largest; Student's would be 2.09 * sqrt(130) = 23.9."""
+    earlier = [AaDifference(number, 0, float(number), 1.0, ROUNDS) for number in range(1, 20)]
+    assert history_of(earlier, 0.0).factor == pytest.approx(19.0)
+
+
 def test_factor_before_nineteen_scores_is_students() -> None:
     generator = np.random.default_rng(5)
     table = pa.concat_tables([pair(n, generator.normal(0, 0.01, (2, ROUNDS))) for n in range(4)])

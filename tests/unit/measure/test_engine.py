@@ -2,12 +2,22 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 
+from luts.estimate.latencies import LatencyEstimates
+from luts.estimate.ratios import AA_MEMORY, AaDifference, history_of
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.log import read_log
-from orchestrator.journal.records import BatchRecord, MeasurementRejectedError, RoundsRecord
+from orchestrator.journal.records import (
+    BatchRecord,
+    ChoiceRecord,
+    ChosenModel,
+    MeasurementRejectedError,
+    RoundsRecord,
+)
+from orchestrator.measure.batches import close_batch
 from orchestrator.measure.engine import ModelSet
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentLostError
@@ -200,3 +210,65 @@ def test_one_model_alone_is_measured_against_itself(tmp_path):
 def test_load_times_come_with_the_measurement(tmp_path):
     result = run(tmp_path, device())
     assert {name: times.load_ms for name, times in result.loads.items()} == dict.fromkeys(TRUE_MS, 0.001)
+
+
+@pytest.mark.parametrize(("share", "loads"), [(1.01, 2), (0.99, 3)])
+def test_half_of_an_interval_is_compared_with_the_half_width(tmp_path, share, loads):
+    """Narrow after two passes if the policy asks for 1 % more than the widest half, not if for 1 % less."""
+    policy = dataclasses.replace(POLICY, min_passes=2, max_passes=2, half_width=0.0)
+    ratios = run(tmp_path / "known", device(), policy).estimates.ratios.values()
+    widest = max((ratio.high - ratio.low) / 2 for ratio in ratios)
+    policy = dataclasses.replace(policy, max_passes=3, half_width=share * widest)
+    assert run(tmp_path / "asked", device(), policy).estimates.ratios["model01"].loads == loads
+
+
+class OneChoice:
+    """Adds the last two models after the first passes."""
+
+    def __init__(self, files):
+        self.files = files
+
+    def choose(self, pass_index, estimation, half_width):
+        if "model08" in estimation.ratios or pass_index > 2:
+            return None
+        chosen = [ChosenModel(model=name, arch="{}", artifact=SHA[name]) for name in ("model07", "model08")]
+        return ChoiceRecord(pass_index=pass_index, models=chosen, reason="a test")
+
+    def take(self, choice):
+        return {chosen.model: self.files[chosen.model] for chosen in choice.models}
+
+
+def test_chosen_models_are_alone_for_their_first_passes_only(tmp_path):
+    """Two passes of the six first models, two of the two chosen, then one of all eight; the reference always."""
+    files = {name: ModelFile(tmp_path / name, sha) for name, sha in SHA.items()}
+    first = ModelSet({name: files[name] for name in list(files)[:7]}, "model00", "0" * 64, seed=3)
+    policy = dataclasses.replace(POLICY, batch_models=8, min_passes=2, max_passes=3, half_width=0.0)
+    run(tmp_path, device(), policy, models=first, planner=OneChoice(files))
+    measured = {batch.pass_index: set(batch.slots) for batch in records(tmp_path, BatchRecord)}
+    early, late = {f"model0{n}" for n in range(7)}, {"model00", "model07", "model08"}
+    assert [measured[number] for number in sorted(measured)] == [early, early, late, late, early | late]
+
+
+def test_the_last_batches_judge_the_next():
+    """Of 60 closed batches the last 39: their spread of 1, not the 0.01 of the 21 before, makes 0.5 ordinary."""
+    differences = [
+        AaDifference(n, 0, (-1) ** n * (0.01 if n < 60 - AA_MEMORY else 1.0), 1e-3, 20) for n in range(60)
+    ]
+    differences.append(AaDifference(60, 0, 0.5, 1e-3, 20))
+
+    def estimation(batches):
+        return SimpleNamespace(
+            aa_history=history_of([differences[n] for n in sorted(batches)], 1e-3),
+            aa_interval=lambda history: LatencyEstimates(
+                "r", [SimpleNamespace(aa_difference=lambda _: differences[60])], []
+            ).aa_interval(history),
+        )
+
+    log = SimpleNamespace(
+        throttle_reason=lambda _: "",
+        longest_segment=lambda _: 20,
+        closed_batches=lambda: set(range(60)),
+        estimation=estimation,
+        append=lambda _: None,
+    )
+    assert close_batch(log, 60).kept

@@ -154,6 +154,13 @@ def test_overheating_batches_are_split(tmp_path):
     assert run(tmp_path, Phone(bears_s=0.3), policy).estimates.ratios == result.estimates.ratios
 
 
+def test_half_of_an_odd_batch_is_rounded_up(tmp_path):
+    """Eight models in batches of 3, 3 and 2; the first overheats, so the next have 2 at most, not 1."""
+    policy = dataclasses.replace(POLICY, batch_models=3, min_passes=1, max_passes=1)
+    run(tmp_path, device(states=[QUIET, throttled()]), policy)
+    assert [len(record.slots) - 2 for record in records(tmp_path, BatchRecord)] == [3, 2, 1, 2, 1, 2]
+
+
 def test_warm_start_does_not_split_batches(tmp_path):
     hot = QUIET | {"thermal_state": "serious"}
     run(tmp_path, device(states=[QUIET, hot, hot, hot, hot, QUIET]))

@@ -133,3 +133,19 @@ def test_co_resident_excess_ignores_drift() -> None:
     assert excess_co_resident(settled(110), settled(100), settled(100)) == pytest.approx(0.1)
     assert excess_co_resident(settled(104), settled(100), settled(108)) == 0.0
     assert excess_co_resident(settled(90), settled(100), settled(100)) == 0.0
+
+
+def test_co_resident_excess_is_over_the_mean_before_and_after() -> None:
+    """Alone 100 and 110.25, so 105 in the mean of logarithms; 120 is 1/7 more, less the drift of ln 1.1025."""
+    ns = [np.full((8, 6), value) for value in (120.0, 100.0, 110.25)]
+    assert excess_co_resident(*ns) == pytest.approx(1 / 7 - np.log(1.1025))
+
+
+@pytest.mark.parametrize(("excess", "counts"), [(0.02, True), (0.012, False)])
+def test_noise_of_a_median_falls_with_the_root_of_the_rounds(excess: float, counts: bool) -> None:
+    """25 rounds whose deviations from the median are 0.02: 2 * 1.2533 * 1.4826 * 0.02 / 5 = 0.0149."""
+    deviations = np.array([-0.02] * 12 + [0.0] + [0.02] * 12)
+    ns = np.full((25, 6), 1e9)
+    ns[:, 2] *= np.exp(excess + deviations)
+    after_one, *_ = excess_by_settle_runs(ns)
+    assert after_one == pytest.approx(np.expm1(excess) if counts else 0.0, rel=1e-6)

@@ -99,6 +99,17 @@ def test_orphan_samples_are_refused(records):
         JournalSamples(records[:2]).table()
 
 
+def test_calls_of_models_that_were_not_loaded_are_refused(records):
+    """Slots count from 0: with n models the highest is n - 1."""
+    batch = next(record for record in records if isinstance(record, BatchRecord))
+    rounds = next(record for record in records if isinstance(record, RoundsRecord))
+    last = len(batch.slots) - 1
+    order = [[slot if slot < last else last + 1 for slot in row] for row in rounds.order]
+    with raises("invalid_journal"):
+        JournalSamples([batch, rounds.model_copy(update={"order": order})]).table()
+    assert JournalSamples([batch, rounds]).table().num_rows
+
+
 def test_partly_kept_batch_is_refused(records):
     table = samples_table(records)
     kept = np.ones(table.num_rows, dtype=bool)

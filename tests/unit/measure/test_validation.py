@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from luts.estimate.latencies import QuietLatency
 from luts.estimate.statistics import Percentile, Percentiles, percentiles
 from orchestrator.measure.validate import (
     LatencyComparison,
@@ -84,3 +85,17 @@ def test_an_error_is_of_the_measurement(validation: Validation) -> None:
 def test_order_counts_ties_of_the_truth_out(validation: Validation) -> None:
     """Kendall's tau-b of six pairs: five agree, the truth of one is tied: 5 / sqrt(6 * 5)."""
     assert validation.kendall_tau == pytest.approx(5 / 30**0.5)
+
+
+@pytest.mark.parametrize(("reference_ms", "below"), [(4.0, 0.3), (None, 1.09**0.5)])
+def test_on_another_device_the_reference_is_uncertain_too(reference_ms: float | None, below: float) -> None:
+    """Of 10 ms: 0.3 of its ratio, and 10 % = 1 ms of its reference, in squares 0.09 + 1."""
+    measurement = SimpleNamespace(
+        ms=lambda *_: (10.0, 9.7, 10.3),
+        reference=QuietLatency(4.0, 3.6, 4.4),
+        estimates=SimpleNamespace(percentiles=lambda _: percentiles([])),
+    )
+    model = SimpleNamespace(predict=lambda *_: SimpleNamespace(ms=10.0, low=9.0, high=11.0))
+    arch = get_arch("autovit-xxs-paper")
+    (row,) = compare_latencies(model, [arch], measurement, reference_ms)  # type: ignore[arg-type]
+    assert (row.measured_low, row.measured_high) == pytest.approx((10 - below, 10 + below))

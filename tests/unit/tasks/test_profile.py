@@ -7,6 +7,7 @@ import pytest
 
 from luts.format.store import LutStore
 from luts.verify import verify_lut
+from orchestrator.journal.runs import Run
 from orchestrator.tasks import exported_plan
 from orchestrator.tasks.models import exportable_files
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand, plan_profile
@@ -69,6 +70,19 @@ def test_models_that_cannot_be_exported_are_left_out_named_and_replaced(profiled
 def test_where_nothing_can_be_exported_one_line_gives_the_first_reason(profiled) -> None:
     with raises("too_few_models"):
         profiled(lambda index: True)
+
+
+def test_a_profile_killed_before_its_end_gives_the_same_version(profiled, tmp_path, monkeypatch) -> None:
+    def killed(run, result):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Run, "finish", killed)
+        profiled(lambda index: False)
+    (written,) = LutStore([tmp_path / "luts"]).list()
+    _, resumed, _ = profiled(lambda index: False)
+    assert resumed.path == written.path
+    assert LutStore([tmp_path / "luts"]).list() == [written]
 
 
 def test_a_finished_run_at_another_pace_is_not_reused(profiled) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import random
 import re
 import tempfile
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from luts.format.errors import InvalidArtifactError
+from luts.format.operators import ELEMENT_BYTES
 from orchestrator.breakdown.attribution import Attribution, Operator, Roof, by_tracer
 from orchestrator.devices.common.device import Device
 from orchestrator.export.artifacts.artifact import Artifact
@@ -32,6 +32,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.build import export_module
 from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.kinds import Chain, Family, Kind, Part, base_name, family_of, part_of, place_of
+from orchestrator.export.lower.operators import count, element_type, graph_nodes, node_operators
 from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_module, stamp_program
 from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
@@ -39,11 +40,6 @@ from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation
-
-_BYTES = {"fp16": 2.0, "bf16": 2.0, "qint8": 1.0, "quint8": 1.0, "qcint8": 1.0, "qdint8": 1.0, "qcint4": 0.5}
-"""Bytes of an element by the end of its datatype's name; all others have 4."""
-
-_READ = ("input_id", *(f"input{number}_id" for number in range(1, 6)), "filter_id", "bias_id")
 
 
 @dataclass(frozen=True)
@@ -56,44 +52,15 @@ class OperatorCost:
 
 def operator_costs(graph: Any) -> Iterator[OperatorCost]:
     """Yield the cost of each node of an `XNNGraph`, in order."""
-    values = {}
-    for value in graph.xvalues:
-        inner = value.xvalue_union
-        tensor = getattr(inner, "tensor_value", inner)
-        values[tensor.id_out] = tensor
-    for node in graph.xnodes:
-        yield _cost(node.xnode_union, values)
-
-
-def _cost(node: Any, values: Mapping[int, Any]) -> OperatorCost:
-    output = values[node.output_id]
-    read = {getattr(node, name) for name in _READ if hasattr(node, name)} & values.keys()
-    if type(node).__name__ == "XNNStaticSlice":
-        return OperatorCost(0, 2 * _bytes(output))
-    data = _bytes(output) + sum(_bytes(values[identifier]) for identifier in read)
-    return OperatorCost(_macs(node, output, values), data)
-
-
-def _macs(node: Any, output: Any, values: Mapping[int, Any]) -> int:
-    name = type(node).__name__
-    if name == "XNNBatchMatrixMultiply":
-        return _elements(output) * int(values[node.input1_id].dims[-1])
-    if not hasattr(node, "filter_id"):
-        return 0
-    weights = _elements(values[node.filter_id])
-    if name == "XNNConvTranspose2d":
-        return _elements(values[node.input1_id]) * weights // int(node.groups * node.group_input_channels)
-    channels = output.dims[-1] if name == "XNNFullyConnected" else node.groups * node.group_output_channels
-    return _elements(output) * weights // int(channels)
-
-
-def _elements(tensor: Any) -> int:
-    return int(math.prod(tensor.dims))
+    for node, read, output in graph_nodes(graph):
+        once = [x for index, x in enumerate(read) if x not in read[:index]]
+        data = [output, output] if type(node).__name__ == "XNNStaticSlice" else [output, *once]
+        macs = sum(each.features.macs for each in node_operators(node, read, output))
+        yield OperatorCost(macs, sum(map(_bytes, data)))
 
 
 def _bytes(tensor: Any) -> int:
-    datatype = tensor.datatype.name.removeprefix("xnn_datatype_")
-    return int(_elements(tensor) * _BYTES.get(datatype, 4.0))
+    return int(count(tensor) * ELEMENT_BYTES[element_type(tensor)])
 
 
 @dataclass(frozen=True)
@@ -123,7 +90,7 @@ def label_operations(artifact: Artifact) -> list[OperationLabel]:
     for name, where in lowered.calls:
         if name == "executorch_call_delegate":
             number = int(where.rpartition("_")[2])
-            labels += _delegate_labels(graphs[number], classes) if len(graphs) == lowered.delegates else []
+            labels += _delegate_labels(graphs[number], classes) if graphs[number].paths else []
         else:
             chain = _chain(where, classes)
             labels.append(OperationLabel(_word(name), place_of(name, chain).kind, part_of(name, chain)))

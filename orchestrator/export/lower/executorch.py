@@ -84,13 +84,15 @@ _GLUE = {"getitem", "alloc"}
 class LoweredProgram:
     """A .pte, its delegates, the operators that run outside them with their counts, and all calls in order.
 
-    A call is an operator and the path of the module that it was called in, or a delegate and its name.
+    A call is an operator and the path of the module that it was called in, or a delegate and its name. `plan` is
+    the method as it is serialised, an `ExecutionPlan` of ExecuTorch; None for spliced programs.
     """
 
     data: bytes
     delegates: int
     operators: tuple[tuple[str, int], ...]
     calls: tuple[tuple[str, str], ...] = ()
+    plan: Any = None
 
 
 def lower_to_executorch(
@@ -143,7 +145,8 @@ def lower_to_executorch(
             graph = manager.exported_program().graph
             calls = tuple(_calls(graph))
             operators = Counter(name for name, _ in calls)
-            data = bytes(manager.to_executorch().buffer)
+            emitted = manager.to_executorch()
+            data = bytes(emitted.buffer)
         except ImportError as error:
             raise BlocktimeError(
                 f"ExecuTorch's {backend} backend is not installed here ({error}); "
@@ -155,7 +158,9 @@ def lower_to_executorch(
                 f"{backend} cannot lower this model: {first_line(error)}", code="unsupported_operator"
             ) from error
     delegates = operators.pop("executorch_call_delegate", 0)
-    return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)
+    return LoweredProgram(
+        data, delegates, tuple(sorted(operators.items())), calls, emitted.executorch_program.execution_plan[0]
+    )
 
 
 def _captured(

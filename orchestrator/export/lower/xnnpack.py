@@ -49,7 +49,8 @@ class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]
 class RecordedGraph:
     """A delegate's graph (`XNNGraph`), and for each operator the path of the module that it was called in.
 
-    The path is None for operators that a pass inserted.
+    The path is None for operators that a pass inserted. There are no paths where operators do not correspond to
+    one node each.
     """
 
     graph: Any
@@ -60,8 +61,7 @@ class RecordedGraph:
 def recorded_graphs() -> Iterator[list[RecordedGraph]]:
     """Record each graph that the backend serialises in this process, while active.
 
-    ExecuTorch only returns the serialised form; it has no reader for it, and it has lost the modules. Graphs
-    whose operators do not correspond to one node each are left out.
+    ExecuTorch only returns the serialised form, which has lost the modules.
     """
     recorded: list[RecordedGraph] = []
     paths: list[str | None] = []
@@ -75,8 +75,7 @@ def recorded_graphs() -> Iterator[list[RecordedGraph]]:
         return get_visitors(program, *rest)
 
     def record(graph: Any, constants: bytearray) -> bytes:
-        if len(graph.xnodes) == len(paths):
-            recorded.append(RecordedGraph(graph, tuple(paths)))
+        recorded.append(RecordedGraph(graph, tuple(paths) if len(graph.xnodes) == len(paths) else ()))
         data: bytes = serialize(graph, constants)
         return data
 

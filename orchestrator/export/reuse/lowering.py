@@ -153,7 +153,12 @@ def lower_and_keep(
     """
     with recorded_graphs() as graphs:
         lowered = lower_to_executorch(module, inputs)
-    if not units or len(graphs) != 1 or (lowered.delegates, lowered.operators) != (1, ()):
+    if (
+        not units
+        or len(graphs) != 1
+        or not graphs[0].paths
+        or (lowered.delegates, lowered.operators) != (1, ())
+    ):
         return lowered, {}
     try:
         cuts = cut(graphs[0], arguments_of(lowered.data), units, _lowered_tensors(module))

@@ -6,7 +6,9 @@ import typer
 
 from orchestrator.cli.options import add_command, with_options
 from orchestrator.cli.output import JsonOption, show
+from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.space import (
+    ArchView,
     ShowArchOptions,
     arch_table,
     sample_arch,
@@ -36,9 +38,10 @@ def _list_spaces(as_json: JsonOption = False) -> None:
 
 
 def _show_arch(options: ShowArchOptions, as_json: JsonOption = False) -> None:
-    shown = show_arch(options)
+    with shown_progress() as progress:
+        shown = show_arch(options, progress)
     show(shown, as_json)
-    if isinstance(shown.network, Arch) and not as_json:
+    if isinstance(shown, ArchView) and isinstance(shown.network, Arch) and not as_json:
         print(shown.network.to_json())
 
 

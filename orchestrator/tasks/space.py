@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
+from luts.format.operators import Operator
 from luts.format.table import Column, Table
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts
-from orchestrator.tasks.networks import Network, count_timm, read_network
+from orchestrator.export.lower.operators import read_operators
+from orchestrator.tasks.models import export_all
+from orchestrator.tasks.networks import Network, count_timm, read_network, spec_of
 from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.progress import Progress, silent
 from search.algorithms import Constraints, LutPrice, latency_bounds
@@ -211,7 +217,12 @@ class ShowArchOptions:
     """Show parameters, MACs (both counts) and block keys of a network; of timm networks the sums only."""
 
     arch: str = argument(
-        REQUIRED, "Network by name, timm:NAME, or an architecture's JSON file.", metavar="NETWORK"
+        REQUIRED,
+        "Network by name, timm:NAME, an architecture's JSON file, or a .pte with --operators.",
+        metavar="NETWORK",
+    )
+    operators: bool = option(
+        False, "Show the operators that XNNPACK and ExecuTorch run instead; networks are exported in fp32."
     )
 
 
@@ -271,9 +282,64 @@ class ArchView:
         return network.space, {"arch": network.to_document(), "digest": network.digest}
 
 
-def show_arch(options: ShowArchOptions) -> ArchView:
-    """Return a network with its costs; raise UsageError if it is unknown."""
+@dataclass(frozen=True)
+class OperatorList:
+    """Operators of an exported network, in the order in which they run."""
+
+    name: str
+    operators: tuple[Operator, ...]
+
+    COLUMNS: ClassVar = (
+        Column("key", "operator", key=True),
+        Column("count", "count"),
+        Column("macs", "MACs", counted=True),
+        Column("traffic_bytes", "bytes moved", counted=True),
+        Column("params", "weights", counted=True),
+    )
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Each operator once with its count, its costs times that; most MACs, then most bytes first."""
+        rows = [
+            {"key": operator.key, "kind": operator.kind, "count": count}
+            | {name: count * getattr(operator.features, name) for name in ("macs", "traffic_bytes", "params")}
+            for operator, count in Counter(self.operators).items()
+        ]
+        return sorted(rows, key=lambda row: (-row["macs"], -row["traffic_bytes"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the operators, each once, and their sums."""
+        rows = self.rows
+        sums = {name: sum(row[name] for row in rows) for name in ("count", "macs", "traffic_bytes", "params")}
+        return {"name": self.name, **sums, "operators": rows}
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the operators and the sums."""
+        document, kinds = self.to_dict(), Counter(operator.kind for operator in self.operators)
+        outside = sum(count for kind, count in kinds.items() if kind.startswith("portable."))
+        yield Table(self.name, self.COLUMNS, document["operators"])
+        yield (
+            f"{document['count']} operators in {kinds['border']} delegates and {outside} outside, "
+            f"{document['macs'] / 1e9:.3f} G MACs, {document['params'] / 1e6:.3f} M weights"
+        )
+
+
+def show_arch(options: ShowArchOptions, progress: Progress = silent) -> ArchView | OperatorList:
+    """Return a network with its costs, or its operators, for which it is exported if the cache does not have it.
+
+    Raises:
+        UsageError: an unknown network.
+        BlocktimeError: it can't be exported, or a file has no operators that are known.
+    """
+    if options.arch.endswith(".pte"):
+        if not options.operators:
+            raise UsageError(f"{options.arch} has operators alone; add --operators", code="operators_only")
+        return OperatorList(options.arch, read_operators(Path(options.arch)))
     network = read_network(options.arch)
+    if options.operators:
+        specs = {options.arch: spec_of(network, Variant("executorch", "xnnpack"))}
+        exported = export_all(specs, progress=progress)[options.arch]
+        return OperatorList(options.arch, read_operators(exported.path))
     if isinstance(network, str):
         counts, resolution = count_timm(network)
         return ArchView(options.arch, network, resolution, counts)

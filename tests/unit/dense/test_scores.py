@@ -1,8 +1,12 @@
 """mAP and mIoU of cases worked out by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
+from search.dense import metrics
 from search.dense.data import open_scenes
 from search.dense.metrics import Detected, mean_iou, mean_precision
 from search.dense.scenes import VOID
@@ -77,6 +81,27 @@ def test_what_is_surer_and_wrong_costs_precision(scenes):
         {6: found((wrong, 0.95, 1), (RIGHT, 0.9, 1)), 7: found((RIGHT, 0.8, 1)), 8: found((RIGHT, 0.7, 2))},
     )
     assert precision["map"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_ignored_objects_need_not_be_found():
+    """One object of two is found, and the other one is ignored: precision 1, not 1/2."""
+    pytest.importorskip("pycocotools", reason="pycocotools is not installed (extra `dense`)")
+    objects = SimpleNamespace(
+        boxes=np.array([RIGHT, (60, 10, 100, 50)]), labels=[1, 1], ignored=[False, True], areas=[1600, 1600]
+    )
+    scenes = SimpleNamespace(objects=lambda _: objects, names=["one"], classes=("thing",))
+    assert mean_precision(scenes, {0: found((RIGHT, 0.9, 1))})["map"] == pytest.approx(1.0)
+
+
+def test_boxes_are_in_pixels_of_width_and_height(monkeypatch):
+    """Of 100 rows and 200 columns: 0.1 of the width is 20, 0.2 of the height too."""
+    box = SimpleNamespace(
+        boxes=torch.tensor([[0.1, 0.2, 0.5, 0.6]]), scores=torch.ones(1), labels=torch.ones(1)
+    )
+    monkeypatch.setattr(metrics, "detections", lambda *_: [box])
+    scenes = SimpleNamespace(sizes=[(100, 200)])
+    detected = metrics._detections(scenes, torch.empty(0), [(np.array([0]), torch.empty(1))])
+    np.testing.assert_allclose(detected[0].boxes, [[20, 20, 100, 60]], rtol=1e-6)
 
 
 def test_overlap_of_masks():

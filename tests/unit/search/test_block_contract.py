@@ -23,8 +23,10 @@ from search.blocks import (
     kinds,
     parse_key,
     parse_keys,
+    peak_activation_bytes,
     register,
 )
+from search.blocks.spec import make_divisible
 from search.networks import build_block, build_network, module_of
 from search.networks.layers import Constant, WeightValue, fuse_for_inference
 from search.spaces import get_arch, get_space, list_spaces
@@ -311,3 +313,32 @@ def test_norm_before_a_linear_layer_by_hand():
     fused = fuse_for_inference(nn.Sequential(norm, linear).eval())
     assert fused(torch.tensor([[2.0]])).item() == pytest.approx(7)
     assert fused[1].weight.item() == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("width", "rounded"), [(11, 16), (17, 16), (18, 24), (20, 24), (3, 8)])
+def test_width_is_never_rounded_down_by_more_than_a_tenth(width, rounded):
+    """Of multiples of 8: 8 is the nearest to 11, but 27 % less; 16 is 6 % below 17, and 11 % below 18."""
+    assert make_divisible(width) == rounded
+
+
+def test_shufflenet_unit_traffic_by_hand():
+    """Maps of half the channels have 4 x 25 elements: three convolutions, the join and its shuffle of 200."""
+    splits = parse_key("shufflenet.unit(in=8,out=8,s=1)@5")
+    assert splits.costs.traffic_elements == 3 * (100 + 100) + (100 + 100 + 200) + (200 + 200)
+
+
+def test_inverted_residual_holds_its_input():
+    """16 x 64 elements a map; the addition has input, projection and sum in memory."""
+    assert parse_key("mbconv(in=16,out=16,k=3,e=1,s=1)@8").costs.live_elements == 3 * 16 * 64
+
+
+def test_shell_holds_its_input_around_its_layers():
+    shell = parse_key("mvit.shell(c=8,d=16,patch=2)@8")
+    layer = parse_key("mvit.layer(d=16,heads=2,head_dim=4,ratio=1.5,patch=2)@8")
+    assert peak_activation_bytes([shell, layer]) == 4 * (layer.costs.live_elements + 8 * 64)
+
+
+def test_side_block_holds_its_input_for_the_next_block():
+    """16 places: logits and offsets of 24 x 16 each and both joined, next to the input of 8 x 16."""
+    side = parse_key("ssd.predict(in=8,boxes=6,classes=3)@4")
+    assert peak_activation_bytes([side]) == 4 * (2 * 384 + 768 + 128)

@@ -120,6 +120,36 @@ def test_invalid_index_entries_are_left_out(refs, tmp_path, field, value):
     assert "is left out" in messages[0]
 
 
+def test_entry_under_another_name_is_left_out(refs, tmp_path):
+    """Whoever may write one name must not offer a LUT under another."""
+    messages = []
+    place = Repository(location(str(tmp_path / "place")), messages.append)
+    shared, _ = push(place, refs[0].path)
+    other = shared.model_copy(update={"device": "iphone99"})
+    place.location.create(other.path, (tmp_path / "place" / shared.path).read_bytes())
+    assert place.luts() == [shared]
+    assert len(messages) == 1
+    assert other.path in messages[0]
+
+
+def test_size_in_the_index_bounds_no_read_alone(refs, place, mine, monkeypatch):
+    """An index that claims a petabyte makes a client read no more than a LUT's file may have."""
+    shared, _ = push(place, refs[0].path)
+    files = {name: file.model_copy(update={"size": 10**15}) for name, file in shared.files.items()}
+    limits = {}
+    read = Folder.read
+
+    def reading(self, path, limit):
+        limits[path] = limit
+        return read(self, path, limit)
+
+    monkeypatch.setattr(Folder, "read", reading)
+    place.files(shared.model_copy(update={"files": files}))
+    assert {name: limits[shared.file_path(name)] for name in MAX_FILE_BYTES} == MAX_FILE_BYTES
+    place.files(shared)
+    assert limits[shared.file_path("lut.json")] == (refs[0].path / "lut.json").stat().st_size
+
+
 @pytest.mark.parametrize("claim", ["faster", "another device"])
 def test_index_that_differs_from_the_lut_is_refused(refs, mine, tmp_path, claim):
     place = Repository(location(str(tmp_path / "place")), lambda _: None)

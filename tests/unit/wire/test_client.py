@@ -18,6 +18,7 @@ from orchestrator.cli.main import exit_code
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import AgentLostError, FrameError
 from orchestrator.wire.frames import MAX_PAYLOAD_BYTES, encode_header, read_frame
+from orchestrator.wire.messages import TensorSpec, unpack
 from tests.support.errors import raises
 
 Peer = Callable[..., AgentClient]
@@ -116,14 +117,16 @@ def test_death_while_timing_names_the_models(peer: Peer) -> None:
         client.run([1], [[0]])
 
 
-def test_too_few_samples_lose_the_agent(peer: Peer) -> None:
+@pytest.mark.parametrize("payload_bytes", [8, 24, 40])
+def test_too_few_or_many_samples_lose_the_agent(peer: Peer, payload_bytes: int) -> None:
+    """Two rounds of two calls are 4 samples of 8 bytes."""
     golden = Path(__file__).resolve().parents[3] / "protocol/golden/run.reply.bin"
     with golden.open("rb") as file:
         frame = read_frame(file)
     assert frame is not None
-    header = {**frame[0], "id": 1, "payload": 8}
+    header = {**frame[0], "id": 1, "rounds": 2, "visits": 2, "payload": payload_bytes}
     raw = json.dumps(header).encode()
-    client = peer(struct.pack(">I", len(raw)) + raw + bytes(8))
+    client = peer(struct.pack(">I", len(raw)) + raw + bytes(payload_bytes))
     with raises("agent_lost"):
         client.run([1], [[0, 0], [0, 0]])
 
@@ -310,3 +313,11 @@ def test_agent_without_heartbeats() -> None:
     assert agent.client.placement(1) is None
     assert [request["op"] for request in agent.requests] == ["hello", "load"]
     assert not {"placement", "heartbeat_s"} & agent.requests[1].keys()
+
+
+@pytest.mark.parametrize(("payload_bytes", "fits"), [(20, False), (24, True), (25, False), (28, False)])
+def test_tensors_fill_their_payload(payload_bytes: int, fits: bool) -> None:
+    """Four elements of 4 bytes and one of 8."""
+    specs = [TensorSpec(dtype="float32", shape=[2, 2]), TensorSpec(dtype="int64", shape=[1])]
+    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="need 24 bytes"):
+        assert [array.shape for array in unpack(specs, bytes(payload_bytes))] == [(2, 2), (1,)]

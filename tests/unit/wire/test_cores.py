@@ -38,12 +38,13 @@ def clocks(root: Path, highest_mhz: list[int | None]) -> Path:
 def test_lists_are_those_of_linux() -> None:
     assert parse_cores("4-8") == (4, 5, 6, 7, 8)
     assert parse_cores("2-3,0") == (0, 2, 3)
+    assert parse_cores("4095") == (4095,)
     assert core_list([3, 0, 2]) == "0,2-3"
     assert core_list(range(9)) == "0-8"
     assert core_list([]) == ""
 
 
-@pytest.mark.parametrize("text", ["", "4-", "8-4", "-1", "a", "1,,2", "99999", "1-2-3"])
+@pytest.mark.parametrize("text", ["", "4-", "8-4", "-1", "a", "1,,2", "99999", "4096", "1-2-3"])
 def test_what_is_not_a_list_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a list of cores"):
         parse_cores(text)

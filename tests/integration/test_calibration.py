@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,3 +182,12 @@ def test_options_that_say_nothing_are_refused(options, says) -> None:
 def test_timm_networks_are_calibrated_at_their_own_size(tmp_path) -> None:
     spec = calibrated(ExportSpec(module="timm:mobilenetv3_small_050@32", precision="int8"), DIGITS, tmp_path)
     assert np.shape(load_file(spec.calibration_path)["images"]) == (6, 3, 32, 32)
+
+
+def test_range_ends_at_the_end_of_its_last_bin() -> None:
+    """Four bins of 1 from 2 to 6, a quarter of the values in each: the middle 99.9 % begin and end with them."""
+    observer = SimpleNamespace(
+        histogram=torch.ones(4), min_val=torch.tensor(2.0), max_val=torch.tensor(6.0), bins=4
+    )
+    low, high = MiddleObserver.ends(observer)  # type: ignore[arg-type]
+    assert (low.item(), high.item()) == (2.0, 6.0)

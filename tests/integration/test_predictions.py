@@ -1,12 +1,14 @@
 """Predictions of exported programs and PyTorch: counted, compared, resumed."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 from luts.estimate.statistics import Proportion
 from orchestrator.accuracy.network import predict_with_network
-from orchestrator.accuracy.predictions import ImageSet, Predictions
+from orchestrator.accuracy.predictions import ImageSet, PredictionCache, Predictions
 from orchestrator.accuracy.program import IMAGES_PER_TASK, predict_with_program
 from search.supernet.data.images import Normalization
 from search.supernet.data.sources import open_source
@@ -100,3 +102,13 @@ def test_other_images_damaged_programs_and_other_shapes_are_one_line(exported, t
             predict_with_program(path, images)
     with raises("data_changed"):
         predict_with_program(exported.path, ImageSet("digits", "0" * 64, np.arange(3)))
+
+
+@pytest.mark.parametrize(("kept", "outputs", "whole"), [(5, 10, True), (3, 10, False), (3, 3, True)])
+def test_cached_predictions_have_the_first_five(tmp_path, kept, outputs, whole):
+    """Fewer make top-5 accuracy too low, unless there are fewer classes."""
+    cache = PredictionCache(tmp_path, "classifier", image_set(4, side=8))
+    (tmp_path / "guesses").mkdir()
+    cache.write(Predictions(np.tile(np.arange(kept, dtype=np.int32), (4, 1)), outputs))
+    with contextlib.nullcontext() if whole else raises("damaged_cache"):
+        assert cache.read().outputs == outputs

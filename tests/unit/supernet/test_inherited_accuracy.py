@@ -248,3 +248,22 @@ def test_other_images_or_split_are_refused(trained):
     supernet, info = trained
     with raises("data_mismatch"):
         InheritedAccuracy(supernet, info, ImageData(open_source("digits"), seed=1))
+
+
+def test_calibration_images_are_of_all_classes(trained, digits, monkeypatch):
+    """Images of a folder are sorted by class; statistics of the first ones would be those of one class."""
+    labels = digits.source.labels
+    data = ImageData(digits.source)
+    by_class = data.split.train[np.argsort(labels[data.split.train], kind="stable")]
+    data.split = dataclasses.replace(data.split, train=by_class)
+    seen, batches = [], data.batches
+
+    def record(indices, *how):
+        seen.append(indices)
+        return batches(indices, *how)
+
+    monkeypatch.setattr(data, "batches", record)
+    supernet, info = trained
+    evaluator = InheritedAccuracy(supernet, info, data, calibration_batches=1, batch_size=100)
+    evaluator.network(supernet.space.sample(random.Random(0)))
+    assert len(set(labels[seen[0]])) == 10

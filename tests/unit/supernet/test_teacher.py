@@ -1,6 +1,7 @@
 """Teachers that know something of the images; their logits, stored once and never served to another run."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -298,3 +299,14 @@ def test_labels_serve_batches_of_several_sizes(tmp_path, digits):
         torch.testing.assert_close(stored.logits(step, 0, images), expected, rtol=1e-3, atol=1e-2)
     assert sizes == {32, 128}
     assert asked.model.batches == schedule.steps_per_epoch, "each batch once, whatever its size"
+
+
+@pytest.mark.parametrize(("part", "number"), [(0, 10), (1, 11), (2, 10), (3, 11)])
+def test_stored_logits_are_numbered_within_a_process(part, number):
+    """Step 5 with two of four parts in each process: its 10th and 11th, in both processes."""
+    asked = []
+    stored = SimpleNamespace(logits=lambda *what: asked.append(what))
+    schedule = SimpleNamespace(data_step=lambda step: step, part=lambda *_: SimpleNamespace(seed=7))
+    logits = SimpleNamespace(_stored=stored, _share=2, schedule=schedule)
+    TeacherLogits.logits(logits, 5, part, torch.empty(0))
+    assert asked[0][:2] == (number, 7)

@@ -273,3 +273,12 @@ def test_log_that_can_t_be_written_is_one_line(small, tmp_path):
     (tmp_path / "run" / "log.csv").mkdir(parents=True)
     with raises("log_not_written"):
         supernet_trainer(SPACE, small, _small_recipe(), tmp_path / "run").run()
+
+
+def test_accuracy_is_of_the_images_of_the_step(small, tmp_path, monkeypatch):
+    """Two parts with 3 right each, of 8 images; the recipe's 16 are those of the smallest resolution."""
+    trainer = supernet_trainer(SPACE, small, _small_recipe(), tmp_path)
+    monkeypatch.setattr(trainer, "_backward", lambda *_: (torch.tensor(0.5), 3.0))
+    monkeypatch.setattr(trainer, "_update", lambda *_: None)
+    monkeypatch.setattr(trainer.task, "images", lambda _: 8)
+    assert trainer.train_step().accuracy == pytest.approx(6 / 8)

@@ -153,10 +153,7 @@ class LutStore:
         return self.write_files(lut.meta, encode(lut))
 
     def write_once(self, lut: Lut) -> Path:
-        """Return the folder of the version that holds exactly this LUT; write the next version if none does.
-
-        A run that was killed between its LUT and its own end so gets the same version again.
-        """
+        """Return the version with exactly this LUT, which a run that was killed wrote; else write the next."""
         files = encode(lut)
         digest = hashlib.sha256(files[META_FILE]).hexdigest()
         name = f"{lut.meta.device.name}/{lut.meta.space}/{lut.meta.variant}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from luts.format.errors import UsageError
 from search.blocks import Group, group_blocks
 from search.networks import Network, build_network
+from search.networks.mobilevit import TransformerLayer, fold_patches
 from search.spaces import Arch, Space, Value
 from search.spaces.stages import expand_head, expand_stage, names_slots, stage_slots
 from search.supernet.model.elastic import (
@@ -85,6 +87,45 @@ def _scaled(scale: Tensor, whole: bool) -> Callable[[nn.Module, tuple[Tensor, ..
     return hook
 
 
+@dataclass
+class Taps:
+    """What a forward pass records for distillation.
+
+    Attributes:
+        features: Outputs of stages, in order.
+        qkv: Queries, keys and values of the last attention over all tokens, (B, 3 * dim, H, W); None without one.
+    """
+
+    features: list[Tensor] = field(default_factory=list)
+    qkv: Tensor | None = None
+
+    @contextmanager
+    def recording(self, module: nn.Module, images: int) -> Iterator[None]:
+        """Record the attention of a module that runs on so many square images while the context lasts."""
+        hooks = [
+            qkv.register_forward_hook(self._record(images, isinstance(part, TransformerLayer)))
+            for part in module.modules()
+            if isinstance(qkv := getattr(part, "qkv", None), nn.Linear)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _record(self, images: int, unfolded: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        """Return a hook for tokens (B, prefix + H * W, 3 * dim), or those of patches that are `unfolded`."""
+
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+            if out.ndim != 3 or (len(out) != images and not unfolded):  # windows
+                return
+            side, patch = math.isqrt(out.shape[1]), math.isqrt(len(out) // images)
+            tokens = out[:, out.shape[1] - side**2 :]
+            self.qkv = fold_patches(tokens, patch, images, side * patch, side * patch).float()
+
+        return hook
+
+
 LIMIT = 512
 """Modules that one run compiles; later ones run as they are. AutoViT's spaces have about 240 at one resolution."""
 
@@ -151,22 +192,27 @@ class Supernet(nn.Module):
         self._slices: dict[tuple[str, Group], tuple[Slice, ...]] = {}
         self._named: dict[tuple[int, str, Group], tuple[Slice, ...]] = {}
 
-    def forward(self, x: Tensor, arch: Arch, drop_path: DropPath | None = None) -> Tensor:
-        """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution)."""
+    def forward(
+        self, x: Tensor, arch: Arch, drop_path: DropPath | None = None, taps: Taps | None = None
+    ) -> Tensor:
+        """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution); `taps` records."""
         weights, path = dict(self.named_parameters()), self.path(arch)
         cut = [self._slices_of(slot, group) for slot, group in path]
         parts = [part for slices in cut for part in slices]
         taken = iter(take(parts, [weights[part.source] for part in parts]))
         groups = [group for _, group in path]
         left_out = drop_path.draw(groups, len(x)) if drop_path else [{}] * len(groups)
-        for (slot, group), slices, scales in zip(path, cut, left_out, strict=True):
+        ends, images = set(stage_ends(path)) if taps else set(), len(x)
+        for place, ((slot, group), slices, scales) in enumerate(zip(path, cut, left_out, strict=True)):
+            if taps is not None and place in ends:
+                taps.features.append(x.float())
             weights_here = {part.name: next(taken) for part in slices}
             own = self.slots[slot] if has_buffers(self.slots[slot]) else None
-            if self.compiled is not None and not scales and own is None:
+            if self.compiled is not None and not scales and own is None and taps is None:
                 x = self.compiled.run(group, weights_here, x)
                 continue
             module = own or weightless_module(group)
-            with leaving_out(module, scales):
+            with leaving_out(module, scales), taps.recording(module, images) if taps else nullcontext():
                 x = run_with(module, weights_here, x)
         return x
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from luts.format.files import read_bytes
 from search.spaces import Arch, Space, arch_from_json
 from search.spaces.scope import Scope
 from search.supernet.recipe.samplers import SamplerName, Sizes
+from search.supernet.recipe.terms import AnyTerm, divergence
 
 START_SHARE = 1 / 25
 LEAST_SHARE = 1e-4
@@ -64,13 +65,38 @@ class Distillation(BaseModel):
             (equation 4), `none` takes no teacher.
         alpha: Fraction of the teacher's term in the loss.
         tau: Temperature of `soft`.
+        terms: The whole loss as a weighted sum, with `kind` "terms", which is the default where there are any;
+            absent from what is written without them, so that older recipes keep their digests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["none", "soft", "hard"] = "hard"
+    kind: Literal["none", "soft", "hard", "terms"] = "hard"
     alpha: float = Field(ge=0, le=1, default=0.5)
     tau: float = Field(gt=0, le=100, default=1.0)
+    terms: tuple[AnyTerm, ...] = Field(default=(), max_length=32, exclude_if=lambda terms: not terms)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_terms(cls, values: Any) -> Any:
+        return {"kind": "terms", **values} if isinstance(values, dict) and values.get("terms") else values
+
+    @model_validator(mode="after")
+    def _terms_fit(self) -> Distillation:
+        if (self.kind == "terms") != bool(self.terms):
+            raise ValueError('kind = "terms" and a list of terms need each other')
+        if self.terms and not sum(term.weight for term in self.terms if term.kind != "in-place"):
+            raise ValueError("the weights of the terms (other than in-place) sum to nothing")
+        return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Leave out `terms` where there are none, as before there were any."""
+        return [(name, value) for name, value in super().__repr_args__() if name != "terms" or value]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Signals that the terms need; none of other kinds."""
+        return frozenset().union(*(term.needs for term in self.terms))
 
     def loss(
         self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None, label_smoothing: float = 0.0
@@ -91,16 +117,6 @@ class Distillation(BaseModel):
         else:
             from_teacher = self.tau**2 * divergence(logits / self.tau, teacher_logits / self.tau)
         return (1 - self.alpha) * own + self.alpha * from_teacher
-
-
-def divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """KL(teacher || student) of a batch, the mean over its images, in nats.
-
-    Equation 3 writes the student first; its text and its source (Hinton et al. 2015) mean the divergence of
-    the student from the teacher, as does DeiT's code.
-    """
-    student, teacher = logits.log_softmax(1), teacher_logits.log_softmax(1)
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def in_place_loss(logits: Tensor, largest_logits: Tensor) -> Tensor:
@@ -321,7 +337,16 @@ def changed(recipe: Recipe, options: Mapping[str, object], distillation: Mapping
     Raises UsageError for a value that the field can't have, or that does not go with the others.
     """
     values = recipe.model_dump()
-    values["distillation"] |= {name: value for name, value in distillation.items() if value is not None}
+    given = {name: value for name, value in distillation.items() if value is not None}
+    if given.keys() & {"alpha", "tau"} and "kind" not in given and recipe.distillation.terms:
+        raise UsageError(
+            f"recipe {recipe.name} has terms, on which alpha and tau have no effect; change its terms, or add "
+            "--distill soft or hard",
+            code="option_does_not_apply",
+        )
+    if "kind" in given:
+        values["distillation"].pop("terms", None)
+    values["distillation"] |= given
     values |= {name: value for name, value in options.items() if value is not None}
     try:
         return Recipe.model_validate(values)

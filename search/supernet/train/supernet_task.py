@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from luts.format.errors import InvalidArtifactError, UsageError
@@ -18,11 +19,12 @@ from luts.format.provenance import code_version
 from search.spaces import Arch, Space, get_space
 from search.supernet.data.images import ImageBatch, ImageData, training_batches
 from search.supernet.model.elastic import Slice
-from search.supernet.model.supernet import CompiledModules, DropPath, Supernet
+from search.supernet.model.supernet import CompiledModules, DropPath, Supernet, Taps
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import Recipe, in_place_loss, only_arch, part_of, resolutions_of, scope_of
 from search.supernet.recipe.samplers import Sampler, get_sampler
 from search.supernet.recipe.schedule import TrainingSchedule
+from search.supernet.recipe.terms import Signals
 from search.supernet.train.checkpoint import (
     BEST,
     CHANGEABLE,
@@ -38,6 +40,7 @@ from search.supernet.train.checkpoint import (
 )
 from search.supernet.train.init_weights import InitialWeights
 from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Progress, TrainingPace, classification_row
+from search.supernet.train.objective import Objective
 from search.supernet.train.optimizer import (
     PlainSgd,
     Precision,
@@ -99,7 +102,6 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         else:
             self.optimizer = SlicedAdamW(parameters, recipe.betas, weight_decay=recipe.weight_decay)
         self.average = WeightAverage(parameters, recipe.ema_decay) if recipe.ema_decay else None
-        self.precision = Precision(recipe.precision, self.compute.device, self.model.parameters())
         self.sampler: Sampler = get_sampler(
             recipe.sampler,
             part_of(recipe, self.model.space),
@@ -112,8 +114,14 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         self.frozen = frozen_parameters(self.model, recipe.freeze)
         for name in self.frozen:
             self.model.get_parameter(name).requires_grad_(False)
+        self.objective: Objective | None = None
+        if recipe.distillation.kind == "terms":
+            (arch, *_) = self.sampler.draw(random.Random("probes"), self.schedule.resolutions[-1])
+            self.objective = Objective(recipe, self.model, teacher, arch, self.sampler.in_place)
+        self.precision = Precision(recipe.precision, self.compute.device, self.parameters())
         self.teacher_logits: TeacherLogits | None = None
-        if teacher is not None and recipe.distillation.kind != "none":
+        taught = recipe.distillation.kind != "none" if self.objective is None else self.objective.taught
+        if teacher is not None and taught and not (self.objective and self.objective.tapped):
             process = self.group.rank, self.group.size
             self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, process)
         self.fields = {
@@ -157,43 +165,79 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         """Sample the subnets of a step."""
         rng = random.Random(f"arch {self.recipe.seed} {step}")
         self.archs = self.sampler.draw(rng, self.schedule.resolution(step))
+        if self.objective is not None:
+            self.objective.start_step()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the supernet's weights and the objective's learned tensors."""
+        return itertools.chain(self.model.parameters(), self.objective.parameters() if self.objective else ())
 
     def losses(self, step: int, part: int, batch: ImageBatch) -> Iterator[StepLoss]:
         """Yield the loss of each subnet: of labels and teacher, or of the first subnet's logits in a sandwich."""
         recipe, (images, labels) = self.recipe, batch
         targets = labels if labels.ndim == 1 else labels.argmax(1)
-        teacher_logits = None
+        tapped, teacher_taps, teacher_logits = self.objective and self.objective.tapped, Taps(), None
         if self.teacher_logits is not None:
             teacher_logits = self.teacher_logits.logits(step, part, images)
+        elif tapped and self.teacher is not None:
+            teacher_logits = self.teacher.observe(images, teacher_taps)
+        given = Signals(
+            logits=images,
+            labels=labels,
+            smoothing=recipe.label_smoothing,
+            epoch=step / self.steps_per_epoch,
+            epochs=recipe.epochs,
+            teacher_logits=teacher_logits,
+            teacher_features=teacher_taps.features,
+            teacher_qkv=teacher_taps.qkv,
+        )
         first: Tensor | None = None
         for arch in self.archs:
             example = first if self.sampler.in_place else None
             drop_path = self._drop_path(step, part) if example is None else None
+            taps = Taps() if tapped else None
             with self.precision.autocast():
-                logits = self.model(images, arch, drop_path).float()
-            if example is not None:
-                loss = in_place_loss(logits, example)
-            else:
-                loss = recipe.distillation.loss(logits, labels, teacher_logits, recipe.label_smoothing)
+                logits = self.model(images, arch, drop_path, taps).float()
+            loss = self._loss(replace(given, logits=logits, largest_logits=example), images, arch, taps)
             if first is None:
                 first = logits.detach()
             yield StepLoss(loss / recipe.micro_batches, (logits.argmax(1) == targets).sum())
 
+    def _loss(self, signals: Signals, images: Tensor, arch: Arch, taps: Taps | None) -> Tensor:
+        """Return the loss of one subnet."""
+        objective, distillation = self.objective, self.recipe.distillation
+        if signals.largest_logits is not None and not (objective and objective.in_place):
+            return in_place_loss(signals.logits, signals.largest_logits)
+        if objective is None:
+            return distillation.loss(
+                signals.logits, signals.labels, signals.teacher_logits, signals.smoothing
+            )
+        with self.precision.autocast():
+            previous = objective.previous_logits(self.model, images, arch)
+        seen = taps or Taps()
+        return objective.loss(
+            replace(signals, previous_logits=previous, features=seen.features, qkv=seen.qkv)
+        )
+
     def complete_gradients(self) -> None:
         """Set zeros where the subnets' parameters have no gradients, so that processes send equally many."""
-        for source in {part.source for part in self._moving()}:
-            parameter = self.model.get_parameter(source)
+        moving = [self.model.get_parameter(source) for source in {part.source for part in self._moving()}]
+        for parameter in itertools.chain(moving, self.objective.parameters() if self.objective else ()):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
 
     def update(self, step: int, learning_rate: float) -> None:  # noqa: ARG002
         """Move the subnets' slices of the weights."""
         self.optimizer.step(self._moving(), learning_rate)
+        if self.objective is not None:
+            self.objective.optimizer.step(self.objective.slices(), learning_rate)
 
     def finish_step(self, steps: int) -> None:
         """Update the averaged weights."""
         if self.average is not None:
             self.average.update(self.model.parameters(), steps)
+        if self.objective is not None and steps % self.steps_per_epoch == 0:
+            self.objective.finish_epoch(self.model)
 
     def images(self, step: int) -> int:
         """Return the number of images of a step."""
@@ -232,6 +276,8 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         self.optimizer.load_state_tensors(under("optimizer/", tensors))
         if self.average is not None:
             self.average.load(under("average/", tensors))
+        if self.objective is not None:
+            self.objective.load_state_tensors(tensors, self.model)
         self.precision.load_state(info.scaler)
         self.changes, self._earlier = info.changes_to(self.recipe), info.changes
         return RunState(info.step, info.loss)
@@ -282,6 +328,8 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer.state_tensors().items()}
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
+        if self.objective is not None:
+            tensors |= self.objective.state_tensors()
         own = {**fields, "weights_sha256": tensors_digest(self.inherited)}
         return write_checkpoint(directory, CheckpointInfo, own, {"supernet": tensors})
 

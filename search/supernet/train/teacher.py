@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.files import write_atomically
 from search.supernet.data.images import MEAN, STD, ImageData
+from search.supernet.model.supernet import Taps
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import IMAGE_FIELDS, Recipe
 from search.supernet.recipe.schedule import TrainingSchedule
@@ -60,6 +61,22 @@ class Teacher:
     def logits(self, images: Tensor) -> Tensor:
         """Z_t, (B, classes); `images` as `ImageData` normalises them."""
         logits: Tensor = self.model(self.seen(images))
+        return logits
+
+    @property
+    def observable(self) -> bool:
+        """Whether `observe` can record feature maps."""
+        return hasattr(self.model, "forward_intermediates")
+
+    @torch.no_grad()
+    def observe(self, images: Tensor, taps: Taps | None) -> Tensor:
+        """Return the logits, and record feature maps and the last attention."""
+        if taps is None:
+            return self.logits(images)
+        model: Any = self.model
+        with taps.recording(model, len(images)):
+            last, taps.features = model.forward_intermediates(self.seen(images))
+        logits: Tensor = model.forward_head(last)
         return logits
 
     def seen(self, images: Tensor) -> Tensor:

@@ -132,6 +132,10 @@ class Task(ABC, Generic[BatchT, InfoT]):
         """Drop all gradients."""
         self.optimizer.zero_grad()
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield everything that is trained."""
+        return self.model.parameters()
+
     def complete_gradients(self) -> None:
         """Fill in missing gradients, so that all processes send equally many tensors."""
 
@@ -250,7 +254,7 @@ class Trainer(Generic[BatchT, InfoT]):
             damage = error
             task.complete_gradients()
         totals[2], totals[3] = float(stop), float(damage is not None)
-        task.group.sum([*(p.grad for p in task.model.parameters() if p.grad is not None), totals])
+        task.group.sum([*(p.grad for p in task.parameters() if p.grad is not None), totals])
         loss, correct, stops, damaged = totals.tolist()
         if damaged:
             raise damage or InvalidArtifactError(
@@ -293,15 +297,15 @@ class Trainer(Generic[BatchT, InfoT]):
         """Clip the gradients and move the weights."""
         task, precision = self.task, self.task.precision
         precision.unscale()
-        norm = gradient_norm(task.model.parameters())
+        norm = gradient_norm(task.parameters())
         if not (math.isfinite(loss) and (norm.isfinite() or precision.scales)):
             raise self._diverged(loss, norm.item())
         if task.recipe.agc:
             from timm.utils import adaptive_clip_grad  # imports torchvision and torch._dynamo: seconds
 
-            adaptive_clip_grad(task.model.parameters(), task.recipe.agc)
+            adaptive_clip_grad(task.parameters(), task.recipe.agc)
         if 0 < task.recipe.clip_norm < norm:
-            for parameter in task.model.parameters():
+            for parameter in task.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(task.recipe.clip_norm / norm)
         precision.update(lambda: task.update(self.step, learning_rate))

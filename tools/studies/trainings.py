@@ -80,7 +80,7 @@ class Training:
     def run(self, on: str = "cpu") -> Path:
         """Train, or resume, and return the folder."""
         labels = None
-        if self.teacher is not None:
+        if self.teacher is not None and self.recipe.augmentation_epochs:
             labels = self.folder.parent / "labels" / f"{_digest(self.teacher)}-{self.recipe.seed}"
         options = ClassifierOptions(
             space=self.space,

@@ -93,11 +93,6 @@ class Distillation(BaseModel):
         """Leave out `terms` where there are none, as before there were any."""
         return [(name, value) for name, value in super().__repr_args__() if name != "terms" or value]
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Signals that the terms need; none of other kinds."""
-        return frozenset().union(*(term.needs for term in self.terms))
-
     def loss(
         self, logits: Tensor, target: Tensor, teacher_logits: Tensor | None, label_smoothing: float = 0.0
     ) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,10 @@ class Signals:
     """What terms compare for a micro-batch and one subnet; None or empty where no term of the recipe needs it.
 
     Attributes:
-        logits: Of the student, (B, classes).
-        labels: Of the images, (B,), or class probabilities (B, classes) of mixed images.
-        smoothing: Label smoothing of the labels' term.
-        epoch: Epochs done, with a fraction.
-        epochs: Epochs of the run.
-        teacher_logits: (B, classes).
-        features: Maps of the student at the ends of its stages, (B, channels, H, W), the last one last.
-        teacher_features: Those of the teacher.
-        qkv: Queries, keys and values of the student's last attention, (B, 3 * dim, H, W).
-        teacher_qkv: Those of the teacher.
+        labels: (B,), or class probabilities (B, classes) of mixed images; smoothed by `smoothing`.
+        epoch: Epochs done, with a fraction, of `epochs`.
+        features: Maps at the ends of stages, (B, channels, H, W), the last one last.
+        qkv: Queries, keys and values of the last attention, (B, 3 * dim, H, W).
         previous_logits: The same subnet's with the weights of the last epoch's end; None in the first epoch.
         largest_logits: The largest subnet's; None for itself.
         learned: Learned tensors of the term by name.
@@ -88,42 +82,10 @@ def pearson_distance(one: Tensor, other: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(one, other, eps=1e-8).mean()
 
 
-def dist_loss(logits: Tensor, teacher_logits: Tensor, beta: float, gamma: float, tau: float) -> Tensor:
-    """DIST (Huang et al. 2022, equations 9 to 11): correlation of each image's classes and each class's images."""
-    student, teacher = (logits / tau).softmax(1), (teacher_logits / tau).softmax(1)
-    inter, intra = pearson_distance(student, teacher), pearson_distance(student.T, teacher.T)
-    return tau**2 * (beta * inter + gamma * intra)
-
-
 def without_target(logits: Tensor, target: Tensor) -> Tensor:
     """Logits of all classes but each image's own, (B, classes - 1)."""
     others = torch.ones_like(logits, dtype=torch.bool).scatter(1, target[:, None], value=False)
     return logits[others].view(len(logits), -1)
-
-
-def dkd_loss(signals: Signals, alpha: float, beta: float, tau: float) -> Tensor:
-    """DKD (Zhao et al. 2022, equation 7): target against the rest, and the classes of the rest among themselves."""
-    target, pairs, rest = signals.classes, [], []
-    for logits in (signals.logits / tau, signals.taught / tau):
-        rest.append(without_target(logits, target))
-        pairs.append(torch.stack((logits.gather(1, target[:, None])[:, 0], rest[-1].logsumexp(1)), 1))
-    return tau**2 * (alpha * divergence(*pairs) + beta * divergence(*rest))
-
-
-def nkd_loss(signals: Signals, gamma: float, tau: float) -> Tensor:
-    """NKD (Yang et al. 2023, equation 8): target by the teacher's probability, other classes normalised to 1."""
-    logits, taught, target = signals.logits, signals.taught, signals.classes[:, None]
-    of_target = taught.softmax(1).gather(1, target) * logits.log_softmax(1).gather(1, target)
-    student, teacher = (without_target(each, target[:, 0]) / tau for each in (logits, taught))
-    return -of_target.mean() + gamma * tau**2 * F.cross_entropy(student, teacher.softmax(1))
-
-
-def normkd_loss(logits: Tensor, teacher_logits: Tensor, tau: float) -> Tensor:
-    """NormKD (Chi et al. 2023): each image's temperatures are `tau` times the deviations of its logits."""
-    of_student, of_teacher = (tau * x.std(1, keepdim=True) + EPSILON for x in (logits, teacher_logits))
-    student, teacher = (logits / of_student).log_softmax(1), (teacher_logits / of_teacher).log_softmax(1)
-    each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
-    return (of_teacher[:, 0] ** 2 * each).mean()
 
 
 def learned_temperature(parameter: Tensor, epoch: float, ramp_epochs: float) -> Tensor:
@@ -163,36 +125,34 @@ def features_loss(features: Tensor, teacher_features: Tensor, projector: Tensor)
     return 0.5 * F.mse_loss(F.conv2d(student, projector[:, :, None, None]), teacher)
 
 
-def relations_loss(qkv: Tensor, teacher_qkv: Tensor, heads: int, pairs: Sequence[str]) -> Tensor:
-    """Token relations (MiniLMv2, Wang et al. 2021, equations 4 and 5; TinyMIM, Ren et al. 2023, section 3.2).
-
-    A relation is softmax(a b^T / sqrt(head_dim)), (B, heads, N, N); the loss is the sum of
-    KL(teacher || student) over `pairs`, such as "qk".
-    """
-    height, width = on_common_grid(qkv[:, :1], teacher_qkv[:, :1])[0].shape[2:]
-    relations: list[list[Tensor]] = []
-    for x in (qkv, teacher_qkv):
-        tokens = F.adaptive_avg_pool2d(x, (height, width)).flatten(2)
-        parts = tokens.reshape(len(x), 3, heads, -1, tokens.shape[2]).transpose(3, 4).unbind(1)
-        named = dict(zip("qkv", parts, strict=True))
-        dim = parts[0].shape[-1]
-        relations.append([named[pair[0]] @ named[pair[1]].transpose(2, 3) / math.sqrt(dim) for pair in pairs])
-    each = (divergence(s.flatten(0, 2), t.flatten(0, 2)) for s, t in zip(*relations, strict=True))
-    return torch.stack(list(each)).sum()
-
-
 _Tau = Annotated[float, Field(gt=0, le=100)]
 _Part = Annotated[float, Field(ge=0, le=1000)]
 
 
+NEEDS = {
+    "labels": frozenset[str](),
+    "last-epoch": frozenset({"self"}),
+    "in-place": frozenset({"self"}),
+    "relations": frozenset({"relations"}),
+    "similarity": frozenset({"features"}),
+    "attention": frozenset({"attention"}),
+    "features": frozenset({"features"}),
+}
+"""Signals of terms; all others compare logits alone."""
+
+
 class Term(BaseModel):
-    """One term; `needs` names its signals: `logits`, `features`, `relations`, `attention` or `self`."""
+    """One term of the loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
     kind: Any
     weight: float = Field(ge=0, le=1e6, default=1.0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Its signals: `logits`, `features`, `relations`, `attention` or `self`."""
+        return NEEDS.get(self.kind, frozenset({"logits"}))
 
     def loss(self, signals: Signals) -> Tensor:
         """Return the mean loss of a batch, without the weight."""
@@ -202,7 +162,6 @@ class Term(BaseModel):
 class Labels(Term):
     """Cross-entropy with the labels, smoothed as the recipe says."""
 
-    needs = frozenset()
     kind: Literal["labels"]
 
     def loss(self, signals: Signals) -> Tensor:
@@ -267,7 +226,7 @@ class SquaredError(Term):
 
 
 class Dist(Term):
-    """DIST: `beta` weighs relations between classes, `gamma` those between images."""
+    """DIST (Huang et al. 2022, equations 9 to 11): `beta` weighs rows (images), `gamma` columns (classes)."""
 
     kind: Literal["dist"]
     beta: _Part = 1.0
@@ -275,12 +234,14 @@ class Dist(Term):
     tau: _Tau = 1.0
 
     def loss(self, signals: Signals) -> Tensor:
-        """Return `dist_loss`."""
-        return dist_loss(signals.logits, signals.taught, self.beta, self.gamma, self.tau)
+        """Return tau^2 times the weighted distances of rows and columns."""
+        student, teacher = ((x / self.tau).softmax(1) for x in (signals.logits, signals.taught))
+        inter, intra = pearson_distance(student, teacher), pearson_distance(student.T, teacher.T)
+        return self.tau**2 * (self.beta * inter + self.gamma * intra)
 
 
 class Dkd(Term):
-    """DKD: `alpha` weighs the target class, `beta` the others."""
+    """DKD (Zhao et al. 2022, equation 7): `alpha` weighs target against rest, `beta` the rest's classes."""
 
     kind: Literal["dkd"]
     alpha: _Part = 1.0
@@ -288,31 +249,42 @@ class Dkd(Term):
     tau: _Tau = 4.0
 
     def loss(self, signals: Signals) -> Tensor:
-        """Return `dkd_loss`."""
-        return dkd_loss(signals, self.alpha, self.beta, self.tau)
+        """Return tau^2 times both divergences."""
+        target, pairs, rest = signals.classes, [], []
+        for logits in (signals.logits / self.tau, signals.taught / self.tau):
+            rest.append(without_target(logits, target))
+            pairs.append(torch.stack((logits.gather(1, target[:, None])[:, 0], rest[-1].logsumexp(1)), 1))
+        return self.tau**2 * (self.alpha * divergence(*pairs) + self.beta * divergence(*rest))
 
 
 class Nkd(Term):
-    """NKD: `gamma` weighs the classes other than the target."""
+    """NKD (Yang et al. 2023, equation 8): `gamma` weighs the classes other than the target, normalised to 1."""
 
     kind: Literal["nkd"]
     gamma: _Part = 1.5
     tau: _Tau = 1.0
 
     def loss(self, signals: Signals) -> Tensor:
-        """Return `nkd_loss`."""
-        return nkd_loss(signals, self.gamma, self.tau)
+        """Return the cross-entropies of the target, by the teacher's probability, and of the others."""
+        logits, taught, target = signals.logits, signals.taught, signals.classes[:, None]
+        of_target = taught.softmax(1).gather(1, target) * logits.log_softmax(1).gather(1, target)
+        student, teacher = (without_target(x, target[:, 0]) / self.tau for x in (logits, taught))
+        return self.gamma * self.tau**2 * F.cross_entropy(student, teacher.softmax(1)) - of_target.mean()
 
 
 class NormKd(Term):
-    """NormKD: `tau` is the factor of each image's deviation."""
+    """NormKD (Chi et al. 2023): an image's temperatures are `tau` times the deviations of its logits."""
 
     kind: Literal["normkd"]
     tau: _Tau = 2.0
 
     def loss(self, signals: Signals) -> Tensor:
-        """Return `normkd_loss`."""
-        return normkd_loss(signals.logits, signals.taught, self.tau)
+        """Return the divergences, each times its teacher's squared temperature."""
+        pair = signals.logits, signals.taught
+        temperatures = [self.tau * x.std(1, keepdim=True) + EPSILON for x in pair]
+        student, teacher = ((x / t).log_softmax(1) for x, t in zip(pair, temperatures, strict=True))
+        each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+        return (temperatures[1][:, 0] ** 2 * each).mean()
 
 
 class LastEpoch(Term):
@@ -322,7 +294,6 @@ class LastEpoch(Term):
     holds the labels itself, without smoothing.
     """
 
-    needs = frozenset({"self"})
     kind: Literal["last-epoch"]
     alpha: float = Field(ge=0, le=1, default=0.8)
 
@@ -339,7 +310,6 @@ class LastEpoch(Term):
 class InPlace(Term):
     """Self-distillation of a sandwich's smaller subnets from the largest, which gets no gradient (BigNAS, 3.1)."""
 
-    needs = frozenset({"self"})
     kind: Literal["in-place"]
 
     def loss(self, signals: Signals) -> Tensor:
@@ -350,9 +320,12 @@ class InPlace(Term):
 
 
 class Relations(Term):
-    """Token relations of the last attention: MiniLMv2's q-q, k-k and v-v, or TinyMIM's q-k and v-v."""
+    """Token relations softmax(a b^T / sqrt(head_dim)) of the last attention, one for each a b of `pairs`.
 
-    needs = frozenset({"relations"})
+    MiniLMv2 (Wang et al. 2021, equations 4 and 5) has q-q, k-k and v-v, TinyMIM (Ren et al. 2023, section 3.2) q-k
+    and v-v.
+    """
+
     kind: Literal["relations"]
     pairs: tuple[Literal["qq", "kk", "vv", "qk"], ...] = Field(
         default=("qk", "vv"), min_length=1, max_length=4
@@ -360,80 +333,48 @@ class Relations(Term):
     heads: int = Field(ge=1, le=256, default=4)
 
     def loss(self, signals: Signals) -> Tensor:
-        """Return `relations_loss`."""
+        """Return the sum over pairs of KL(teacher || student), a mean over images, heads and tokens."""
         assert signals.qkv is not None
         assert signals.teacher_qkv is not None
-        return relations_loss(signals.qkv, signals.teacher_qkv, self.heads, self.pairs)
+        relations: list[list[Tensor]] = []
+        for x in on_common_grid(signals.qkv, signals.teacher_qkv):
+            tokens = x.flatten(2)
+            parts = tokens.reshape(len(x), 3, self.heads, -1, tokens.shape[2]).transpose(3, 4).unbind(1)
+            named, dim = dict(zip("qkv", parts, strict=True)), parts[0].shape[-1]
+            products = [named[pair[0]] @ named[pair[1]].transpose(2, 3) for pair in self.pairs]
+            relations.append([(product / math.sqrt(dim)).flatten(0, 2) for product in products])
+        return torch.stack([divergence(s, t) for s, t in zip(*relations, strict=True)]).sum()
 
 
-class MapTerm(Term):
-    """A term of maps at the ends of the last `stages` stages, paired from the end and averaged."""
+class Maps(Term):
+    """A loss of maps at the ends of the last `stages` stages, paired from the end and averaged.
 
+    `features` has a learned projector for each stage, which is never exported.
+    """
+
+    kind: Literal["similarity", "attention", "features"]
     stages: int = Field(ge=1, le=16, default=1)
 
-    def pair_loss(self, features: Tensor, teacher_features: Tensor, projector: Tensor | None) -> Tensor:
-        """Return the loss of one stage."""
-        raise NotImplementedError
+    @property
+    def needs(self) -> frozenset[str]:
+        """Maps; only where they are large, for attention transfer."""
+        return frozenset({"attention" if self.kind == "attention" else "features"})
 
     def loss(self, signals: Signals) -> Tensor:
         """Return the mean over stages."""
         losses = []
         for stage in range(1, self.stages + 1):
-            student, projector = signals.features[-stage], signals.learned.get(f"projector-{stage}")
-            own = None if projector is None else projector[:, : student.shape[1]]
-            losses.append(self.pair_loss(student, signals.teacher_features[-stage], own))
+            pair = signals.features[-stage], signals.teacher_features[-stage]
+            if self.kind == "features":
+                projector = signals.learned[f"projector-{stage}"][:, : pair[0].shape[1]]
+                losses.append(features_loss(*pair, projector))
+            else:
+                losses.append(attention_loss(*pair) if self.kind == "attention" else similarity_loss(*pair))
         return torch.stack(losses).mean()
 
 
-class Similarity(MapTerm):
-    """Similarity-preserving."""
-
-    needs = frozenset({"features"})
-    kind: Literal["similarity"]
-
-    def pair_loss(self, features: Tensor, teacher_features: Tensor, projector: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Return `similarity_loss`."""
-        return similarity_loss(features, teacher_features)
-
-
-class Attention(MapTerm):
-    """Attention transfer."""
-
-    needs = frozenset({"attention"})
-    kind: Literal["attention"]
-
-    def pair_loss(self, features: Tensor, teacher_features: Tensor, projector: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Return `attention_loss`."""
-        return attention_loss(features, teacher_features)
-
-
-class Features(MapTerm):
-    """FitNets: each stage has a learned projector, which is never exported."""
-
-    needs = frozenset({"features"})
-    kind: Literal["features"]
-
-    def pair_loss(self, features: Tensor, teacher_features: Tensor, projector: Tensor | None) -> Tensor:
-        """Return `features_loss`."""
-        assert projector is not None
-        return features_loss(features, teacher_features, projector)
-
-
 AnyTerm = Annotated[
-    Labels
-    | Soft
-    | Hard
-    | SquaredError
-    | Dist
-    | Dkd
-    | Nkd
-    | NormKd
-    | LastEpoch
-    | InPlace
-    | Relations
-    | Similarity
-    | Attention
-    | Features,
+    Labels | Soft | Hard | SquaredError | Dist | Dkd | Nkd | NormKd | LastEpoch | InPlace | Relations | Maps,
     Field(discriminator="kind"),
 ]
 """A term of a recipe; `kind` says which."""

@@ -15,7 +15,7 @@ from search.supernet.model.elastic import Slice
 from search.supernet.model.supernet import Supernet, Taps
 from search.supernet.model.weights_file import copy_into
 from search.supernet.recipe.recipe import Recipe, scope_of
-from search.supernet.recipe.terms import AnyTerm, Features, InPlace, MapTerm, Relations, Signals, Soft
+from search.supernet.recipe.terms import AnyTerm, InPlace, Maps, Relations, Signals, Soft
 from search.supernet.train.checkpoint import under
 from search.supernet.train.optimizer import SlicedAdamW
 from search.supernet.train.teacher import Teacher
@@ -72,7 +72,7 @@ class Objective(nn.Module):
         for index, term in enumerate(self.terms):
             if isinstance(term, Soft) and term.learned:
                 self.learned[f"{index}-temperature"] = nn.Parameter(torch.ones(1))
-            for stage in range(1, term.stages + 1) if isinstance(term, Features) else ():
+            for stage in _projected(term):
                 inputs = max(_width(supernet, count - stage) for count in counts)
                 size = teacher_taps.features[-stage].shape[1], inputs
                 weight = torch.randn(size, generator=generator) / inputs**0.5
@@ -105,7 +105,7 @@ class Objective(nn.Module):
 
     def _check_taps(self, term: AnyTerm, stages: int, taps: Taps, teacher_taps: Taps) -> None:
         """Refuse networks that lack what a term compares."""
-        if isinstance(term, MapTerm):
+        if isinstance(term, Maps):
             fewest = min(stages, len(teacher_taps.features))
             if fewest < term.stages:
                 raise self._missing(
@@ -136,7 +136,7 @@ class Objective(nn.Module):
                 name.removeprefix(prefix): x for name, x in self.learned.items() if name.startswith(prefix)
             }
             losses.append(term.weight * term.loss(replace(signals, learned=learned)))
-            for stage in range(1, term.stages + 1) if isinstance(term, Features) else ():
+            for stage in _projected(term):
                 name = f"{prefix}projector-{stage}"
                 self._widths[name] = max(self._widths.get(name, 0), signals.features[-stage].shape[1])
         return torch.stack(losses).sum()
@@ -186,3 +186,8 @@ def _width(supernet: Supernet, stage: int) -> int:
     """Return the largest width of a stage's maps."""
     choices = supernet.space.stages[stage]
     return choices.width(tuple(max(allowed) for _, allowed in choices.choices))
+
+
+def _projected(term: AnyTerm) -> range:
+    """Return the stages of a term that have projectors, counted from the end."""
+    return range(1, term.stages + 1) if isinstance(term, Maps) and term.kind == "features" else range(0)

@@ -13,10 +13,8 @@ from search.supernet.recipe.terms import (
     AnyTerm,
     Signals,
     attention_loss,
-    dist_loss,
     features_loss,
     learned_temperature,
-    relations_loss,
     similarity_loss,
 )
 
@@ -98,7 +96,9 @@ def test_dist_correlates_rows_and_columns():
     """
     student = torch.cat((STUDENT, torch.tensor([[0.0, 0.0, LN3]])))
     teacher = torch.cat((TEACHER, STUDENT))
-    assert dist_loss(student, teacher, 2, 3, 1).item() == pytest.approx(5, rel=1e-5)
+    term = TypeAdapter(AnyTerm).validate_python({"kind": "dist", "beta": 2, "gamma": 3})
+    loss = term.loss(Signals(logits=student, labels=torch.tensor([0, 0]), teacher_logits=teacher))
+    assert loss.item() == pytest.approx(5, rel=1e-5)
 
 
 @pytest.mark.parametrize(("epoch", "gradient"), [(0, 0), (5, -2.5), (10, -5), (20, -5)])
@@ -141,5 +141,7 @@ def test_relations_of_tokens():
     """
     student = torch.tensor([[1.0, 0.0], [LN2, 0.0], [0.0, 0.0]]).reshape(1, 3, 1, 2)
     teacher = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]).reshape(1, 3, 1, 2)
-    loss = relations_loss(student, teacher, 1, ("qk", "vv"))
+    term = TypeAdapter(AnyTerm).validate_python({"kind": "relations", "heads": 1})
+    none = torch.zeros(1, 2)
+    loss = term.loss(Signals(logits=none, labels=none, qkv=student, teacher_qkv=teacher))
     assert loss.item() == pytest.approx(math.log(9 / 8) / 4, rel=1e-5)

@@ -146,10 +146,12 @@ def _map(tensor: Any) -> dict[str, int]:
 
 
 def _window(node: Any, taps: str, strides: str) -> dict[str, int]:
-    """Return taps, strides and dilations of a convolution or pool, by the names of its fields."""
+    """Return taps, strides and dilations of a convolution or pool; those of average pools are written as 0."""
     fields = {"k": taps, "s": strides, "d": "dilation"}
     sides = {"h": "height", "w": "width"}
-    return {a + b: getattr(node, f"{f}_{side}", 1) for a, f in fields.items() for b, side in sides.items()}
+    return {
+        a + b: max(1, getattr(node, f"{f}_{side}", 1)) for a, f in fields.items() for b, side in sides.items()
+    }
 
 
 def _convolution(node: Any, read: Sequence[Any], output: Any) -> Operator:

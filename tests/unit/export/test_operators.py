@@ -150,6 +150,11 @@ def test_a_clamp_without_a_producer_that_clamps_is_an_operator() -> None:
     }
 
 
+def test_an_average_pool_has_no_dilation() -> None:
+    _, found = lower_with_operators(nn.AvgPool2d(2).eval(), (torch.randn(1, 3, 4, 4),))
+    assert "avgpooling(h=2,w=2,c=3,kh=2,kw=2,sh=2,sw=2)" in {operator.key for operator in found}
+
+
 def portable(path: Path) -> Path:
     program = torch.export.export(nn.Sigmoid(), (torch.zeros(2, 3),))
     path.write_bytes(to_edge_transform_and_lower(program).to_executorch().buffer)

@@ -1,6 +1,7 @@
 """A device that gets hot, or whose clock caps move: batches are thrown away, repeated and split; it cools."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from orchestrator.journal.conditions import read_conditions
 from orchestrator.journal.log import read_log, samples_table
 from orchestrator.journal.records import BatchRecord, EndRecord, RoundsRecord
 from orchestrator.measure import readiness
+from orchestrator.measure.engine import Engine
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.messages import DeviceState
 from tests.support.errors import raises
@@ -154,11 +156,13 @@ def test_overheating_batches_are_split(tmp_path):
     assert run(tmp_path, Phone(bears_s=0.3), policy).estimates.ratios == result.estimates.ratios
 
 
-def test_half_of_an_odd_batch_is_rounded_up(tmp_path):
-    """Eight models in batches of 3, 3 and 2; the first overheats, so the next have 2 at most, not 1."""
-    policy = dataclasses.replace(POLICY, batch_models=3, min_passes=1, max_passes=1)
-    run(tmp_path, device(states=[QUIET, throttled()]), policy)
-    assert [len(record.slots) - 2 for record in records(tmp_path, BatchRecord)] == [3, 2, 1, 2, 1, 2]
+@pytest.mark.parametrize(("models", "most"), [(5, 3), (4, 2), (3, 2), (1, 1)])
+def test_half_of_an_odd_batch_is_rounded_up(models, most):
+    log = SimpleNamespace(batches=lambda: {0: SimpleNamespace(batch=0)}, overheats=lambda _: True)
+    engine = SimpleNamespace(
+        policy=SimpleNamespace(batch_models=6), log=log, _models=lambda _: set(range(models))
+    )
+    assert Engine._most_models(engine) == most
 
 
 def test_warm_start_does_not_split_batches(tmp_path):

@@ -84,8 +84,9 @@ def naswot(network: nn.Module, images: Tensor) -> float:
     def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         (x,) = inputs  # (B, ...), or of MobileViT's patches (P B, ...), the images next to each other
         sequences = x.reshape(-1, len(images), x[0].numel())
-        active = (sequences.transpose(0, 1).reshape(len(images), -1) > 0).float()
-        kernel.add_(active @ active.T + (1 - active) @ (1 - active).T)
+        active = sequences.transpose(0, 1).reshape(len(images), -1) > 0
+        signs = torch.where(active, 1.0, -1.0)  # equal ones add 1, others take 1 away
+        kernel.add_((signs.shape[1] + signs @ signs.T) / 2)
 
     hooks = [
         module.register_forward_pre_hook(add)

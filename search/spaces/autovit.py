@@ -193,8 +193,8 @@ CIFAR16 = Space(
     name="autovit-cifar16",
     stages=(
         _stem((8, 16)),
-        _mbconv(1, 1, (8, 12, 16), (1, 2, 3), _KERNELS),
-        _EARLY.stage(1, 1, (8, 12, 16, 24)),
+        _mbconv(1, 1, (8, 16), (1, 2, 3), _KERNELS),
+        _EARLY.stage(1, 1, (8, 16, 24)),
         replace(_EARLY, depths=(1, 2, 3, 4)).stage(2, 2, (16, 24, 32, 48)),
     ),
     stage_counts=(3, 4),

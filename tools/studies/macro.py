@@ -83,7 +83,7 @@ class PublishedResults:
         smooth = smooth_interactions([grid.reshape((3,) * 8) for grid in grids[:2]])
         return dict(zip(sorted(self.trainings), smooth.reshape(-1).tolist(), strict=True))
 
-    @property
+    @cached_property
     def noise(self) -> float:
         """Standard deviation of one training."""
         return math.sqrt(statistics.fmean(statistics.variance(each) for each in self.trainings.values()))

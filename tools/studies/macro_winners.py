@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -153,15 +153,23 @@ class MacroWorld:
         """Return the smoothed top-1 in percent."""
         return 100 * self.truth.smoothed[key_of(arch)]
 
+    @cached_property
+    def _by_size(self) -> Sequence[tuple[Arch, float, float]]:
+        """All networks with their upper bound in ms and accuracy, the largest first."""
+        rows = zip(self.priced.archs, self.priced.bound_ms.tolist(), strict=True)
+        found = [(arch, bound_ms, self.accuracy(arch)) for arch, bound_ms in rows]
+        return sorted(found, key=lambda row: (-row[0].macs().conv_linear, -row[0].params(), key_of(row[0])))
+
     def within(self, fraction: float) -> list[Arch]:
         """Return the networks whose upper bound is within a budget, the largest first."""
-        allowed = self.priced.bound_ms <= self.priced.budget_ms(fraction)
-        archs = [arch for arch, fits in zip(self.priced.archs, allowed, strict=True) if fits]
-        return sorted(archs, key=lambda arch: (-arch.macs().conv_linear, -arch.params(), key_of(arch)))
+        budget_ms = self.priced.budget_ms(fraction)
+        return [arch for arch, bound_ms, _ in self._by_size if bound_ms <= budget_ms]
 
     def regret(self, fraction: float, pick: Arch) -> float:
         """Return how far a pick is below the best network within the budget, in points."""
-        return max(map(self.accuracy, self.within(fraction))) - self.accuracy(pick)
+        budget_ms = self.priced.budget_ms(fraction)
+        best = max(accuracy for _, bound_ms, accuracy in self._by_size if bound_ms <= budget_ms)
+        return best - self.accuracy(pick)
 
     def rules(self, within: Sequence[Arch], *, score: bool = True) -> dict[str, Arch]:
         """Return the picks of rules that train nothing; NASWOT only with `score`."""

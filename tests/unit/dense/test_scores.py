@@ -1,6 +1,7 @@
 """mAP and mIoU of cases worked out by hand."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_ignored_objects_need_not_be_found():
     objects = SimpleNamespace(
         boxes=np.array([RIGHT, (60, 10, 100, 50)]), labels=[1, 1], ignored=[False, True], areas=[1600, 1600]
     )
-    scenes = SimpleNamespace(objects=lambda _: objects, names=["one"], classes=("thing",))
+    scenes: Any = SimpleNamespace(objects=lambda _: objects, names=["one"], classes=("thing",))
     assert mean_precision(scenes, {0: found((RIGHT, 0.9, 1))})["map"] == pytest.approx(1.0)
 
 
@@ -99,7 +100,7 @@ def test_boxes_are_in_pixels_of_width_and_height(monkeypatch):
         boxes=torch.tensor([[0.1, 0.2, 0.5, 0.6]]), scores=torch.ones(1), labels=torch.ones(1)
     )
     monkeypatch.setattr(metrics, "detections", lambda *_: [box])
-    scenes = SimpleNamespace(sizes=[(100, 200)])
+    scenes: Any = SimpleNamespace(sizes=[(100, 200)])
     detected = metrics._detections(scenes, torch.empty(0), [(np.array([0]), torch.empty(1))])
     np.testing.assert_allclose(detected[0].boxes, [[20, 20, 100, 60]], rtol=1e-6)
 

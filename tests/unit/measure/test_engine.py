@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -256,15 +257,15 @@ def test_the_last_batches_judge_the_next():
     ]
     differences.append(AaDifference(60, 0, 0.5, 1e-3, 20))
 
+    segment: Any = SimpleNamespace(aa_difference=lambda _: differences[60])
+
     def estimation(batches):
         return SimpleNamespace(
             aa_history=history_of([differences[n] for n in sorted(batches)], 1e-3),
-            aa_interval=lambda history: LatencyEstimates(
-                "r", [SimpleNamespace(aa_difference=lambda _: differences[60])], []
-            ).aa_interval(history),
+            aa_interval=lambda history: LatencyEstimates("r", [segment], []).aa_interval(history),
         )
 
-    log = SimpleNamespace(
+    log: Any = SimpleNamespace(
         throttle_reason=lambda _: "",
         longest_segment=lambda _: 20,
         closed_batches=lambda: set(range(60)),

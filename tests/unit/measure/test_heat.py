@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_overheating_batches_are_split(tmp_path):
 @pytest.mark.parametrize(("models", "most"), [(5, 3), (4, 2), (3, 2), (1, 1)])
 def test_half_of_an_odd_batch_is_rounded_up(models, most):
     log = SimpleNamespace(batches=lambda: {0: SimpleNamespace(batch=0)}, overheats=lambda _: True)
-    engine = SimpleNamespace(
+    engine: Any = SimpleNamespace(
         policy=SimpleNamespace(batch_models=6), log=log, _models=lambda _: set(range(models))
     )
     assert Engine._most_models(engine) == most

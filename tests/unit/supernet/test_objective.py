@@ -47,7 +47,7 @@ def test_recipes_without_terms_keep_their_digests():
 def recipe(*terms, **fields):
     """A recipe of two epochs of two steps."""
     values = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "warmup_epochs": 0, **fields}
-    return Recipe(name="terms", distillation={"terms": terms}, **values)
+    return Recipe(name="terms", distillation=Distillation(terms=terms), **values)
 
 
 @pytest.fixture(scope="module", params=["test_vit.r160_in1k", "test_resnet.r160_in1k"])

@@ -307,6 +307,6 @@ def test_stored_logits_are_numbered_within_a_process(part, number):
     asked = []
     stored = SimpleNamespace(logits=lambda *what: asked.append(what))
     schedule = SimpleNamespace(data_step=lambda step: step, part=lambda *_: SimpleNamespace(seed=7))
-    logits = SimpleNamespace(_stored=stored, _share=2, schedule=schedule)
+    logits: Any = SimpleNamespace(_stored=stored, _share=2, schedule=schedule)
     TeacherLogits.logits(logits, 5, part, torch.empty(0))
     assert asked[0][:2] == (number, 7)

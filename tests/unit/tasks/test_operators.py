@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_file_lists_its_operators_with_sums(exported: Exported) -> None:
 
 def test_a_network_is_exported_for_its_operators(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the same cache as every export, in fp32 for XNNPACK."""
-    specs = {}
+    specs: dict[str, Any] = {}
 
     class Cached:
         path = exported.path

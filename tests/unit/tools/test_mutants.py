@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -43,8 +44,13 @@ def test_killed_and_surviving_mistakes_are_counted_once(tree, monkeypatch, capsy
     assert [line.split()[0] for line in first] == ["killed", "survived", "1"]
     assert first[-1] == "1 of 2 killed (50%)"
     assert (tree / "half.py").read_text() == source, "only the copy has mistakes"
-    runs = []
-    monkeypatch.setattr(mutants, "passes", lambda _, tests: runs.append(tests) or True)
+    runs: list[Any] = []
+
+    def passes(_: Any, tests: Any) -> bool:
+        runs.append(tests)
+        return True
+
+    monkeypatch.setattr(mutants, "passes", passes)
     mutants.main()
     assert capsys.readouterr().out.splitlines() == first
     assert len(runs) == 1, "the tests without any mistake"

@@ -88,7 +88,7 @@ def _scaled(scale: Tensor, whole: bool) -> Callable[[nn.Module, tuple[Tensor, ..
 
 
 @dataclass
-class Taps:
+class Recorded:
     """What a forward pass records for distillation.
 
     Attributes:
@@ -193,26 +193,32 @@ class Supernet(nn.Module):
         self._named: dict[tuple[int, str, Group], tuple[Slice, ...]] = {}
 
     def forward(
-        self, x: Tensor, arch: Arch, drop_path: DropPath | None = None, taps: Taps | None = None
+        self, x: Tensor, arch: Arch, drop_path: DropPath | None = None, recorded: Recorded | None = None
     ) -> Tensor:
-        """Logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution); `taps` records."""
+        """Return logits (B, classes) of the subnet `arch` for images (B, 3, resolution, resolution).
+
+        `recorded` gets what the pass records; None records nothing.
+        """
         weights, path = dict(self.named_parameters()), self.path(arch)
         cut = [self._slices_of(slot, group) for slot, group in path]
         parts = [part for slices in cut for part in slices]
         taken = iter(take(parts, [weights[part.source] for part in parts]))
         groups = [group for _, group in path]
         left_out = drop_path.draw(groups, len(x)) if drop_path else [{}] * len(groups)
-        ends, images = set(stage_ends(path)) if taps else set(), len(x)
+        ends, images = set(stage_ends(path)) if recorded else set(), len(x)
         for place, ((slot, group), slices, scales) in enumerate(zip(path, cut, left_out, strict=True)):
-            if taps is not None and place in ends:
-                taps.features.append(x.float())
+            if recorded is not None and place in ends:
+                recorded.features.append(x.float())
             weights_here = {part.name: next(taken) for part in slices}
             own = self.slots[slot] if has_buffers(self.slots[slot]) else None
-            if self.compiled is not None and not scales and own is None and taps is None:
+            if self.compiled is not None and not scales and own is None and recorded is None:
                 x = self.compiled.run(group, weights_here, x)
                 continue
             module = own or weightless_module(group)
-            with leaving_out(module, scales), taps.recording(module, images) if taps else nullcontext():
+            with (
+                leaving_out(module, scales),
+                recorded.recording(module, images) if recorded else nullcontext(),
+            ):
                 x = run_with(module, weights_here, x)
         return x
 

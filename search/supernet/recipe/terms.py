@@ -53,7 +53,7 @@ class Signals:
         return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
 
     @property
-    def taught(self) -> Tensor:
+    def of_teacher(self) -> Tensor:
         """The teacher's logits, which `Objective` makes sure of."""
         assert self.teacher_logits is not None
         return self.teacher_logits
@@ -72,12 +72,12 @@ def divergence(logits: Tensor, teacher_logits: Tensor, *, reverse: bool = False)
 
 
 def standardised(logits: Tensor) -> Tensor:
-    """Z-score of each image's logits, with the sample deviation (Sun et al. 2024, Algorithm 1)."""
+    """Z-score of each image's logits, with the sample deviation (Sun et al. 2024)."""
     return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + EPSILON)
 
 
 def pearson_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Mean over rows of 1 - Pearson's correlation (DIST, Huang et al. 2022, equations 7 and 8)."""
+    """Mean over rows of 1 - Pearson's correlation (DIST, Huang et al. 2022)."""
     one, other = (x - x.mean(1, keepdim=True) for x in (one, other))
     return 1 - F.cosine_similarity(one, other, eps=1e-8).mean()
 
@@ -89,7 +89,7 @@ def without_target(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def learned_temperature(parameter: Tensor, epoch: float, ramp_epochs: float) -> Tensor:
-    """Temperature 1 + 20 sigmoid(parameter) whose gradient is reversed (CTKD, Li et al. 2023, equations 6 to 8).
+    """Temperature 1 + 20 sigmoid(parameter) whose gradient is reversed (CTKD, Li et al. 2023).
 
     The reversal grows from 0 to 1 over `ramp_epochs` as half a cosine, so that the loss becomes harder.
     """
@@ -105,14 +105,14 @@ def on_common_grid(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def similarity_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Similarity-preserving (Tung & Mori 2019, equations 1 to 4): which images of a batch are alike, row by row."""
+    """Similarity-preserving (Tung & Mori 2019): which images of a batch are alike, row by row."""
     flat = [x.flatten(1) for x in (features, teacher_features)]
     student, teacher = (F.normalize(x @ x.T, dim=1) for x in flat)
     return (student - teacher).square().mean()
 
 
 def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Attention transfer (Zagoruyko & Komodakis 2017, equation 2, p = 2): where activations are large."""
+    """Attention transfer (Zagoruyko & Komodakis 2017): where activations are large."""
     maps = on_common_grid(*(x.square().sum(1, keepdim=True) for x in (features, teacher_features)))
     student, teacher = (F.normalize(x.flatten(1), dim=1) for x in maps)
     distances: Tensor = torch.linalg.vector_norm(student - teacher, dim=1)
@@ -120,7 +120,7 @@ def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 def features_loss(features: Tensor, teacher_features: Tensor, projector: Tensor) -> Tensor:
-    """FitNets (Romero et al. 2015, equation 3) with a 1x1 projector (C_teacher, C_student); a mean."""
+    """FitNets (Romero et al. 2015) with a 1x1 projector (C_teacher, C_student); a mean."""
     student, teacher = on_common_grid(features, teacher_features)
     return 0.5 * F.mse_loss(F.conv2d(student, projector[:, :, None, None]), teacher)
 
@@ -199,34 +199,34 @@ class Soft(Term):
 
     def loss(self, signals: Signals) -> Tensor:
         """Return tau^2 times the divergence."""
-        tau, pair = self.temperature(signals), (signals.logits, signals.taught)
+        tau, pair = self.temperature(signals), (signals.logits, signals.of_teacher)
         if self.standardise:
             pair = (standardised(pair[0]), standardised(pair[1]))
         return tau**2 * divergence(pair[0] / tau, pair[1] / tau, reverse=self.direction == "reverse")
 
 
 class Hard(Term):
-    """Cross-entropy with the teacher's decision (DeiT, Touvron et al. 2021, equation 3)."""
+    """Cross-entropy with the teacher's decision (DeiT, Touvron et al. 2021)."""
 
     kind: Literal["hard"]
 
     def loss(self, signals: Signals) -> Tensor:
         """Return the cross-entropy."""
-        return F.cross_entropy(signals.logits, signals.taught.argmax(1))
+        return F.cross_entropy(signals.logits, signals.of_teacher.argmax(1))
 
 
 class SquaredError(Term):
-    """Mean squared difference of logits (Ba & Caruana 2014, equation 1; Kim et al. 2021)."""
+    """Mean squared difference of logits (Ba & Caruana 2014; Kim et al. 2021)."""
 
     kind: Literal["mse"]
 
     def loss(self, signals: Signals) -> Tensor:
         """Return the mean over images and classes."""
-        return F.mse_loss(signals.logits, signals.taught)
+        return F.mse_loss(signals.logits, signals.of_teacher)
 
 
 class Dist(Term):
-    """DIST (Huang et al. 2022, equations 9 to 11): `beta` weighs rows (images), `gamma` columns (classes)."""
+    """DIST (Huang et al. 2022): `beta` weighs rows (images), `gamma` columns (classes)."""
 
     kind: Literal["dist"]
     beta: _Part = 1.0
@@ -235,13 +235,13 @@ class Dist(Term):
 
     def loss(self, signals: Signals) -> Tensor:
         """Return tau^2 times the weighted distances of rows and columns."""
-        student, teacher = ((x / self.tau).softmax(1) for x in (signals.logits, signals.taught))
+        student, teacher = ((x / self.tau).softmax(1) for x in (signals.logits, signals.of_teacher))
         inter, intra = pearson_distance(student, teacher), pearson_distance(student.T, teacher.T)
         return self.tau**2 * (self.beta * inter + self.gamma * intra)
 
 
 class Dkd(Term):
-    """DKD (Zhao et al. 2022, equation 7): `alpha` weighs target against rest, `beta` the rest's classes."""
+    """DKD (Zhao et al. 2022): `alpha` weighs target against rest, `beta` the rest's classes."""
 
     kind: Literal["dkd"]
     alpha: _Part = 1.0
@@ -251,14 +251,14 @@ class Dkd(Term):
     def loss(self, signals: Signals) -> Tensor:
         """Return tau^2 times both divergences."""
         target, pairs, rest = signals.classes, [], []
-        for logits in (signals.logits / self.tau, signals.taught / self.tau):
+        for logits in (signals.logits / self.tau, signals.of_teacher / self.tau):
             rest.append(without_target(logits, target))
             pairs.append(torch.stack((logits.gather(1, target[:, None])[:, 0], rest[-1].logsumexp(1)), 1))
         return self.tau**2 * (self.alpha * divergence(*pairs) + self.beta * divergence(*rest))
 
 
 class Nkd(Term):
-    """NKD (Yang et al. 2023, equation 8): `gamma` weighs the classes other than the target, normalised to 1."""
+    """NKD (Yang et al. 2023): `gamma` weighs the classes other than the target, normalised to 1."""
 
     kind: Literal["nkd"]
     gamma: _Part = 1.5
@@ -266,9 +266,9 @@ class Nkd(Term):
 
     def loss(self, signals: Signals) -> Tensor:
         """Return the cross-entropies of the target, by the teacher's probability, and of the others."""
-        logits, taught, target = signals.logits, signals.taught, signals.classes[:, None]
-        of_target = taught.softmax(1).gather(1, target) * logits.log_softmax(1).gather(1, target)
-        student, teacher = (without_target(x, target[:, 0]) / self.tau for x in (logits, taught))
+        logits, of_teacher, target = signals.logits, signals.of_teacher, signals.classes[:, None]
+        of_target = of_teacher.softmax(1).gather(1, target) * logits.log_softmax(1).gather(1, target)
+        student, teacher = (without_target(x, target[:, 0]) / self.tau for x in (logits, of_teacher))
         return self.gamma * self.tau**2 * F.cross_entropy(student, teacher.softmax(1)) - of_target.mean()
 
 
@@ -280,7 +280,7 @@ class NormKd(Term):
 
     def loss(self, signals: Signals) -> Tensor:
         """Return the divergences, each times its teacher's squared temperature."""
-        pair = signals.logits, signals.taught
+        pair = signals.logits, signals.of_teacher
         temperatures = [self.tau * x.std(1, keepdim=True) + EPSILON for x in pair]
         student, teacher = ((x / t).log_softmax(1) for x, t in zip(pair, temperatures, strict=True))
         each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
@@ -288,7 +288,7 @@ class NormKd(Term):
 
 
 class LastEpoch(Term):
-    """Self-distillation from the last epoch's weights (PS-KD, Kim et al. 2021, equations 6 and 7).
+    """Self-distillation from the last epoch's weights (PS-KD, Kim et al. 2021).
 
     The target is (1 - a) label + a p, with p of the last epoch and a growing linearly to `alpha` at the end. It
     holds the labels itself, without smoothing.
@@ -308,7 +308,7 @@ class LastEpoch(Term):
 
 
 class InPlace(Term):
-    """Self-distillation of a sandwich's smaller subnets from the largest, which gets no gradient (BigNAS, 3.1)."""
+    """Self-distillation from a sandwich's largest subnet, which gets no gradient (BigNAS, Yu et al. 2020)."""
 
     kind: Literal["in-place"]
 
@@ -322,7 +322,7 @@ class InPlace(Term):
 class Relations(Term):
     """Token relations softmax(a b^T / sqrt(head_dim)) of the last attention, one for each a b of `pairs`.
 
-    MiniLMv2 (Wang et al. 2021, equations 4 and 5) has q-q, k-k and v-v, TinyMIM (Ren et al. 2023, section 3.2) q-k
+    MiniLMv2 (Wang et al. 2021) has q-q, k-k and v-v, TinyMIM (Ren et al. 2023) q-k
     and v-v.
     """
 

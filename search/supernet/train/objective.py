@@ -12,7 +12,7 @@ from torch.func import functional_call
 from luts.format.errors import UsageError
 from search.spaces import Arch
 from search.supernet.model.elastic import Slice
-from search.supernet.model.supernet import Supernet, Taps
+from search.supernet.model.supernet import Recorded, Supernet
 from search.supernet.model.weights_file import copy_into
 from search.supernet.recipe.recipe import Recipe, scope_of
 from search.supernet.recipe.terms import AnyTerm, InPlace, Maps, Relations, Signals, Soft
@@ -20,7 +20,7 @@ from search.supernet.train.checkpoint import under
 from search.supernet.train.optimizer import SlicedAdamW
 from search.supernet.train.teacher import Teacher
 
-TAPPED = frozenset({"features", "relations", "attention"})
+RECORDED = frozenset({"features", "relations", "attention"})
 """Signals that a forward pass of teacher and student must record; stored teacher labels lack them."""
 
 
@@ -29,8 +29,8 @@ class Objective(nn.Module):
 
     Attributes:
         terms: Those whose weight is not 0.
-        taught: Whether any term needs a teacher.
-        tapped: Whether any needs more of a forward pass than logits.
+        needs_teacher: Whether any term needs a teacher.
+        recording: Whether any needs more of a forward pass than logits.
         in_place: Whether a sandwich's smaller subnets have this objective; else the largest's logits alone.
         previous: Weights at the end of the last epoch; empty where no term needs them, and in the first epoch.
         optimizer: Of the learned tensors.
@@ -47,26 +47,30 @@ class Objective(nn.Module):
         self.name, self.epochs, self.smoothing = recipe.name, recipe.epochs, recipe.label_smoothing
         self.terms: list[AnyTerm] = [term for term in recipe.distillation.terms if term.weight]
         needs = frozenset[str]().union(*(term.needs for term in self.terms))
-        self.taught, self.tapped = bool(needs - {"self"}), bool(needs & TAPPED)
+        self.needs_teacher, self.recording = bool(needs - {"self"}), bool(needs & RECORDED)
         self.in_place = any(isinstance(term, InPlace) for term in self.terms)
         self.keeps_previous = any(term.kind == "last-epoch" for term in self.terms)
         self.previous: dict[str, Tensor] = {}
         if self.in_place and not sandwich:
             raise self._missing("in-place", 'a larger subnet in the same step; set sampler = "sandwich"')
-        if self.taught and teacher is None:
+        if self.needs_teacher and teacher is None:
             first = next(term.kind for term in self.terms if term.needs - {"self"})
             raise self._missing(first, "a teacher; add --teacher timm:NAME[:CHECKPOINT]")
         device = next(supernet.parameters()).device
-        taps, teacher_taps = Taps(), Taps()
-        if self.taught and teacher is not None:
-            self._probe_teacher(teacher, supernet, arch.resolution, teacher_taps)
-        if self.tapped:
+        recorded, of_teacher = Recorded(), Recorded()
+        if self.needs_teacher and teacher is not None:
+            self._probe_teacher(teacher, supernet, arch.resolution, of_teacher)
+        if self.recording:
             with torch.no_grad():
-                supernet(torch.zeros(2, 3, arch.resolution, arch.resolution, device=device), arch, taps=taps)
+                supernet(
+                    torch.zeros(2, 3, arch.resolution, arch.resolution, device=device),
+                    arch,
+                    recorded=recorded,
+                )
         counts = scope_of(recipe, supernet.space).stage_counts
-        stages = len(taps.features) - (len(arch.stages) - min(counts))
+        stages = len(recorded.features) - (len(arch.stages) - min(counts))
         for term in self.terms:
-            self._check_taps(term, stages, taps, teacher_taps)
+            self._check_recorded(term, stages, recorded, of_teacher)
         generator = torch.Generator().manual_seed(recipe.seed)
         self.learned = nn.ParameterDict()
         for index, term in enumerate(self.terms):
@@ -74,7 +78,7 @@ class Objective(nn.Module):
                 self.learned[f"{index}-temperature"] = nn.Parameter(torch.ones(1))
             for stage in _projected(term):
                 inputs = max(_width(supernet, count - stage) for count in counts)
-                size = teacher_taps.features[-stage].shape[1], inputs
+                size = of_teacher.features[-stage].shape[1], inputs
                 weight = torch.randn(size, generator=generator) / inputs**0.5
                 self.learned[f"{index}-projector-{stage}"] = nn.Parameter(weight)
         self.to(device)
@@ -86,16 +90,16 @@ class Objective(nn.Module):
     def _missing(self, kind: str, what: str) -> UsageError:
         return UsageError(f"recipe {self.name}: term {kind} needs {what}", code="missing_signal")
 
-    def _probe_teacher(self, teacher: Teacher, supernet: Supernet, side: int, taps: Taps) -> None:
+    def _probe_teacher(self, teacher: Teacher, supernet: Supernet, side: int, recorded: Recorded) -> None:
         """Run the teacher once, and refuse one of other classes or without the terms' signals."""
-        tapped = next((term.kind for term in self.terms if term.needs & TAPPED), None)
-        if tapped and teacher.labels is not None:
-            raise self._missing(tapped, "more than stored logits; leave --teacher-labels out")
-        if tapped and not teacher.observable:
+        recording = next((term.kind for term in self.terms if term.needs & RECORDED), None)
+        if recording and teacher.labels is not None:
+            raise self._missing(recording, "more than stored logits; leave --teacher-labels out")
+        if recording and not teacher.observable:
             raise self._missing(
-                tapped, f"feature maps, which {teacher.name} does not give; use another teacher"
+                recording, f"feature maps, which {teacher.name} does not give; use another teacher"
             )
-        logits = teacher.observe(torch.zeros(2, 3, side, side), taps if tapped else None)
+        logits = teacher.observe(torch.zeros(2, 3, side, side), recorded if recording else None)
         if logits.shape[1] != supernet.space.default_classes:
             raise UsageError(
                 f"teacher {teacher.name} knows {logits.shape[1]} classes, the images have "
@@ -103,22 +107,22 @@ class Objective(nn.Module):
                 code="class_mismatch",
             )
 
-    def _check_taps(self, term: AnyTerm, stages: int, taps: Taps, teacher_taps: Taps) -> None:
+    def _check_recorded(self, term: AnyTerm, stages: int, recorded: Recorded, of_teacher: Recorded) -> None:
         """Refuse networks that lack what a term compares."""
         if isinstance(term, Maps):
-            fewest = min(stages, len(teacher_taps.features))
+            fewest = min(stages, len(of_teacher.features))
             if fewest < term.stages:
                 raise self._missing(
                     term.kind,
                     f"maps of {term.stages} stages; teacher and smallest student have {max(0, fewest)}",
                 )
-            last = [*taps.features[-term.stages :], *teacher_taps.features[-term.stages :]]
+            last = [*recorded.features[-term.stages :], *of_teacher.features[-term.stages :]]
             if any(each.ndim != 4 for each in last):
                 raise self._missing(
                     term.kind, "maps (B, channels, H, W) at the ends of stages; drop the term"
                 )
         if isinstance(term, Relations):
-            for who, each in (("the student", taps.qkv), ("the teacher", teacher_taps.qkv)):
+            for who, each in (("the student", recorded.qkv), ("the teacher", of_teacher.qkv)):
                 if each is None:
                     raise self._missing(term.kind, f"an attention over all tokens, which {who} lacks")
                 if each.shape[1] % (3 * term.heads):

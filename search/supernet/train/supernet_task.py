@@ -19,7 +19,7 @@ from luts.format.provenance import code_version
 from search.spaces import Arch, Space, get_space
 from search.supernet.data.images import ImageBatch, ImageData, training_batches
 from search.supernet.model.elastic import Slice
-from search.supernet.model.supernet import CompiledModules, DropPath, Supernet, Taps
+from search.supernet.model.supernet import CompiledModules, DropPath, Recorded, Supernet
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import Recipe, in_place_loss, only_arch, part_of, resolutions_of, scope_of
 from search.supernet.recipe.samplers import Sampler, get_sampler
@@ -120,8 +120,10 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
             self.objective = Objective(recipe, self.model, teacher, arch, self.sampler.in_place)
         self.precision = Precision(recipe.precision, self.compute.device, self.parameters())
         self.teacher_logits: TeacherLogits | None = None
-        taught = recipe.distillation.kind != "none" if self.objective is None else self.objective.taught
-        if teacher is not None and taught and not (self.objective and self.objective.tapped):
+        taught = (
+            recipe.distillation.kind != "none" if self.objective is None else self.objective.needs_teacher
+        )
+        if teacher is not None and taught and not (self.objective and self.objective.recording):
             process = self.group.rank, self.group.size
             self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, process)
         self.fields = {
@@ -176,11 +178,11 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         """Yield the loss of each subnet: of labels and teacher, or of the first subnet's logits in a sandwich."""
         recipe, (images, labels) = self.recipe, batch
         targets = labels if labels.ndim == 1 else labels.argmax(1)
-        tapped, teacher_taps, teacher_logits = self.objective and self.objective.tapped, Taps(), None
+        recording, of_teacher, teacher_logits = self.objective and self.objective.recording, Recorded(), None
         if self.teacher_logits is not None:
             teacher_logits = self.teacher_logits.logits(step, part, images)
-        elif tapped and self.teacher is not None:
-            teacher_logits = self.teacher.observe(images, teacher_taps)
+        elif recording and self.teacher is not None:
+            teacher_logits = self.teacher.observe(images, of_teacher)
         given = Signals(
             logits=images,
             labels=labels,
@@ -188,22 +190,22 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
             epoch=step / self.steps_per_epoch,
             epochs=recipe.epochs,
             teacher_logits=teacher_logits,
-            teacher_features=teacher_taps.features,
-            teacher_qkv=teacher_taps.qkv,
+            teacher_features=of_teacher.features,
+            teacher_qkv=of_teacher.qkv,
         )
         first: Tensor | None = None
         for arch in self.archs:
             example = first if self.sampler.in_place else None
             drop_path = self._drop_path(step, part) if example is None else None
-            taps = Taps() if tapped else None
+            recorded = Recorded() if recording else None
             with self.precision.autocast():
-                logits = self.model(images, arch, drop_path, taps).float()
-            loss = self._loss(replace(given, logits=logits, largest_logits=example), images, arch, taps)
+                logits = self.model(images, arch, drop_path, recorded).float()
+            loss = self._loss(replace(given, logits=logits, largest_logits=example), images, arch, recorded)
             if first is None:
                 first = logits.detach()
             yield StepLoss(loss / recipe.micro_batches, (logits.argmax(1) == targets).sum())
 
-    def _loss(self, signals: Signals, images: Tensor, arch: Arch, taps: Taps | None) -> Tensor:
+    def _loss(self, signals: Signals, images: Tensor, arch: Arch, recorded: Recorded | None) -> Tensor:
         """Return the loss of one subnet."""
         objective, distillation = self.objective, self.recipe.distillation
         if signals.largest_logits is not None and not (objective and objective.in_place):
@@ -214,7 +216,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
             )
         with self.precision.autocast():
             previous = objective.previous_logits(self.model, images, arch)
-        seen = taps or Taps()
+        seen = recorded or Recorded()
         return objective.loss(
             replace(signals, previous_logits=previous, features=seen.features, qkv=seen.qkv)
         )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.files import write_atomically
 from search.supernet.data.images import MEAN, STD, ImageData
-from search.supernet.model.supernet import Taps
+from search.supernet.model.supernet import Recorded
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import IMAGE_FIELDS, Recipe
 from search.supernet.recipe.schedule import TrainingSchedule
@@ -69,13 +69,13 @@ class Teacher:
         return hasattr(self.model, "forward_intermediates")
 
     @torch.no_grad()
-    def observe(self, images: Tensor, taps: Taps | None) -> Tensor:
+    def observe(self, images: Tensor, recorded: Recorded | None) -> Tensor:
         """Return the logits, and record feature maps and the last attention."""
-        if taps is None:
+        if recorded is None:
             return self.logits(images)
         model: Any = self.model
-        with taps.recording(model, len(images)):
-            last, taps.features = model.forward_intermediates(self.seen(images))
+        with recorded.recording(model, len(images)):
+            last, recorded.features = model.forward_intermediates(self.seen(images))
         logits: Tensor = model.forward_head(last)
         return logits
 

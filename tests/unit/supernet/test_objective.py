@@ -126,13 +126,13 @@ def test_a_teacher_without_attention_has_no_relations(few_digits, tmp_path):
 
 
 def test_observing_a_teacher_changes_no_logits(network):
-    from search.supernet.model.supernet import Taps
+    from search.supernet.model.supernet import Recorded
 
-    teacher, taps = Teacher("any", network, 160), Taps()
+    teacher, recorded = Teacher("any", network, 160), Recorded()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(teacher.observe(images, taps), teacher.logits(images))
-    assert all(each.ndim == 4 for each in taps.features)
-    assert (taps.qkv is None) == ("qkv" not in str(network))
+    torch.testing.assert_close(teacher.observe(images, recorded), teacher.logits(images))
+    assert all(each.ndim == 4 for each in recorded.features)
+    assert (recorded.qkv is None) == ("qkv" not in str(network))
 
 
 EVERY = (

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.soak.faults import Fault
+
+FAULTS: list[Fault] = []

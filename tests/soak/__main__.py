@@ -83,7 +83,9 @@ def summary(faults: Sequence[Fault], results: Mapping[str, Mapping[int, Outcome]
 def main() -> int:
     """Soak, print the table, and return 1 where anything was lost, doubled, wrong or hung."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak")
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help="begin of the names of faults; default all")
+    parser.add_argument(
+        "faults", nargs="*", metavar="FAULT", help="begin of the names of faults; default all"
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="time budget (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=Path("build/soak.jsonl"), help="results so far")
     options = parser.parse_args()

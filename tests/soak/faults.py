@@ -11,9 +11,9 @@ from pathlib import Path
 class Outcome:
     """What one seed of a fault cost.
 
-    `lost` and `doubled` count samples, steps or evaluations; `wrong` counts tries whose result differs from that of an
-    undisturbed run, that crash, or that accept a changed figure; `hung` counts tries that do not end in time. `detail`
-    says how to see it again.
+    `lost` and `doubled` count samples, steps or evaluations; `wrong` counts tries whose result differs from that
+    of an undisturbed run, that crash, or that accept a changed figure; `hung` counts tries that do not end in
+    time. `detail` says how to see it again.
     """
 
     tries: int = 1

@@ -82,6 +82,7 @@ class MBConv(Projecting):
     kind = "mbconv"
     examples: ClassVar[tuple[str, ...]] = (
         "mbconv(in=8,out=16,k=3,e=1,s=2)@8",
+        "mbconv(in=12,out=12,k=3,e=1,s=1)@8",
         "mbconv(in=8,out=16,k=3,e=2,s=1)@7",
         "mbconv(in=16,out=16,k=3,e=1,s=1)@8",
         "mbconv(in=16,out=16,k=5,e=4,s=1)@8",
@@ -94,8 +95,8 @@ class MBConv(Projecting):
 
     @property
     def middle(self) -> int:
-        """Channels of the depthwise convolution."""
-        return make_divisible(self.expansion * self.inputs)
+        """Channels of the depthwise convolution: those of the input at expansion 1."""
+        return make_divisible(self.expansion * self.inputs) if self.expansion > 1 else self.inputs
 
     @property
     @override

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import resource
 import subprocess
 import sys
@@ -64,7 +63,7 @@ def profile(size: int, folder: Path) -> Callable[[], object]:
     return run
 
 
-def build_lut(size: int, folder: Path) -> Callable[[], object]:  # noqa: ARG001 - all cases are called alike
+def build_lut(size: int, folder: Path) -> Callable[[], object]:
     """Fit `size` entries to as many networks of 20 blocks."""
     import numpy as np
 
@@ -98,7 +97,7 @@ def read_lut(size: int, folder: Path) -> Callable[[], object]:
     return lambda: LutStore([folder]).load(path).predict(blocks, 0)
 
 
-def search(size: int, folder: Path) -> Callable[[], object]:  # noqa: ARG001
+def search(size: int, folder: Path) -> Callable[[], object]:
     """Search among `size` feasible architectures, by an objective that costs nothing."""
     from luts.format.store import load_lut
     from search.algorithms import Constraints, LutPrice, SearchSettings, search
@@ -141,7 +140,7 @@ def _open_files(most: list[int]) -> Iterator[None]:
 
     def watch() -> None:
         while not done.wait(0.01):
-            most[0] = max(most[0], len(os.listdir("/proc/self/fd")))
+            most[0] = max(most[0], len(list(Path("/proc/self/fd").iterdir())))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -71,8 +71,38 @@ class ResizingShell(MobileViTShell):
     @override
     def _mix(self, ops: OpList, y: Activation) -> Activation:
         side = padded_side(self.resolution, self.patch)
+        if side == self.resolution:
+            return super()._mix(ops, y)
         folded = super()._mix(ops, ops.resize(y, side))
         return ops.resize(folded.view(1, self.dim, side, side), self.resolution)
+
+
+@register
+class MobileViTv3Shell(ResizingShell):
+    """The shell of MobileViTv3 (Wadekar & Chaurasia 2022, arXiv:2209.15159, as in the authors' code).
+
+    The local convolution is depthwise, a 1x1 convolution fuses the local map with the global one, and the input is
+    added.
+    """
+
+    kind = "mvit.v3"
+    elastic = False
+    examples = ("mvit.v3(c=8,d=16,patch=2)@5", "mvit.v3(c=16,d=24,patch=2)@8")
+
+    @override
+    def ops(self) -> OpList:
+        ops = OpList(self.input_shape)
+        x = ops.input
+        local = ops.conv(ops.depthwise(x, 3), self.dim, norm=False)
+        mixed = self._mix(ops, local).view(1, self.dim, self.resolution, self.resolution)
+        fused = ops.conv(ops.concat(local, ops.conv(mixed, self.channels)), self.channels)
+        ops.add(fused, x)
+        return ops
+
+    @override
+    def surrounding_elements(self) -> int:
+        """Return the elements of the input and of the local map."""
+        return (self.channels + self.dim) * self.resolution**2
 
 
 @register

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from search.blocks import BlockSpec, MobileViTLayer, MobileViTShell
-from search.blocks.mobilevit import ResizingShell
+from search.blocks.mobilevit import MobileViTv3Shell, ResizingShell
 from search.networks.layers import ConvBnAct, attention
 from search.networks.network import module_around, module_of
 
@@ -101,3 +101,19 @@ class ResizingBlock(MobileViTBlock):
             return super().mix(x)
         resized = F.interpolate(x, whole, mode="bilinear", align_corners=False)
         return F.interpolate(super().mix(resized), size, mode="bilinear", align_corners=False)
+
+
+@module_around.register(MobileViTv3Shell)
+class MobileViTv3Block(ResizingBlock):
+    """MobileViTv3's block: depthwise local convolution, 1x1 fusion of local and global maps, the input added."""
+
+    def __init__(self, shell: MobileViTv3Shell, layers: Sequence[BlockSpec]):
+        super().__init__(shell, layers)
+        self.local = ConvBnAct(shell.channels, shell.channels, 3, groups=shell.channels, act=nn.SiLU())
+        self.fusion = ConvBnAct(shell.dim + shell.channels, shell.channels, act=nn.SiLU())
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        local = self.to_tokens(self.local(x))
+        fused: Tensor = self.fusion(torch.cat((local, self.from_tokens(self.mix(local))), 1))
+        return fused + x

@@ -1,7 +1,7 @@
 """Published networks that are not members of a search space, by name.
 
-The package has those that AutoViT's Table 2 compares with, at the 224 px of their own papers. A plug-in adds
-others with `register_published`.
+The package has those that AutoViT's Table 2 compares with, at the 224 px of their own papers (MobileViTv3: 256 px).
+A plug-in adds others with `register_published`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from luts.format.registry import Registry
-from search.blocks import BlockSpec
+from search.blocks import BlockSpec, Conv, ConvHead, MBConv, MobileViTLayer
 from search.blocks.efficient_cnns import Eesp, EspHead, EspTrunk, ShuffleHead, ShuffleStem, ShuffleUnit
+from search.blocks.mobilevit import MobileViTv3Shell
 from search.blocks.sequence import BlockSequence
 from search.blocks.transformers import (
     CeitEncoder,
@@ -108,7 +109,31 @@ def _ceit(stem_width: int, dim: int, heads: int, depth: int) -> Iterator[BlockSp
         yield CeitLayer(embed.out_resolution, dim, heads, 4)
 
 
+def _mobilevitv3(
+    before: tuple[int, int, int], widths: tuple[int, int, int], dims: tuple[int, int, int], expansion: int
+) -> Iterator[BlockSpec]:
+    """Yield MobileViT with v3's blocks: widths of stem and two stages, then of stages with 2, 4 and 3 layers."""
+    stem = Conv(256, 3, before[0], 3, 2)
+    yield stem
+    width, side = before[0], stem.out_resolution
+    for out, stride in [(before[1], 1), (before[2], 2), (before[2], 1), (before[2], 1)]:
+        block = MBConv(side, width, out, 3, expansion, stride)
+        yield block
+        width, side = out, block.out_resolution
+    for out, dim, depth in zip(widths, dims, (2, 4, 3), strict=True):
+        down = MBConv(side, width, out, 3, expansion, 2)
+        width, side = out, down.out_resolution
+        yield from (down, MobileViTv3Shell(side, width, dim, 2))
+        yield from [MobileViTLayer(side, dim, 4, dim // 4, 2, 2)] * depth
+    yield ConvHead(side, width, CLASSES, 4 * width)
+
+
 _PUBLISHED = (
+    Published(
+        "mobilevitv3-xxs",
+        "Wadekar & Chaurasia 2022, MobileViTv3-XXS, as in the authors' code",
+        tuple(_mobilevitv3((16, 16, 24), (64, 80, 128), (64, 80, 96), 2)),
+    ),
     Published(
         "shufflenetv2-1.0",
         "Ma et al. 2018, ShuffleNet V2, table 5, 1x",

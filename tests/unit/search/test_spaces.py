@@ -296,6 +296,7 @@ def test_sizes_of_the_papers_networks(name):
 
 
 SIZES = {
+    "mobilevitv3-xxs": (1.2, 1_249_448, 0.3, 0.3),
     "shufflenetv2-1.0": (2.3, 2_278_604, 0.1, 0.1),
     "espnetv2": (2.3, 2_310_190, 0.2, 0.2),
     "t2t-vit-7": (4.3, 4_255_694, 1.0, 1.2),

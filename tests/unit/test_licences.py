@@ -37,7 +37,7 @@ def licence(name: str) -> str:
     return " ".join(
         [
             *(text for text in texts if "License ::" in text or ":" not in text),
-            (metadata.get("License") or "").split("\n")[0],
+            *(text.split("\n")[0] for text in metadata.get_all("License", [])),
         ]
     )
 

@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native toolchains litert agents demo check test soak test-one unit lint style types format bench clean
+.PHONY: help setup native toolchains litert agents demo check test soak sweeps test-one unit lint style types format bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -48,7 +48,11 @@ test: lint toolchains ## lint, types and all tests
 	@tools/build_native.sh --if-possible
 	$(PYTEST)
 
-soak: toolchains ## the bulk of sweeps of which `make test` has a part: before a release, or after changing what they sweep
+soak: toolchains ## faults by the thousand for MINUTES=30, resumable: what is lost, doubled or wrong
+	@tools/build_native.sh --if-possible
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
+
+sweeps: toolchains ## the bulk of sweeps of which `make test` has a part: before a release, or after changing what they sweep
 	@tools/build_native.sh --if-possible
 	$(PYTEST) -m soak
 

@@ -1,6 +1,6 @@
 """Operators of published networks: none unexplained, and the file alone gives what lowering recorded.
 
-Four networks in every run, those of 60 families in `make soak`, since lowering one takes half a minute.
+Four networks in every run, those of 60 families in `make sweeps`, since lowering one takes half a minute.
 """
 
 from collections import Counter

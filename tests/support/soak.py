@@ -1,4 +1,4 @@
-"""Sweeps of which every run makes a part, and `make soak` the rest."""
+"""Sweeps of which every run makes a part, and `make sweeps` the rest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def rest_soaks(every: Iterable[Any], kept: Iterable[Any]) -> list[Any]:
-    """Parameters of a test: all of `every`, those that are not in `kept` for `make soak` alone."""
+    """Parameters of a test: all of `every`, those that are not in `kept` for `make sweeps` alone."""
     every, kept = list(every), list(kept)
     assert kept
     assert all(value in every for value in kept), "one that is kept is not among them"

@@ -21,9 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 PROCESS_LIMIT_S = 1800
 
 
@@ -195,22 +192,18 @@ def main() -> int:
     if options.size is not None:
         print(json.dumps(measure_case(names[0], options.size)))
         return 0
-    table = Table("case", "size", "CPU s", "exponent", "MiB before", "MiB at the peak", "open files")
+    line = "{:<10} {:>10} {:>9} {:>9} {:>11} {:>9} {:>6}"
+    print(line.format("case", "size", "CPU s", "exponent", "MiB before", "MiB peak", "files"))
     for name in names:
-        sizes = [size for size in CASES[name][1] if size <= options.most]
-        measured = [_in_process(name, size) for size in sizes]
-        for number, (size, each) in enumerate(zip(sizes, measured, strict=True)):
-            cpu_s = [one["cpu_s"] for one in measured[: number + 1]]
-            table.add_row(
-                name,
-                f"{size:,}",
-                f"{each['cpu_s']:.2f}",
-                _exponent(sizes[: number + 1], cpu_s),
-                f"{each['before_mib']:.0f}",
-                f"{each['peak_mib']:.0f}",
-                f"{each['files']:.0f}",
-            )
-    Console(width=120).print(table)
+        sizes: list[int] = []
+        cpu_s: list[float] = []
+        for size in (size for size in CASES[name][1] if size <= options.most):
+            one = _in_process(name, size)
+            sizes.append(size)
+            cpu_s.append(one["cpu_s"])
+            figures = f"{one['before_mib']:.0f}", f"{one['peak_mib']:.0f}", f"{one['files']:.0f}"
+            row = (name, f"{size:,}", f"{one['cpu_s']:.2f}", _exponent(sizes, cpu_s), *figures)
+            print(line.format(*row), flush=True)
     return 0
 
 

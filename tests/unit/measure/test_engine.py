@@ -251,13 +251,14 @@ def test_chosen_models_are_alone_for_their_first_passes_only(tmp_path):
 
 
 def test_the_last_batches_judge_the_next():
-    """Of 60 closed batches the last 39: their spread of 1, not the 0.01 of the 21 before, makes 0.5 ordinary."""
+    """Of 78 closed batches the last 39: their spread of 1, not the 0.01 of those before, makes 0.5 ordinary."""
     differences = [
-        AaDifference(n, 0, (-1) ** n * (0.01 if n < 60 - AA_MEMORY else 1.0), 1e-3, 20) for n in range(60)
+        AaDifference(n, 0, (-1) ** n * (0.01 if n < AA_MEMORY else 1.0), 1e-3, 20)
+        for n in range(2 * AA_MEMORY)
     ]
-    differences.append(AaDifference(60, 0, 0.5, 1e-3, 20))
+    differences.append(AaDifference(2 * AA_MEMORY, 0, 0.5, 1e-3, 20))
 
-    segment: Any = SimpleNamespace(aa_difference=lambda _: differences[60])
+    segment: Any = SimpleNamespace(aa_difference=lambda _: differences[-1])
 
     def estimation(batches):
         return SimpleNamespace(
@@ -268,8 +269,8 @@ def test_the_last_batches_judge_the_next():
     log: Any = SimpleNamespace(
         throttle_reason=lambda _: "",
         longest_segment=lambda _: 20,
-        closed_batches=lambda: set(range(60)),
+        closed_batches=lambda: set(range(2 * AA_MEMORY)),
         estimation=estimation,
         append=lambda _: None,
     )
-    assert close_batch(log, 60).kept
+    assert close_batch(log, 2 * AA_MEMORY).kept

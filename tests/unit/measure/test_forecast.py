@@ -235,3 +235,24 @@ def test_expectation_changes_the_forecast():
     plan = make_plan(NANO, design=10, heldout=0, removals="none")
     assert make_plan(NANO, design=10, heldout=0, removals="none", expectation=slow) == plan
     assert forecast(plan, slow, POLICY).device_s > plan_seconds(plan, TYPICAL_DEVICE, POLICY, 3)
+
+
+def test_forecast_counts_fitted_models_alone():
+    """A held-out model determines nothing of its blocks."""
+    plan = make_plan(NANO, design=6, heldout=8, removals="none")
+    fitted = [model.blocks for model in plan.models if model.role != "heldout"]
+    entries = forecast(plan, TYPICAL_DEVICE, POLICY).entries
+    counts = {entry.key: entry.models for entry in entries}
+    assert counts == {key: sum(key in blocks for blocks in fitted) for key in counts}
+    assert any(key in model.blocks for model in plan.models if model.role == "heldout" for key in counts)
+
+
+def test_forecast_spares_entries_of_little_weight():
+    """An entry of a microsecond, which may be twice that, is not weak; larger ones that are uncertain are."""
+    plan = make_plan(NANO, design=80, heldout=4, removals="none")
+    key = plan.reference.blocks[-2]
+    light = dataclasses.replace(TYPICAL_DEVICE, entry_ms={key: 1e-3})
+    entries = {entry.key: entry for entry in forecast(plan, light, POLICY).entries}
+    assert entries[key].relative_se > 0.5
+    assert not entries[key].weak
+    assert any(entry.weak for entry in entries.values())

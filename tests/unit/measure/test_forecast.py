@@ -10,7 +10,7 @@ from luts.format.store import LutStore
 from orchestrator.export import ExportSpec
 from orchestrator.journal.log import MeasurementLog
 from orchestrator.journal.records import BatchRecord, Header, Identity
-from orchestrator.plan.build import make_plan
+from orchestrator.plan.build import heldout_count, make_plan
 from orchestrator.plan.plan import Policy
 from orchestrator.plan.sizing import (
     BLOCK_S,
@@ -256,3 +256,11 @@ def test_forecast_spares_entries_of_little_weight():
     assert entries[key].relative_se > 0.5
     assert not entries[key].weak
     assert any(entry.weak for entry in entries.values())
+
+
+def test_plan_of_a_size_that_just_suffices_fits_all_it_can():
+    whole = make_plan(NANO, seed=0)
+    fitted = sum(model.role != "heldout" for model in whole.models) + 5
+    plan = plan_of_size(NANO, fitted + heldout_count(fitted), resolutions=None, seed=0)
+    assert sum(model.role != "heldout" for model in plan.models) == fitted
+    assert len(plan.models) == fitted + heldout_count(fitted)

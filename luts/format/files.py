@@ -1,4 +1,4 @@
-"""Files: written atomically, read as validated JSON, or appended to line by line; and this user's folders."""
+"""Files: written atomically, read as validated JSON, or appended to line by line; locked and users' folders."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from filelock import FileLock, Timeout
 from platformdirs.unix import Unix
 from pydantic import BaseModel, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError, first_problem
+from luts.format.locks import exclusive, one_at_a_time
 
 
 def data_folder() -> Path:
@@ -29,6 +30,9 @@ def cache_folder() -> Path:
     """Return $XDG_CACHE_HOME/blocktime, by default ~/.cache/blocktime; it need not exist."""
     return Path(Unix("blocktime").user_cache_dir)
 
+
+LOCK_FILE = ".lock"
+"""Name of a folder's lock."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -63,6 +67,34 @@ def check_folder(folder: Path, elsewhere: str = "choose another place") -> None:
         raise StorageError(
             f"{folder} can't be written: no permission in {there}; {elsewhere}", code="not_writable"
         )
+
+
+class FolderBusyError(BlocktimeError):
+    """Another process writes to the folder."""
+
+
+@contextlib.contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Create a folder and keep other processes from writing there; without effect on file systems without locks.
+
+    Raises:
+        FolderBusyError: Another process writes there; the message says which.
+        StorageError: The folder can't be created or written.
+    """
+
+    def busy(holder: str) -> FolderBusyError:
+        return FolderBusyError(
+            f"{folder} is being written by {holder}; wait until it has ended, stop it, or choose another folder",
+            code="folder_busy",
+        )
+
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(folder / LOCK_FILE, busy, optional=True))
+        except OSError as error:
+            raise storage_error(f"cannot write to {folder}", error, "choose another folder") from error
+        yield
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -199,8 +231,8 @@ def read_lines(
 class AppendFile:
     """A file of one record a line that only grows; created if missing.
 
-    The file is locked from opening to `close`; if it is `shared` between processes, only inside `locked`, which
-    first reads what others have appended.
+    `.NAME.lock` locks the file from opening to `close`; if it is `shared` between processes, `locked` alone does,
+    which first reads what others have appended.
     """
 
     def __init__(
@@ -208,7 +240,6 @@ class AppendFile:
         path: Path,
         accept: Callable[[bytes], bool],
         *,
-        writers: str,
         remedy: str,
         elsewhere: str,
         again: str,
@@ -220,7 +251,6 @@ class AppendFile:
         Args:
             path: The file.
             accept: Called with every line in order, see `read_lines`.
-            writers: Other possible writers, for messages: "another `bench`".
             remedy: What to do if a line is damaged.
             elsewhere: What to do if the file cannot be created.
             again: What to do once there is space on the disk.
@@ -230,32 +260,29 @@ class AppendFile:
         Raises:
             StorageError: The file cannot be created.
             InvalidArtifactError: The file is damaged before its last line.
-            BlocktimeError: Another process writes the file (not if `shared`).
+            BlocktimeError: Another process writes the file (not if `shared`); the message says which.
         """
         self.path, self._accept, self._again = path, accept, again
         self._remedy, self._durable = remedy, durable
         self._end = self._lines = 0
-        self._lock = FileLock(path, thread_local=False)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: BinaryIO = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise storage_error(f"cannot write {path}", error, elsewhere) from error
-        try:
-            if shared:
-                with self.locked():
-                    pass
-            else:
-                self._lock.acquire(blocking=False)
+        with ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not shared:
+                    lock = path.with_name(f".{path.name}.lock")
+                    stack.enter_context(exclusive(lock, self._busy, optional=True))
+                self._file: BinaryIO = stack.enter_context(path.open("a+b", buffering=0))
+            except OSError as error:
+                raise storage_error(f"cannot write {path}", error, elsewhere) from error
+            with self.locked() if shared else contextlib.nullcontext():
                 self._read_on()
-        except Timeout:
-            self._file.close()
-            raise BlocktimeError(
-                f"{path} is being written by {writers}; wait for it or stop it", code="file_in_use"
-            ) from None
-        except BaseException:
-            self.close()
-            raise
+            self._opened = stack.pop_all()
+
+    def _busy(self, holder: str) -> BlocktimeError:
+        return BlocktimeError(
+            f"{self.path} is being written by {holder}; wait until it has ended or stop it",
+            code="file_in_use",
+        )
 
     def _read_on(self) -> None:
         """Read the lines since the last reading; cut off a line that a killed writer left unfinished."""
@@ -272,7 +299,7 @@ class AppendFile:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock a shared file, with all its lines read, to append to it."""
-        with self._lock:
+        with one_at_a_time(self.path):
             self._read_on()
             yield
 
@@ -298,5 +325,4 @@ class AppendFile:
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
-        self._lock.release()
+        self._opened.close()

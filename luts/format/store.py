@@ -14,8 +14,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from luts.format.errors import InvalidArtifactError, UsageError, shorten
-from luts.format.files import data_folder, read_bytes, storage_error, sync_folder, write_read_only, write_text
+from luts.format.errors import InvalidArtifactError, StorageError, UsageError, shorten
+from luts.format.files import (
+    LOCK_FILE,
+    data_folder,
+    read_bytes,
+    storage_error,
+    sync_folder,
+    write_read_only,
+    write_text,
+)
+from luts.format.locks import one_at_a_time
 from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta, encode
 from luts.format.provenance import ORIGIN_FILE, SIGNATURE_FILE, read_origin
 from luts.format.schema import LutFile, LutMeta
@@ -153,12 +162,18 @@ class LutStore:
         return self.write_files(lut.meta, encode(lut))
 
     def write_once(self, lut: Lut) -> Path:
-        """Return the version with exactly this LUT, which a run that was killed wrote; else write the next."""
+        """Return the version with exactly this LUT, which a killed or a parallel run wrote; else write the next."""
         files = encode(lut)
         digest = hashlib.sha256(files[META_FILE]).hexdigest()
         name = f"{lut.meta.device.name}/{lut.meta.space}/{lut.meta.variant}"
-        same = (ref.path for ref in self.list() if ref.name == name and digest_of(ref) == digest)
-        return next(same, None) or self.write_files(lut.meta, files)
+        root = self.roots[0]
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(root / LOCK_FILE):
+                same = (ref.path for ref in self.list() if ref.name == name and digest_of(ref) == digest)
+                return next(same, None) or self.write_files(lut.meta, files)
+        except OSError as error:
+            raise _not_written(root, error) from error
 
     def write_files(self, meta: LutMeta, files: Mapping[str, bytes]) -> Path:
         """Write the next version from a LUT's encoded files and what belongs next to them; see `write`."""
@@ -172,9 +187,7 @@ class LutStore:
             temporary.chmod(0o755)
             path = self._publish(temporary, variant_folder)
         except OSError as error:
-            raise storage_error(
-                f"LUT not written to {variant_folder}", error, "set BLOCKTIME_LUTS to another folder"
-            ) from error
+            raise _not_written(variant_folder, error) from error
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -359,6 +372,10 @@ def _ref_of(folder: Path) -> LutRef:
         return LutRef(parts[0], parts[1], parts[2], int(number[1]), folder)
     meta = read_lut(folder).meta
     return LutRef(meta.device.name, meta.space, meta.variant, 0, folder)
+
+
+def _not_written(folder: Path, error: OSError) -> StorageError:
+    return storage_error(f"LUT not written to {folder}", error, "set BLOCKTIME_LUTS to another folder")
 
 
 def _delete(path: Path) -> None:

@@ -58,7 +58,6 @@ class Journal:
         self._file = AppendFile(
             path,
             partial(_decode_line, self.records),
-            writers="another `bench`",
             remedy=_REMEDY,
             elsewhere="give another folder for the run",
             again="run the same command again; it resumes after what is measured",

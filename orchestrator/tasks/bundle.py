@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.files import check_folder, check_writable, storage_error
+from luts.format.files import check_folder, check_writable, exclusive_folder, storage_error
 from luts.format.lut import Lut
 from luts.format.store import LutStore
 from luts.format.table import Facts
@@ -195,6 +196,7 @@ def import_journals(options: ImportCommand, progress: Progress = silent) -> list
             bundle.
         MeasurementRejectedError: a journal is not finished, or too much of it does not count.
         UsageError: one name for several journals.
+        FolderBusyError: another process imports the same journal.
     """
     journals, name = options.journals, options.name
     if name is not None and len(journals) > 1:
@@ -202,15 +204,17 @@ def import_journals(options: ImportCommand, progress: Progress = silent) -> list
     store = options.open_store(progress, create=True)
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
     waiting: list[_Pending] = []
-    for journal in journals:
-        one = _read(journal, name)
-        twin = next((other for other in waiting if other.run == one.run), None)
-        if twin:
-            raise _twice(journal, one.device, f"as {twin.journal}")
-        if one.run.result is not None:
-            raise _twice(journal, one.device, f"imported as {one.run.result}")
-        waiting.append(one)
-    return [_import(one, store, progress) for one in waiting]
+    with ExitStack() as folders:
+        for journal in journals:
+            one = _read(journal, name)
+            twin = next((other for other in waiting if other.run == one.run), None)
+            if twin:
+                raise _twice(journal, one.device, f"as {twin.journal}")
+            folders.enter_context(exclusive_folder(one.run.folder))
+            if one.run.result is not None:
+                raise _twice(journal, one.device, f"imported as {one.run.result}")
+            waiting.append(one)
+        return [_import(one, store, progress) for one in waiting]
 
 
 def _twice(journal: Path, device: str, where: str) -> InvalidArtifactError:
@@ -272,7 +276,6 @@ def _import(one: _Pending, store: LutStore, progress: Progress) -> Imported:
     created = begun[0]["created"] if begun else datetime.now(UTC).isoformat(timespec="seconds")
     try:
         run.journal.unlink(missing_ok=True)
-        run.folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(one.journal, run.folder / AGENT_JOURNAL)
     except OSError as error:
         raise storage_error(

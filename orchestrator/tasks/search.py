@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luts.format.errors import UsageError
-from luts.format.files import check_folder, write_json
+from luts.format.files import check_folder, exclusive_folder, write_json
 from luts.format.provenance import code_version
 from luts.format.store import LutStore
 from orchestrator.agent.device import usable_cores
@@ -136,6 +136,7 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
         UsageError: LUTs and supernet do not go together, the supernet is a single network, the folder has another
             search, or the measurements cannot become part of the LUT.
         StorageError: the folder is not writable; raised before anything is evaluated.
+        FolderBusyError: another process writes to the folder.
     """
     options.check()
     if options.output is not None:
@@ -151,9 +152,17 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
     if options.output is None:
         check_folder(folder.path)
         progress(Note(f"result folder: {folder.path}"))
-    folder.check(problem.inputs, [target.pin for target in targets])
+    with exclusive_folder(folder.path):
+        folder.check(problem.inputs, [target.pin for target in targets])
+        return _find_in(folder, problem, options, store, progress)
+
+
+def _find_in(
+    folder: ResultFolder, problem: _Problem, options: SearchCommand, store: LutStore, progress: Progress
+) -> FoundNetwork:
+    """Search, measure and train in a folder that no other process writes to."""
     trainings = None
-    if options.finals and any(target.head for target in targets):
+    if options.finals and any(target.head for target in problem.targets):
         raise UsageError(
             "--finals trains classifiers, and these networks have another head; leave it out, and train the winner "
             "with bench train detection or segmentation",

@@ -105,7 +105,6 @@ class CachedEvaluator:
             self._file = AppendFile(
                 self._path,
                 partial(self._add_line, self._path),
-                writers="another search",
                 remedy=_REMEDY,
                 elsewhere="make the folder writable",
                 again="repeat the command",

@@ -12,13 +12,17 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from luts.format.table import Facts
 from orchestrator.agent.agent import LOOPBACK
 from orchestrator.agent.store import ModelStore
 from orchestrator.bundle.archive import MANIFEST, MODELS, PLAN, SCRIPT
 from orchestrator.bundle.journal import chained_line
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.plan.plan import Policy
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import Scenario
+from orchestrator.tasks.bundle import BundleCommand, bundle
+from orchestrator.tasks.plan import PlanOptions
 from orchestrator.wire.frames import encode_header, read_frame
 from tests.support.agent_programs import digest
 from tests.support.served_agent import serving
@@ -36,6 +40,20 @@ POLICY = Policy(
     min_passes=2,
     max_passes=2,
 )
+
+
+def make_bundle(path: Path) -> Facts:
+    """Write a bundle of a few networks, for a simulated device, and return facts about it."""
+    return bundle(
+        BundleCommand(
+            space="autovit-nano",
+            kind="linux",
+            output=path,
+            fixed_variant=Variant("simulated", "", threads=1),
+            plan=PlanOptions(design=14, heldout=3, removals="none"),
+            policy=POLICY,
+        )
+    )
 
 
 class BundlePlayer:

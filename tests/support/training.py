@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from search.supernet.recipe.recipe import Recipe
@@ -19,6 +22,17 @@ TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_e
 def supernet_trainer(*arguments: Any, **options: Any) -> Any:
     """Return the trainer of a `SupernetTask` with these arguments."""
     return Trainer(SupernetTask(*arguments, **options))
+
+
+def write_gratings(folder: Path, count: int) -> None:
+    """Write an imagefolder of two classes with `count` images each: gratings across and down, with noise."""
+    rng = np.random.default_rng(0)
+    wave = np.sin(np.arange(24) * 1.3)
+    for name, grating in (("across", np.tile(wave, (24, 1))), ("down", np.tile(wave[:, None], (1, 24)))):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            noisy = 128 + 60 * grating[..., None] + rng.normal(0, 40, (24, 24, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:02}.png")
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:

@@ -251,9 +251,16 @@ def read_info(directory: Path) -> CheckpointInfo:
 
 def load_supernet(directory: Path) -> tuple[Supernet, CheckpointInfo]:
     """Load the trained supernet of a checkpoint; raises InvalidArtifactError if it is missing or damaged."""
-    info = read_info(directory)
+    while True:
+        info = read_info(directory)
+        try:
+            tensors = read_tensors(directory, info, "supernet")
+        except InvalidArtifactError:
+            if read_info(directory) == info:
+                raise
+        else:  # otherwise a training has replaced the checkpoint meanwhile
+            break
     supernet = Supernet(get_space(info.space).with_classes(len(info.classes)))
-    tensors = read_tensors(directory, info, "supernet")
     load_weights(supernet, under("average/", tensors) or under("weights/", tensors), info)
     return supernet, info
 

@@ -1,4 +1,4 @@
-"""Processes and devices of a run: settings, process groups, deferred interrupts, the lock of a run's folder."""
+"""Processes and devices of a run: settings, process groups, deferred interrupts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 
 import torch
 import torch.distributed as dist
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from luts.format.errors import BlocktimeError, UsageError
-from luts.format.files import storage_error
 from search.supernet.model.supernet import choose_device
 
 _M_TRIM_THRESHOLD = -1
@@ -177,38 +174,3 @@ def deferred_interrupt() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-LOCK_FILE = ".training.lock"
-
-
-class FolderBusyError(BlocktimeError):
-    """Another process trains in the folder."""
-
-
-@contextmanager
-def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Create a folder and keep other trainings out of it; without effect on file systems without locks.
-
-    Raises:
-        FolderBusyError: another process trains there.
-        StorageError: the folder can't be created or written.
-    """
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise FolderBusyError(
-            f"another process trains in {folder}; wait for it, stop it, or choose another folder",
-            code="folder_busy",
-        ) from None
-    except OSError as error:
-        if isinstance(error, PermissionError) or not folder.is_dir():
-            raise storage_error(f"cannot train in {folder}", error, "choose another folder") from error
-    except NotImplementedError:
-        pass
-    try:
-        yield
-    finally:
-        lock.release()

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.files import exclusive_folder
 from search.supernet.train.logs import CsvLog, Meter, Progress, TrainingPace
 from search.supernet.train.optimizer import Precision, gradient_norm
 from search.supernet.train.parallel import (
     ComputeSettings,
     ProcessGroup,
     deferred_interrupt,
-    exclusive_folder,
     keep_freed_memory,
 )
 
@@ -198,7 +198,7 @@ class Trainer(Generic[BatchT, InfoT]):
             InvalidArtifactError: the checkpoint is damaged, or an image is; the steps before it are saved.
             UsageError: the checkpoint is of another run.
             StorageError: the checkpoint or log can't be written.
-            FolderBusyError: another process trains in the directory.
+            FolderBusyError: another process writes to the directory.
         """
         with exclusive_folder(self.task.directory) if self.task.group.leads else nullcontext():
             return self._run(on_progress)

@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from luts.format.store import LutStore
-from orchestrator.export.artifacts.spec import Variant
-from orchestrator.tasks.bundle import BundleCommand, bundle
-from orchestrator.tasks.plan import PlanOptions
-from tests.support.bundle_world import POLICY, run
+from tests.support.bundle_world import make_bundle, run
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +20,7 @@ def once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("BLOCKTIME_CACHE", str(folder / "cache"))
-        made = bundle(
-            BundleCommand(
-                space="autovit-nano",
-                kind="linux",
-                output=folder / "nano.bundle",
-                fixed_variant=Variant("simulated", "", threads=1),
-                plan=PlanOptions(design=14, heldout=3, removals="none"),
-                policy=POLICY,
-            )
-        )
+        made = make_bundle(folder / "nano.bundle")
     return made, run(folder / "nano.bundle", folder)
 
 

@@ -207,6 +207,13 @@ def test_lock_names_its_holder(
         assert str(os.getpid()) in lock_path("R58/:1").read_text()
 
 
+def test_lock_of_a_dead_process_is_no_obstacle_whoever_has_its_number_now() -> None:
+    lock_path("host").parent.mkdir()
+    lock_path("host").write_text(f"process {os.getppid()} (bench profile, since 10:00)\n")
+    with lock_device(device("host")):
+        assert str(os.getpid()) in lock_path("host").read_text()
+
+
 def test_lock_is_released_at_the_end() -> None:
     for _ in range(2):
         with lock_device(device("host")), raises("device_busy"), lock_device(device("host")):

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,6 +12,7 @@ from luts.format.errors import StorageError
 from orchestrator.export.artifacts import artifact as cache_module
 from orchestrator.export.artifacts.artifact import STALE_S, ArtifactCache, Report, default_root
 from orchestrator.export.artifacts.spec import ExportSpec
+from tests.support.bench import module_environment
 
 SPEC = ExportSpec(("conv(in=3,out=8,k=3,s=2)@64",))
 REPORT = Report(
@@ -118,6 +121,39 @@ def test_writers_at_the_same_time_agree(tmp_path: Path) -> None:
         thread.join()
     assert len(results) == 8
     assert len({artifact.sha256 for artifact in results}) == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from orchestrator.export.artifacts.artifact import ArtifactCache
+from tests.unit.export.test_artifact_cache import SPEC, write
+
+def slow(path):
+    print("writing", flush=True)
+    sys.stdin.readline()
+    return write(path)
+
+print(ArtifactCache(Path(sys.argv[1])).put(SPEC, slow).sha256)
+"""
+
+
+def test_two_processes_agree_and_a_killed_one_is_no_obstacle(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            env=module_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    assert [writer.stdout.readline() for writer in writers] == 3 * ["writing\n"]
+    writers[0].kill()
+    said = [writer.communicate("\n")[0].strip() for writer in writers]
+    artifact = ArtifactCache(tmp_path).get(SPEC)
+    assert said == ["", artifact.sha256, artifact.sha256]
 
 
 def test_what_a_dead_process_left_is_swept(tmp_path: Path) -> None:

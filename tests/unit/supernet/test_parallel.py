@@ -10,9 +10,9 @@ import sys
 import pytest
 from filelock import FileLock
 
+from luts.format.files import LOCK_FILE, FolderBusyError, exclusive_folder
 from search.spaces import get_space
 from search.supernet.train import parallel as memory
-from search.supernet.train.parallel import FolderBusyError, exclusive_folder
 from tests.support.errors import raises
 from tests.support.training import TINY, supernet_trainer
 
@@ -26,7 +26,7 @@ def test_a_second_training_is_refused_and_may_begin_once_the_first_has_ended(sma
     with exclusive_folder(folder):
         with raises("folder_busy"):
             trainer(small, folder).run()
-        assert [path.name for path in folder.iterdir()] == [".training.lock"]
+        assert [path.name for path in folder.iterdir()] == [LOCK_FILE]
     assert trainer(small, folder).run().finished
 
 

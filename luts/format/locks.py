@@ -64,8 +64,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> FileLock:
-    # filelock's fallback for file systems without locks takes a file that exists for a lock, and deletes it once it
-    # looks abandoned; a file of accuracies is its own lock.
+    # filelock's fallback for file systems without locks takes any file that exists for a lock; a file of accuracies
+    # is its own lock.
     return FileLock(path, mode=_FOR_ALL_USERS, thread_local=False, fallback_to_soft=False)
 
 

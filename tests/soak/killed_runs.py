@@ -14,7 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from tests.soak.forked_bench import ForkedBench, fork_server
 from tests.support.bench import module_environment
+
+Process = subprocess.Popen[bytes] | ForkedBench
 
 POLL_S = 0.002
 """Between two looks at the files; a step of a training or a batch of a profile takes longer."""
@@ -33,9 +36,6 @@ CHILD_SHARE = 0.4
 
 _SERVICES = ("gcs_server", "raylet", "log_monitor", "dashboard", "runtime_env")
 """In command lines of Ray's own processes, which no kernel picks and no user kills one by one."""
-
-COMMAND = (sys.executable, "-c", "from orchestrator.cli.entry import main; main()")
-"""`bench` from these sources; the installed script may be of other ones."""
 
 
 def environment(home: Path, cache: Path, **changes: str) -> dict[str, str]:
@@ -91,21 +91,29 @@ class Ended:
 
 
 class Run:
-    """A command that runs, with what it says on stderr in `said`."""
+    """`bench` that runs, with what it writes to stderr in `said.txt`."""
 
-    def __init__(self, command: Sequence[object], variables: Mapping[str, str], home: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[object], variables: Mapping[str, str], home: Path, processes: int = 1
+    ) -> None:
+        """Start it in the folder `home`; several `processes` are started by torchrun."""
         self._said = home / "said.txt"
         self._seen: dict[int, psutil.Process] = {}
         with self._said.open("w") as said:
-            self._process = subprocess.Popen(
-                [*map(str, command)],
-                env=dict(variables),
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=True,
-            )
+            if processes == 1:
+                self._process: Process = fork_server().start(arguments, variables, home)
+            else:
+                torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+                command = [sys.executable, "-c", "from orchestrator.cli.entry import main; main()"]
+                self._process = subprocess.Popen(
+                    [sys.executable, *torchrun, "--no-python", *command, *map(str, arguments)],
+                    env=dict(variables),
+                    cwd=home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    start_new_session=True,
+                )
         self._started_s = time.monotonic()
 
     def timeline(self, progress: Callable[[], int]) -> tuple[Timeline, Ended]:

@@ -6,8 +6,8 @@ import functools
 import hashlib
 import importlib.util
 import json
-import os
 import random
+import re
 import shutil
 import sys
 from abc import ABC, abstractmethod
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from luts.format.files import write_json
 from luts.format.lut import Lut
 from luts.format.provenance import ROOT, source_digest
 from luts.format.store import LutStore, read_lut
@@ -24,7 +25,7 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import RoundsRecord
 from orchestrator.simulate.device import SCENARIOS
 from tests.soak.faults import Fault, Outcome
-from tests.soak.killed_runs import COMMAND, Ended, Run, Timeline, environment, was_refused
+from tests.soak.killed_runs import Ended, Run, Timeline, environment, was_refused
 from tests.support.bundle_world import make_bundle
 from tests.support.bundle_world import run as run_bundle
 from tests.support.sample_places import sample_places
@@ -84,12 +85,14 @@ class Killed(ABC):
         seeds: Tries of a complete soak.
         cache: Folder of undisturbed runs.
         variables: Further environment variables.
+        processes: Processes that torchrun starts, if more than one.
     """
 
     name: str
     seeds: int
     cache: Path = CACHE
     variables: Mapping[str, str] = field(default_factory=dict)
+    processes: int = 1
 
     @abstractmethod
     def make_inputs(self, folder: Path) -> None:
@@ -109,16 +112,7 @@ class Killed(ABC):
     @property
     @abstractmethod
     def grows(self) -> str:
-        """Pattern of the files whose size is the progress of a run."""
-
-    @property
-    def append_only(self) -> bool:
-        """Whether no line of these files may ever change."""
-        return True
-
-    @property
-    def command(self) -> Sequence[object]:
-        return COMMAND
+        """Pattern of the files that only grow, line by line, and whose size is the progress of a run."""
 
     def explains(self, ended: Ended) -> bool:
         """Whether a run that lost one of its processes said so as a user can read it."""
@@ -154,8 +148,7 @@ class Killed(ABC):
                 return Outcome(
                     kills, wrong=1, detail=f"seed {seed}: exit code {ended.code}: {ended.said[-300:]}"
                 )
-            if self.append_only:
-                kept += [(path, _whole_lines(path)) for path in folder.glob(self.grows)]
+            kept += [(path, _whole_lines(path)) for path in self.growing(folder)]
         for path, before in kept:
             damage.lost += _missing_lines(before, path.read_bytes() if path.exists() else b"")
         self.compare(folder, whole, damage)
@@ -164,11 +157,14 @@ class Killed(ABC):
 
     def start(self, inputs: Path, home: Path) -> Run:
         variables = environment(home, self.cache / "exports", **self.variables)
-        return Run([*self.command, *self.arguments(inputs)], variables, home)
+        return Run(self.arguments(inputs), variables, home, self.processes)
 
     def progress(self, home: Path) -> int:
         """Bytes in the growing files."""
-        return sum(path.stat().st_size for path in home.glob(self.grows))
+        return sum(path.stat().st_size for path in self.growing(home))
+
+    def growing(self, home: Path) -> Sequence[Path]:
+        return list(home.glob(self.grows)) if self.grows else []
 
     def undisturbed(self) -> Undisturbed:
         """An undisturbed run of the same inputs, from the cache where it is there.
@@ -176,11 +172,9 @@ class Killed(ABC):
         Raises UnfinishedError: it failed.
         """
         folder = self.cache.absolute() / f"{self.name.replace(' ', '-')}-{self._key()}"
-        whole = folder / "inputs", folder / "home", folder / "timeline.json"
-        if not folder.exists():
-            made = folder.with_name(f"{folder.name}.{os.getpid()}.making")
-            shutil.rmtree(made, ignore_errors=True)
-            inputs, home = made / "inputs", made / "home"
+        inputs, home, noted = folder / "inputs", folder / "home", folder / "timeline.json"
+        if not noted.exists():
+            shutil.rmtree(folder, ignore_errors=True)
             inputs.mkdir(parents=True)
             home.mkdir()
             self.make_inputs(inputs)
@@ -188,10 +182,9 @@ class Killed(ABC):
             timeline, ended = self.start(inputs, home).timeline(lambda: self.progress(home))
             if ended.code != 0:
                 raise UnfinishedError(f"{self.name}: the undisturbed run failed: {ended.said[-500:]}")
-            (made / "timeline.json").write_text(json.dumps([timeline.changes, timeline.end_s]))
-            made.rename(folder)
-        changes, end_s = json.loads(whole[2].read_text())
-        return Undisturbed(whole[0], whole[1], Timeline(tuple(map(tuple, changes)), end_s))
+            write_json(noted, [timeline.changes, timeline.end_s])
+        changes, end_s = json.loads(noted.read_text())
+        return Undisturbed(inputs, home, Timeline(tuple(map(tuple, changes)), end_s))
 
     def _key(self) -> str:
         return _sources() + hashlib.sha256(f"{self.arguments(Path())} {sys.version}".encode()).hexdigest()[:8]
@@ -336,7 +329,7 @@ class KilledImport(Killed):
         check_files(own.path, other.path, damage, ["lut.json"])
         documents = [json.loads((ref.path / "lut.json").read_text()) for ref in (own, other)]
         for document in documents:
-            del document["created"], document["sha256"]
+            del document["created"], document["digest"]
         damage.check(documents[0] == documents[1], "lut.json differs")
 
 
@@ -368,29 +361,21 @@ def train(inputs: Path, output: str, *further: object) -> Sequence[object]:
 class KilledTraining(Killed):
     """`bench train` in one process, or by torchrun in several."""
 
-    processes: int = 1
-
     def make_inputs(self, folder: Path) -> None:
         write_gratings(folder / "images", 40)
         (folder / "recipe.toml").write_text(RECIPE)
-
-    @property
-    def command(self) -> Sequence[object]:
-        if self.processes == 1:
-            return COMMAND
-        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", self.processes)
-        return (sys.executable, *torchrun, "--no-python", *COMMAND)
 
     def arguments(self, inputs: Path) -> Sequence[object]:
         return train(inputs, "supernet")
 
     @property
     def grows(self) -> str:
-        return "supernet/log.csv"
+        return ""
 
-    @property
-    def append_only(self) -> bool:
-        return False  # steps after the last checkpoint are repeated
+    def progress(self, home: Path) -> int:
+        """Steps done, as the run reports them."""
+        reported = (home / "said.txt").read_text() if (home / "said.txt").exists() else ""
+        return max((int(number) for number in re.findall(r"training \((\d+)/", reported)), default=0)
 
     def explains(self, ended: Ended) -> bool:
         return was_refused(ended) if self.processes == 1 else "bench: " in ended.said
@@ -416,7 +401,7 @@ class KilledSearch(Killed):
         write_gratings(folder / "images", 40)
         (folder / "recipe.toml").write_text(RECIPE)
         variables = environment(folder, self.cache / "exports")
-        ended = Run([*COMMAND, *train(folder, "supernet", "--epochs", 1)], variables, folder).end()
+        ended = Run(train(folder, "supernet", "--epochs", 1), variables, folder).end()
         if ended.code != 0:
             raise UnfinishedError(ended.said[-500:])
 

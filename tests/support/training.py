@@ -31,7 +31,7 @@ def write_gratings(folder: Path, count: int) -> None:
     for name, grating in (("across", np.tile(wave, (24, 1))), ("down", np.tile(wave[:, None], (1, 24)))):
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            noisy = 128 + 60 * grating[..., None] + rng.normal(0, 40, (24, 24, 3))
+            noisy = 128 + 60 * grating[..., None] + rng.normal(0, 100, (24, 24, 3))
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:02}.png")
 
 

@@ -1,6 +1,8 @@
 """The journal survives a death at any byte and refuses damage."""
 
 import errno
+import fcntl
+import os
 
 from orchestrator.journal.log import Journal, read_records
 from tests.support.errors import raises
@@ -50,6 +52,18 @@ def test_a_second_writer_is_refused(tmp_path):
     with Journal(path), raises("file_in_use"):
         Journal(path)
     Journal(path).close()
+
+
+def test_a_file_system_without_locks_is_allowed(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    os.utime(path, (0, 0))
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with Journal(path) as journal:
+        assert journal.records == RECORDS
 
 
 class FullDisk:

@@ -22,8 +22,8 @@ Process = subprocess.Popen[bytes] | ForkedBench
 POLL_S = 0.002
 """Between two looks at the files; a step of a training or a batch of a profile takes longer."""
 
-LIMIT_S = 300.0
-"""A run takes 30 s at most on a busy core; one of five minutes hangs."""
+LIMIT_S = 600.0
+"""A run takes 30 s on a core of its own, and some minutes on a busy machine; one of ten minutes hangs."""
 
 ORPHAN_S = 120.0
 """Time for what a killed command has started to end: Ray's processes, or the trainings of a killed torchrun."""

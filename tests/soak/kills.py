@@ -124,6 +124,11 @@ class Killed(ABC):
     def missing(self) -> str:
         return ""
 
+    @property
+    def exports(self) -> bool:
+        """Whether a run exports models for minutes, which later runs find in the cache."""
+        return False
+
     def run(self, seed: int, folder: Path) -> Outcome:
         """Kill a run once to three times, resume it to its end, and compare it with an undisturbed one."""
         whole, rng = self.undisturbed(), random.Random(f"{self.name} {seed}")
@@ -156,7 +161,7 @@ class Killed(ABC):
         return Outcome(kills, damage.lost, damage.doubled, len(damage.wrong[:1]), 0, detail)
 
     def start(self, inputs: Path, home: Path) -> Run:
-        variables = environment(home, self.cache / "exports", **self.variables)
+        variables = environment(home, self.cache.absolute() / "exports", **self.variables)
         return Run(self.arguments(inputs), variables, home, self.processes)
 
     def progress(self, home: Path) -> int:
@@ -178,6 +183,11 @@ class Killed(ABC):
             inputs.mkdir(parents=True)
             home.mkdir()
             self.make_inputs(inputs)
+            if self.exports:
+                warm_up = inputs / "warm-up"
+                warm_up.mkdir()
+                self.set_up(inputs, warm_up)
+                self.start(inputs, warm_up).end()
             self.set_up(inputs, home)
             timeline, ended = self.start(inputs, home).timeline(lambda: self.progress(home))
             if ended.code != 0:
@@ -271,6 +281,10 @@ class KilledProfile(Killed):
     @property
     def grows(self) -> str:
         return "run/journal.jsonl"
+
+    @property
+    def exports(self) -> bool:
+        return self.device == "host"
 
     def compare(self, home: Path, whole: Undisturbed, damage: Damage) -> None:
         check_measured(home, whole, damage)
@@ -400,7 +414,7 @@ class KilledSearch(Killed):
     def make_inputs(self, folder: Path) -> None:
         write_gratings(folder / "images", 40)
         (folder / "recipe.toml").write_text(RECIPE)
-        variables = environment(folder, self.cache / "exports")
+        variables = environment(folder, self.cache.absolute() / "exports")
         ended = Run(train(folder, "supernet", "--epochs", 1), variables, folder).end()
         if ended.code != 0:
             raise UnfinishedError(ended.said[-500:])
@@ -425,6 +439,10 @@ class KilledSearch(Killed):
     @property
     def grows(self) -> str:
         return "supernet/accuracies.jsonl"
+
+    @property
+    def exports(self) -> bool:
+        return True
 
     def missing(self) -> str:
         return missing_ray() if self.cluster else ""

@@ -19,8 +19,11 @@ from tests.support.bench import module_environment
 
 Process = subprocess.Popen[bytes] | ForkedBench
 
-POLL_S = 0.002
+POLL_S = 0.01
 """Between two looks at the files; a step of a training or a batch of a profile takes longer."""
+
+LOOK_S = 0.2
+"""Between two looks at the processes of a run that is left alone, which cost more."""
 
 LIMIT_S = 600.0
 """A run takes 30 s on a core of its own, and some minutes on a busy machine; one of ten minutes hangs."""
@@ -148,7 +151,7 @@ class Run:
         """Wait until it and everything that it started have ended; what does not is killed."""
         while self._runs():
             self._descendants()
-            time.sleep(10 * POLL_S)
+            time.sleep(LOOK_S)
         hung = self._process.poll() is None
         _, left = psutil.wait_procs(list(self._seen.values()), 0 if hung else ORPHAN_S)
         orphans = tuple(_command_line(one)[-100:] for one in left)

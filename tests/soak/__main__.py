@@ -39,7 +39,8 @@ def read_results(path: Path) -> dict[str, dict[int, Outcome]]:
             record = json.loads(line)
         except ValueError:
             continue
-        results.setdefault(record.pop("fault"), {})[record.pop("seed")] = Outcome(**record)
+        fault, seed = record.pop("fault"), record.pop("seed")
+        results.setdefault(fault, {})[seed] = Outcome(**record)
     return results
 
 

@@ -416,7 +416,9 @@ class KilledTraining(Killed):
         return max((int(number) for number in re.findall(r"training \((\d+)/", reported)), default=0)
 
     def explains(self, ended: Ended) -> bool:
-        return was_refused(ended) if self.processes == 1 else "bench: " in ended.said
+        if self.processes == 1:
+            return was_refused(ended)
+        return "Signal 9 (SIGKILL)" in ended.said  # torchrun reports which of its processes was killed
 
     def compare(self, home: Path, whole: Undisturbed, damage: Damage) -> None:
         own, other = home / "supernet", whole.home / "supernet"

@@ -11,9 +11,17 @@ from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.common.device import Device
 from orchestrator.journal.conditions import HOT_HEADROOM
 from orchestrator.journal.records import MeasurementRejectedError
-from orchestrator.wire.client import AgentClient, ModelFile, RunResult
+from orchestrator.wire.client import SILENCE_LIMIT_S, AgentClient, ModelFile, RunResult
 from orchestrator.wire.errors import AgentError, AgentLostError, DeviceError
 from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply
+
+ALONE_SILENCE_S = 600.0
+"""Silence after which an agent that runs a single model has hung. A large network on portable kernels can take
+minutes an execution on a slow phone; nobody measures one that takes longer than this."""
+
+SILENT_CALLS = 3
+"""Executions of the slowest model that a silence may last: signs of life come between two, and a phone that
+throttles takes twice as long."""
 
 
 class DeviceConnection:
@@ -26,6 +34,8 @@ class DeviceConnection:
         """Thermal states in which a batch starts: `fair` too after a full wait in vain, a caveat of the LUT."""
         self.reports_headroom = False
         """Whether the device has ever reported its thermal headroom: then none does not mean that it is cool."""
+        self.slowest_s = 0.0
+        """Longest execution among the models that ran alone after the agent seemed to hang."""
         self._client: AgentClient | None = None
 
     @property
@@ -33,6 +43,7 @@ class DeviceConnection:
         """The client, connected now if there is none; raises DeviceError if the device does not answer."""
         if self._client is None:
             self._client = self.device.connect()
+            self._client.silence_limit_s = max(SILENCE_LIMIT_S, SILENT_CALLS * self.slowest_s)
             with contextlib.suppress(DeviceError):  # the next request reports the problem
                 if self._client.state().foreground is False:
                     self.device.bring_to_front()
@@ -250,7 +261,9 @@ def _failure_alone(connection: DeviceConnection, file: ModelFile) -> str:
         connection.hello()
         try:
             loaded = connection.load(file)
-            connection.client.run([loaded.handle], [[0]] * _RUNS)
+            connection.client.silence_limit_s = ALONE_SILENCE_S
+            result = connection.client.run([loaded.handle], [[0]] * _RUNS)
+            connection.slowest_s = max(connection.slowest_s, float(result.samples.max()) / 1e9)
             connection.client.unload(loaded.handle)
         except AgentError as error:
             return refusal_reason(error)

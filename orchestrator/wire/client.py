@@ -89,8 +89,8 @@ HEARTBEAT_S = 10
 """Seconds between two heartbeats of a run or a load."""
 
 SILENCE_LIMIT_S = 180.0
-"""Silence after which the agent counts as hung. One execution, or another program that takes all of the processor,
-may delay many heartbeats."""
+"""Silence after which the agent counts as hung, unless a model is known to take longer. One execution, or another
+program that takes all of the processor, may delay many heartbeats."""
 
 RUN_TIMEOUT_S = 3600.0
 """Longest run of an agent without heartbeats, which answers only after the whole schedule; any batch is shorter."""
@@ -124,7 +124,7 @@ class AgentClient:
 
     Its methods raise AgentError if the agent answers with an error (the connection stays usable), and
     AgentLostError if the connection breaks, the agent takes longer than `timeout_s`, or breaks the protocol;
-    `closed` once the connection is gone.
+    `closed` once the connection is gone. `silence_limit_s` is the longest silence of a run with heartbeats.
     """
 
     def __init__(
@@ -145,6 +145,7 @@ class AgentClient:
         self._loaded: dict[int, str] = {}
         self._hello: messages.HelloReply | None = None
         self._clock_s, self._load_ends_s = clock_s, -math.inf
+        self.silence_limit_s = SILENCE_LIMIT_S
 
     @classmethod
     def greeted(cls, sock: socket.socket, token: str, timeout_s: float, device_name: str) -> Self:
@@ -336,7 +337,7 @@ class AgentClient:
                 )
             if pace_us:
                 fields["pace_us"] = pace_us
-        patience = Patience(SILENCE_LIMIT_S if heartbeat else RUN_TIMEOUT_S, heartbeat)
+        patience = Patience(self.silence_limit_s if heartbeat else RUN_TIMEOUT_S, heartbeat)
         reply, raw = self._ask(action, messages.RunReply, fields, patience=patience)
         if (reply.rounds, reply.visits) != (len(order), visits) or len(raw) != 8 * len(order) * visits:
             raise self._lost(

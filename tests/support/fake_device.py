@@ -10,7 +10,7 @@ from orchestrator.journal.log import read_log
 from orchestrator.measure.engine import EngineOptions, ModelSet
 from orchestrator.measure.session import measure
 from orchestrator.plan.plan import Policy
-from orchestrator.wire.client import ModelFile, RunResult
+from orchestrator.wire.client import SILENCE_LIMIT_S, ModelFile, RunResult
 from orchestrator.wire.errors import AgentError, AgentLostError
 from orchestrator.wire.messages import DeviceState, HelloReply, LoadReply, Warmed
 
@@ -42,6 +42,7 @@ class FakeDevice:
 
     `deadly`: models (by sha256) that kill the agent when they run; `deadly_loads` when they are loaded;
     `deadly_company`: when all of them run together; `refused`: models that do not load.
+    An execution that takes longer than the client waits for a sign of life ends like a death.
     `hungry`: how many loads of a model fail for want of memory before one works.
     `unready`: states in which `run` is refused, one each, before it works.
     """
@@ -91,6 +92,7 @@ class FakeDevice:
 class FakeClient:
     def __init__(self, device):
         self.device, self.loaded, self.names = device, {}, {}
+        self.silence_limit_s = SILENCE_LIMIT_S
 
     def hello(self):
         return HelloReply.model_validate(
@@ -166,7 +168,12 @@ class FakeClient:
         if device.runs in device.lose_after:
             raise AgentLostError("the fake was unplugged")
         running = {self.names[handle] for handle in handles}
-        if device.deadly & running or (device.deadly_company and device.deadly_company <= running):
+        is_silent = max(self.loaded[handle] for handle in handles) > 1e3 * self.silence_limit_s
+        if (
+            is_silent
+            or device.deadly & running
+            or (device.deadly_company and device.deadly_company <= running)
+        ):
             self.die()
         samples = np.zeros((len(order), len(order[0])), dtype=np.int64)
         for r, visited in enumerate(order):

@@ -138,6 +138,24 @@ def test_models_that_crash_together(tmp_path):
     assert fake.deaths == 3
 
 
+def test_a_model_of_minutes_is_not_a_hang(tmp_path):
+    fake = device()
+    fake.true_ms[SHA["model02"]] = 300_000.0
+    fake.lose_after = {20}
+    result = run(tmp_path, fake)
+    assert result.failures == {}
+    assert set(result.estimates.ratios) == set(TRUE_MS)
+    assert fake.deaths == 2, "its latency is known once it has run alone, after a loss of the connection too"
+
+
+def test_a_model_without_an_end_is_a_hang(tmp_path):
+    fake = device()
+    fake.true_ms[SHA["model02"]] = 1e3 * readiness.ALONE_SILENCE_S * 1.1
+    result = run(tmp_path, fake)
+    assert list(result.failures) == ["model02"]
+    assert fake.deaths == 4
+
+
 def test_a_pulled_cable_is_nobodys_failure(tmp_path):
     result = run(tmp_path, device(lose_after={2, 3, 4}))
     assert result.failures == {}

@@ -44,6 +44,7 @@ class FakeAdbd:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as adbd does
                 self.phone.sockets.append(sock)
                 threading.Thread(target=_Connection(self, sock).serve, daemon=True).start()
 
@@ -67,6 +68,8 @@ class _Connection:
                 command, arg0, arg1, size, _ = unpack(header)
                 self._handle(WIRE_TO_ID[command], arg0, arg1, stream.read(size))
         for near in self._streams.values():
+            with contextlib.suppress(OSError):  # a closed socket in which a thread waits stays open
+                near.shutdown(socket.SHUT_RDWR)
             near.close()
 
     def _send(self, command: bytes, arg0: int, arg1: int, data: bytes = b"") -> None:

@@ -49,7 +49,12 @@ def _read_timeout_s(numbytes: int, timeout_s: float) -> float:
 
 
 class _Tcp(TcpTransport):  # type: ignore[misc]
-    """adb_shell's TCP transport, except that it sends all of the data and ends at EOF."""
+    """adb_shell's TCP transport, except that it sends all of the data, at once, and ends at EOF."""
+
+    def connect(self, transport_timeout_s: float) -> None:
+        super().connect(transport_timeout_s)
+        # Header and data of a message are sent separately: the data would wait for the phone's delayed ACK.
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float) -> bytes:
         data: bytes = super().bulk_read(numbytes, _read_timeout_s(numbytes, transport_timeout_s))

@@ -312,6 +312,13 @@ class TestDirectly:
         assert phones.list_phones() == []
         monkeypatch.setattr(direct, "HAS_USB", False)
         with raises("no_adb"):
+    def test_small_messages_are_sent_at_once(self, adbd, usb):
+        link = open_link(adbd.address, lambda: None)
+        assert isinstance(link, direct.DirectLink)
+        sock = link._device._io_manager._transport._connection
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        link.close()
+
             phones.list_phones()
 
 

@@ -11,6 +11,7 @@ from luts.format.errors import BlocktimeError, UsageError
 from orchestrator.agent.programs import agent_program
 from orchestrator.devices.android import phones as android
 from orchestrator.devices.android.device import AndroidDevice
+from orchestrator.devices.android.link import is_address
 from orchestrator.devices.common.device import Access, Device, KindUnavailableError
 from orchestrator.devices.common.registry import known_phone, unknown_device
 from orchestrator.devices.host import HostDevice, scenario_of, simulated_program
@@ -126,7 +127,7 @@ def _kind_of(name: str, access: Access) -> Kind:
     known = known_phone(name)
     if known is not None:
         return known.kind
-    if android.is_address(name):
+    if is_address(name):
         return "android"
     wanted = name.replace("-", "").casefold()
     for device in list_attached().attached:

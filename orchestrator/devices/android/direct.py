@@ -26,6 +26,7 @@ from orchestrator.devices.android.link import (
     LinkLostError,
     PhoneNotReadyError,
     ServiceRefusedError,
+    service_title,
 )
 from orchestrator.wire.errors import DeviceError
 
@@ -123,7 +124,7 @@ class DirectLink(AdbLink):
         except Exception as error:  # adb_shell's, libusb's and the socket's have no common base
             raise _lost(self.serial, error) from None
         if command == CLSE:
-            message = f"{self.serial} refused {service[:80]}: nothing listens there"
+            message = f"{self.serial} refused {service_title(service)}: nothing listens there"
             raise ServiceRefusedError(message, code="service_refused")
         near, far = socket.socketpair()
         stream.transport_timeout_s = _POLL_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import re
 import socket
 import time
 from dataclasses import dataclass
@@ -16,6 +17,18 @@ ACCEPT_TIMEOUT_S = 60.0
 """How long the user has to accept the phone's USB debugging dialog."""
 
 _CHUNK_BYTES = 1 << 16
+_EXEC = "exec:("
+
+
+def is_address(name: str) -> bool:
+    """Return whether `name` is host:port, which is what adb calls a phone on the network."""
+    match = re.fullmatch(r"(?:\[[\w:%.]+\]|[\w.-]+):(\d{1,5})", name)
+    return match is not None and 0 < int(match[1]) < 65536
+
+
+def service_title(service: str) -> str:
+    """Return how messages name a service: a command without what surrounds it, on one line."""
+    return service.removeprefix(_EXEC).partition("\n")[0][:80]
 
 
 class LinkLostError(DeviceError):
@@ -86,7 +99,7 @@ class AdbLink(abc.ABC):
         """
         deadline_s = time.monotonic() + timeout_s
         # `exec:` has no exit code, so the shell prints it on a last line of its own.
-        with self.open_service(f"exec:({command}\n) 2>&1; printf '\\n%s' $?") as sock:
+        with self.open_service(f"{_EXEC}{command}\n) 2>&1; printf '\\n%s' $?") as sock:
             try:
                 sock.settimeout(timeout_s)
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # ended early; it says why

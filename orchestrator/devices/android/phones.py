@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -11,7 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from luts.format.errors import install_extra
-from orchestrator.devices.android.link import ACCEPT_TIMEOUT_S, AdbLink, LinkLostError, PhoneNotReadyError
+from orchestrator.devices.android.link import (
+    ACCEPT_TIMEOUT_S,
+    AdbLink,
+    LinkLostError,
+    PhoneNotReadyError,
+    is_address,
+)
 from orchestrator.devices.common.device import KindUnavailableError
 from orchestrator.devices.common.registry import known_phones, phone_of
 from orchestrator.wire.errors import DeviceError
@@ -95,12 +100,6 @@ def _next_step(state: str) -> str:
 def slug(model: str) -> str:
     """Return a model as a device name in the registry's style: `SM-S911B` becomes `sms911b`."""
     return "".join(character for character in model.casefold() if character.isascii() and character.isalnum())
-
-
-def is_address(name: str) -> bool:
-    """Return whether `name` is host:port, which is what adb calls a phone on the network."""
-    match = re.fullmatch(r"(?:\[[\w:%.]+\]|[\w.-]+):(\d{1,5})", name)
-    return match is not None and 0 < int(match[1]) < 65536
 
 
 def choose(name: str, phones: Iterable[AndroidPhone]) -> AndroidPhone | None:

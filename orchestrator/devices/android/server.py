@@ -9,9 +9,16 @@ import socket
 import subprocess
 from dataclasses import dataclass
 
-from adbutils import AdbClient, AdbError, adb_path
+from adbutils import AdbClient, AdbError, AdbTimeout, adb_path
 
-from orchestrator.devices.android.link import AdbLink, LinkLostError, PhoneNotReadyError, ServiceRefusedError
+from orchestrator.devices.android.link import (
+    AdbLink,
+    LinkLostError,
+    PhoneNotReadyError,
+    ServiceRefusedError,
+    is_address,
+    service_title,
+)
 
 DEFAULT_PORT = 5037
 
@@ -108,6 +115,12 @@ class AdbServer:
         try:
             connection.send_command(service)
             connection.check_okay()
+        except AdbTimeout as error:
+            connection.close()
+            if is_address(serial):  # the server would wait for it for ever, and not connect to it again
+                with contextlib.suppress(AdbError, OSError):
+                    self._client().disconnect(serial)
+            raise self._unreachable(serial, str(error)) from None
         except (AdbError, OSError) as error:
             connection.close()
             raise self._refused(serial, service, str(error)) from None
@@ -124,7 +137,7 @@ class AdbServer:
         with contextlib.suppress(LinkLostError):
             if self.list_states().get(serial) == "device":
                 return ServiceRefusedError(
-                    f"{serial} refused {service[:80]}: {reason.strip() or 'nothing listens there'}",
+                    f"{serial} refused {service_title(service)}: {reason.strip() or 'nothing listens there'}",
                     code="service_refused",
                 )
         return self._unreachable(serial, reason)

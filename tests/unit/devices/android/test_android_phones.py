@@ -12,8 +12,13 @@ from adb_shell.exceptions import TcpTimeoutException, UsbReadFailedError
 
 from orchestrator.devices.android import direct, phones
 from orchestrator.devices.android import server as server_module
-from orchestrator.devices.android.link import LinkLostError, PhoneNotReadyError, ServiceRefusedError
-from orchestrator.devices.android.phones import AndroidPhone, choose, is_address, open_link, slug
+from orchestrator.devices.android.link import (
+    LinkLostError,
+    PhoneNotReadyError,
+    ServiceRefusedError,
+    is_address,
+)
+from orchestrator.devices.android.phones import AndroidPhone, choose, open_link, slug
 from orchestrator.devices.android.server import AdbServer, running_server
 from orchestrator.wire.client import AgentClient
 from orchestrator.wire.errors import DeviceError
@@ -146,6 +151,27 @@ class TestServer:
             open_link("host:1")
         phone.plug_in()
         assert open_link("host:1").shell("getprop ro.product.model").text == "Pixel 8"
+
+    def test_silent_network_phone_is_connected_again(self, server, phone, monkeypatch):
+        monkeypatch.setattr(server_module, "_ANSWER_TIMEOUT_S", 0.2)
+        phone.serial = "host:1"
+        server.network["host:1"] = phone
+        link, talk, done = open_link("host:1"), phone.talk, threading.Event()
+        monkeypatch.setattr(phone, "talk", lambda service: done.wait() and None)
+        with raises("phone_lost"):
+            link.shell("getprop ro.product.model")
+        done.set()
+        assert server.requests.count("host:disconnect:host:1") == 1
+        monkeypatch.setattr(phone, "talk", talk)
+        assert open_link("host:1").shell("getprop ro.product.model").text == "Pixel 8"
+        assert server.requests.count("host:connect:host:1") == 1
+
+    def test_refused_command_is_named_on_one_line(self, server, phone, monkeypatch):
+        link = open_link(phone.serial)
+        monkeypatch.setattr(phone, "talk", lambda service: None)
+        with raises("service_refused") as refused:
+            link.shell("pm grant a b")
+        assert str(refused.value) == f"{phone.serial} refused pm grant a b: closed"
 
     def test_bad_address(self, server, monkeypatch):
         monkeypatch.setenv(phones.ADDRESSES_VARIABLE, "pixel8")
@@ -291,6 +317,13 @@ class TestDirectly:
         client.close()
         link.close()
 
+    def test_small_messages_are_sent_at_once(self, adbd, usb):
+        link = open_link(adbd.address, lambda: None)
+        assert isinstance(link, direct.DirectLink)
+        sock = link._device._io_manager._transport._connection
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        link.close()
+
     def test_pulled_cable(self, adbd, usb):
         link = open_link(adbd.address, lambda: None)
         adbd.phone.pull_cable()
@@ -312,13 +345,6 @@ class TestDirectly:
         assert phones.list_phones() == []
         monkeypatch.setattr(direct, "HAS_USB", False)
         with raises("no_adb"):
-    def test_small_messages_are_sent_at_once(self, adbd, usb):
-        link = open_link(adbd.address, lambda: None)
-        assert isinstance(link, direct.DirectLink)
-        sock = link._device._io_manager._transport._connection
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        link.close()
-
             phones.list_phones()
 
 

@@ -422,6 +422,8 @@ def _explained(udid: str, address: str) -> Iterator[None]:
 
 def _one_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its class if it has none."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip().rstrip(".")[:300] if lines else type(error).__name__
 

@@ -196,7 +196,7 @@ def test_download_of_the_image_is_reported_and_limited(
     finally:
         ended.set()
     assert sum("downloading Apple's developer disk image" in line for line in user.messages) == 2
-    assert "cannot be mounted (TimeoutError)" in user.messages[-1]
+    assert "cannot be mounted (no answer in time)" in user.messages[-1]
     assert len(user.questions) == 1, "the user can still open the app"
     assert tunnels == ["open", "close"]
 

@@ -26,9 +26,9 @@ FIGURES = [field.name for field in fields(Outcome) if field.name != "detail"]
 
 def all_faults() -> list[Fault]:
     """Return the faults of all modules of this folder that have a list of them."""
-    from tests.soak import inputs, kills, strangers, transport
+    from tests.soak import adbd, inputs, kills, strangers, transport
 
-    return [*kills.FAULTS, *transport.FAULTS, *inputs.FAULTS, *strangers.FAULTS]
+    return [*kills.FAULTS, *transport.FAULTS, *adbd.FAULTS, *inputs.FAULTS, *strangers.FAULTS]
 
 
 def read_results(path: Path) -> dict[str, dict[int, Outcome]]:

@@ -11,17 +11,34 @@ import errno
 import hashlib
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from functools import cache
+from pathlib import Path
 
 from orchestrator.agent.agent import LOOPBACK, PHONE_PORT
 from orchestrator.devices.android.direct import DirectLink
 from orchestrator.devices.android.link import AdbLink, ServiceRefusedError
 from orchestrator.devices.android.phones import list_phones, open_link
 from orchestrator.devices.android.server import AdbServer, ServerLink, running_server
+
+ROOT = Path(__file__).resolve().parents[2]
+ADBD = ROOT / ".toolchains/swift/usr/lib/android-sdk/platform-tools/adbd"
+NAMESPACES = [
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "unshare",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+]
 
 # Local adb servers take ports 5555 to 5585 for emulators.
 _PORT = 15557
@@ -30,6 +47,17 @@ _SOCKET_SYSCALL = {"x86_64": 41, "aarch64": 198}
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+
+
+@cache
+def missing() -> str:
+    """Return why the daemon can't run in a namespace of its own here, or an empty string."""
+    if not ADBD.is_file():
+        return f"no {ADBD.relative_to(ROOT)}: run tools/toolchains/swift.sh"
+    if not all(map(shutil.which, ("setpriv", "unshare", "ip"))):
+        return "needs util-linux and iproute2: run tools/toolchains/phones.sh"
+    probe = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
+    return f"namespaces cannot be created here: {probe.stderr.strip()}" if probe.returncode else ""
 
 
 class _Program(ctypes.Structure):

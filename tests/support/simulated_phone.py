@@ -19,7 +19,7 @@ from orchestrator.export import Artifact, ArtifactCache, ExportSpec
 from orchestrator.export.artifacts.artifact import Report
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import Plan
-from orchestrator.simulate.device import SimulatedModelFile, find_scenario
+from orchestrator.simulate.device import SCENARIOS, Scenario, SimulatedModelFile
 from orchestrator.simulate.machine import Machine, SimulatedModel
 from orchestrator.tasks import models, plan
 from orchestrator.wire.errors import AgentError
@@ -63,9 +63,14 @@ class SimulatedAgents:
     """The agents of one phone, one for each start, with one runtime; `in_front`: whether the app is, now."""
 
     def __init__(
-        self, runtime: str, model: str, store: Path, in_front: Callable[[], bool] = lambda: True
+        self,
+        runtime: str,
+        model: str,
+        store: Path,
+        in_front: Callable[[], bool] = lambda: True,
+        scenario: Scenario = SCENARIOS["quiet"],
     ) -> None:
-        self._machine = Machine(find_scenario("quiet"))
+        self._machine = Machine(scenario)
         self._runtimes = {runtime: _Runtime(runtime, self._machine, in_front)}
         self._model, self._store, self._in_front = model, store, in_front
 

@@ -1,37 +1,20 @@
-"""Our links to a real adb daemon, through a real adb server and directly."""
+"""Our links to a real adb daemon, and a profile with a fault on the way."""
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.support.agent_programs import ROOT
-
-ADBD = ROOT / ".toolchains/swift/usr/lib/android-sdk/platform-tools/adbd"
-NAMESPACES = [
-    "setpriv",
-    "--pdeathsig",
-    "KILL",
-    "unshare",
-    "--net",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-]
+from tests.soak.adbd import WORKER
+from tests.soak.faults import Outcome
+from tests.support.real_adbd import ADBD, NAMESPACES, ROOT, missing
 
 
 @pytest.fixture
 def adbd():
-    if not ADBD.is_file():
-        pytest.skip(f"no {ADBD.relative_to(ROOT)}: run tools/toolchains/swift.sh")
-    if not all(map(shutil.which, ("setpriv", "unshare", "ip"))):
-        pytest.skip("needs util-linux and iproute2: run tools/toolchains/phones.sh")
-    probe = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
-    if probe.returncode:
-        pytest.skip(f"namespaces cannot be created here: {probe.stderr.strip()}")
+    if why := missing():
+        pytest.skip(why)
     return str(ADBD)
 
 
@@ -44,3 +27,11 @@ def test_real_daemon_through_both_ways(adbd, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("checked ")
+
+
+@pytest.mark.parametrize("transport", ["adbd", "adbd-and-server"])
+def test_a_cut_connection_costs_nothing(adbd, tmp_path, transport):
+    try:
+        assert WORKER.run("cut", transport, 0, tmp_path) == Outcome(tries=1)
+    finally:
+        WORKER.stop()

@@ -1,0 +1,67 @@
+"""One seed of a transport fault, with the product as it is and with mistakes that the soak must notice."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.journal.log import Journal
+from orchestrator.wire.errors import DeviceError
+from tests.soak import transport
+from tests.soak.faults import Outcome
+from tests.support.proxy import Link
+
+SEED = ("cut", "adb-server", 0)
+
+
+def test_a_cut_connection_costs_nothing(tmp_path: Path) -> None:
+    outcome = transport.run(*SEED, tmp_path)
+    assert outcome == Outcome(tries=1)
+
+
+@pytest.mark.parametrize(("times", "lost", "doubled"), [(0, 70, 0), (2, 0, 70)])
+def test_rounds_that_are_not_written_once_are_noticed(
+    times: int, lost: int, doubled: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third run of ten rounds of seven loads."""
+    transport.undisturbed(SEED[1])
+    append, chunks = Journal.append, []
+
+    def append_often(self: Journal, record: dict[str, Any]) -> None:
+        chunks.append(record["kind"] == "chunk")
+        for _ in range(times if chunks[-1] and sum(chunks) == 3 else 1):
+            append(self, record)
+
+    monkeypatch.setattr(Journal, "append", append_often)
+    outcome = transport.run(*SEED, tmp_path)
+    assert (outcome.lost, outcome.doubled) == (lost, doubled)
+
+
+def test_a_command_that_can_not_be_resumed_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport.undisturbed(SEED[1])
+    cut = Link.cut
+
+    def cut_for_good(self: Link, reset: bool = False) -> None:
+        cut(self, reset)
+        monkeypatch.setattr("orchestrator.devices.android.device.AndroidDevice.connect", refuse)
+
+    def refuse(_: object) -> None:
+        raise DeviceError("KeyError('phone')", code="lost")
+
+    monkeypatch.setattr(Link, "cut", cut_for_good)
+    outcome = transport.run(*SEED, tmp_path)
+    assert outcome.wrong == 1
+    assert "ended with 3" in outcome.detail
+    assert "not resumed" in outcome.detail
+
+
+def test_a_command_that_waits_for_ever_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport.undisturbed(SEED[1])
+    monkeypatch.setattr(transport, "LIMIT_S", 2.0)
+    monkeypatch.setattr(Link, "cut", lambda self, reset=False: self.thawed.clear())
+    monkeypatch.setattr("orchestrator.wire.client.AgentClient._receive", lambda *_: time.sleep(60))
+    outcome = transport.run(*SEED, tmp_path)
+    assert outcome.hung == 1

@@ -18,7 +18,7 @@ from unittest import mock
 
 from orchestrator.agent.agent import Agent
 from orchestrator.agent.server import Server, listen
-from orchestrator.simulate.device import Scenario
+from orchestrator.simulate.device import Scenario, TrueCosts
 from tests.support.fake_adbd import FakeAdbd
 from tests.support.fake_android import FakeAdbServer, FakeAndroid
 from tests.support.fake_iphone import FakeIphone, trust_now
@@ -29,7 +29,8 @@ from tests.support.proxy import Proxy
 from tests.support.simulated_phone import SimulatedAgents
 
 LOOPBACK = "127.0.0.1"
-CONSTANT = Scenario(name="constant")
+CONSTANT = Scenario(name="constant", costs=TrueCosts(base_ms=50.0))
+"""A warm-up window is full after one call, so that most of a run's readings of its clock are those of samples."""
 THIEVES = ("hangs up", "is silent", "sends garbage", "is another agent")
 
 

@@ -12,9 +12,19 @@ from orchestrator.journal.log import Journal
 from orchestrator.wire.errors import DeviceError
 from tests.soak import transport
 from tests.soak.faults import Outcome
-from tests.support.proxy import Link
+from tests.support.proxy import Direction, Link
 
 SEED = ("cut", "adb-server", 0)
+
+
+@pytest.fixture(autouse=True)
+def in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strike when half of what is measured has been carried."""
+
+    def middle(self: transport.Undisturbed, _: object, direction: Direction, __: float) -> int:
+        return (self.begun[direction] + self.ended[direction]) // 2
+
+    monkeypatch.setattr(transport.Undisturbed, "draw_byte", middle)
 
 
 def test_a_cut_connection_costs_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import pickle
 import random
 from collections.abc import Iterator, Sequence
@@ -423,7 +424,7 @@ def _plain(value: Value) -> Value:
 
 
 def _number(value: object, name: str) -> Value:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise _malformed(f"{name} must be a number, not {value!r}")
     return value
 

@@ -158,6 +158,8 @@ def document(**changes):
         (json.dumps(document(resolution=255)), "not_in_space"),
         (json.dumps(document(resolution="256")), "invalid_architecture"),
         (json.dumps(document(resolution=True)), "invalid_architecture"),
+        (json.dumps(document(resolution=float("nan"))), "invalid_architecture"),
+        (json.dumps(document(classes=float("inf"))), "invalid_architecture"),
         (json.dumps(document(head="mlp")), "not_in_space"),
         (json.dumps(document(classes=0)), "not_in_space"),
         (json.dumps(document(stages={})), "not_in_space"),

@@ -99,7 +99,10 @@ def _decode_line(records: list[dict[str, Any]], line: bytes) -> bool:
     body = line[9:-1]
     if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(body):
         return False
-    record = json.loads(body)
+    try:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
     if isinstance(record, dict):
         records.append(record)
     return isinstance(record, dict)

@@ -3,6 +3,9 @@
 import errno
 import fcntl
 import os
+import zlib
+
+import pytest
 
 from orchestrator.journal.log import Journal, read_records
 from tests.support.errors import raises
@@ -45,6 +48,15 @@ def test_damaged_line_is_named(tmp_path):
     with raises("damaged_file"):
         Journal(path)
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'{"kind":"\xff"}', b"[]"])
+def test_line_that_is_no_record_is_damaged(tmp_path, body):
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    path.write_bytes(b"%08x %s\n" % (zlib.crc32(body), body) + path.read_bytes())
+    with raises("damaged_file"):
+        Journal(path)
 
 
 def test_a_second_writer_is_refused(tmp_path):

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+MAX_LINE = 2000
+"""Characters of an error; a longer one quotes a file or an agent, and its end says what to do."""
+
+
 class BlocktimeError(Exception):
     """Base of all expected errors; `str()` is the one line that the command prints.
 
@@ -19,8 +23,9 @@ class BlocktimeError(Exception):
     """
 
     def __init__(self, message: str = "", *, code: str = "") -> None:
-        """Create the error from its one line and its code."""
-        super().__init__(message)
+        """Create the error from its line and its code; text that it quotes is kept from breaking or flooding it."""
+        line = "".join(char if char.isprintable() else " " for char in message)
+        super().__init__(line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 500]} … {line[-490:]}")
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError, model_validator
 
-from luts.format.errors import close_names, first_problem, install_extra, shorten, unknown
+from luts.format.errors import (
+    MAX_LINE,
+    BlocktimeError,
+    close_names,
+    first_problem,
+    install_extra,
+    shorten,
+    unknown,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,14 @@ def test_unknown_name_lists_similar_or_all_names() -> None:
 def test_close_names_are_sorted_and_limited() -> None:
     assert close_names("pixel8", ["host", "pixel8a", "pixel7", "pixel8"], 2) == ["pixel8", "pixel8a"]
     assert close_names("pixel8", ["host"]) == []
+
+
+def test_error_is_one_line_whatever_it_quotes() -> None:
+    assert str(BlocktimeError("a\nb\x1b[2J\ud800 µ")) == "a b [2J  µ"
+    assert str(BlocktimeError("x" * MAX_LINE)) == "x" * MAX_LINE
+    long = str(BlocktimeError(f"{'x' * 5000}; restore it"))
+    assert len(long) <= MAX_LINE
+    assert long.endswith("x; restore it")
 
 
 class Inner(BaseModel):

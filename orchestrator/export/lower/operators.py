@@ -8,11 +8,12 @@ src/operators/convolution-nhwc.c, and fuses clamps in src/subgraph.c (`has_clamp
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ MAX_PROGRAM_BYTES = 1 << 30
 
 MAX_OPERATORS = 100_000
 """Most operators of a program; networks of timm have up to a few thousand."""
+
+MAX_RANK = 64
+"""Most dimensions of a tensor, as of PyTorch."""
 
 DEPTHWISE_TAPS = 25
 """XNNPACK has depthwise kernels up to this many taps; above, it multiplies matrices of one column."""
@@ -61,9 +65,17 @@ def graph_nodes(graph: Any) -> Iterator[tuple[Any, list[Any], Any]]:
         )
 
 
+def product(sizes: Iterable[int]) -> int:
+    """Return a product; raises ValueError for more sizes than a tensor has, which would take minutes."""
+    few = list(itertools.islice(sizes, MAX_RANK + 1))
+    if len(few) > MAX_RANK:
+        raise ValueError(f"more than {MAX_RANK} dimensions")
+    return math.prod(few)
+
+
 def count(tensor: Any) -> int:
     """Return the number of elements of a delegate's tensor."""
-    return math.prod(tensor.dims)
+    return product(tensor.dims)
 
 
 def element_type(tensor: Any) -> str:
@@ -99,7 +111,7 @@ def node_operators(node: Any, read: Sequence[Any], output: Any) -> list[Operator
         return [_convolution(node, read, output)]
     if name in ("concatenate", "copy"):
         axis = getattr(node, "axis", 0)
-        return [_operator("copy", output, n=count(x), run=math.prod(x.dims[axis:])) for x in read]
+        return [_operator("copy", output, n=count(x), run=product(x.dims[axis:])) for x in read]
     if name in KINDS and KINDS[name].sizes == "n":
         return [
             _binary(name, read[0], read[1], output)
@@ -121,18 +133,18 @@ def _shaped(name: str, node: Any, read: Sequence[Any], output: Any) -> Operator:
             return _operator(kind, read[1], m=n // max(1, last), k=count(read[1]) // max(1, last), n=last)
         case "batchmatrixmultiply":
             *batch, m, k = read[0].dims
-            return _operator("bmm", output, b=math.prod(batch), m=m, k=k, n=last)
+            return _operator("bmm", output, b=product(batch), m=m, k=k, n=last)
         case "softmax":
             return _operator(name, output, m=n // max(1, last), n=last)
         case "globalavgpooling":
             return _operator(name, output, m=count(read[0]) // max(1, n), c=n)
         case "resizebilinear":
-            return _operator(name, output, pixels=math.prod(read[0].dims[1:3]), **_map(output))
+            return _operator(name, output, pixels=product(read[0].dims[1:3]), **_map(output))
         case "transpose":
             return _transpose(node.perm, read[0].dims, output)
         case "slice":
             cut = [axis for axis, size in enumerate(output.dims) if size != read[0].dims[axis]]
-            return _operator(name, output, n=n, run=math.prod(output.dims[max(cut, default=0) :]))
+            return _operator(name, output, n=n, run=product(output.dims[max(cut, default=0) :]))
         case "prelu" | "constantpad":
             return _operator(name, output, n=n, run=count(read[1]) if name == "prelu" else last)
         case "avgpooling" | "maxpooling" | "argmaxpooling":
@@ -224,7 +236,7 @@ def _portable(plan: Any, call: Any) -> Operator:
     name = plan.operators[call.op_index].name.rpartition("::")[2].lower()
     returned = dict(_tensors(plan, call.args[-1]))
     given = [x for own in call.args for number, x in _tensors(plan, own) if number not in returned]
-    read, written = (sum(math.prod(x.sizes) for x in xs) for xs in (given, returned.values()))
+    read, written = (sum(product(x.sizes) for x in xs) for xs in (given, returned.values()))
     numbers, sizes = _numbers(plan, call), {}
     if given and given[0].sizes:
         sizes["run"] = given[0].sizes[given[0].dim_order[-1]]
@@ -234,7 +246,7 @@ def _portable(plan: Any, call: Any) -> Operator:
         lists = (own for own in call.args if type(plan.values[own].val).__name__ == "OptionalTensorList")
         sizes["indices"] = sum(len(_tensors(plan, own)) for own in lists)
     if "pool" in name:
-        sizes["taps"] = math.prod(numbers)
+        sizes["taps"] = product(numbers)
     dtype = next((_SCALAR_TYPES[x.scalar_type.name] for x in returned.values()), "fp32")
     known = {size: max(1, value) for size, value in sizes.items()}
     return Operator.build(f"portable.{name}", {"in": read, "out": written, **known}, dtype)
@@ -262,7 +274,7 @@ def _nearest(tensor: Any, dims: Sequence[int]) -> int:
     """Return the distance in memory of neighbours along the innermost of some dimensions."""
     order, wanted = list(tensor.dim_order), {dim % len(tensor.sizes) for dim in dims}
     last = max((place for place, dim in enumerate(order) if dim in wanted), default=len(order))
-    return math.prod(tensor.sizes[dim] for dim in order[last + 1 :])
+    return product(tensor.sizes[dim] for dim in order[last + 1 :])
 
 
 def lower_with_operators(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import struct
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.operators import delegate_operators, lower_with_operators, read_operators
 from orchestrator.export.lower.xnnpack import recorded_graphs
 from tests.support.errors import raises
+
+
+def test_tensor_of_too_many_dimensions_is_refused() -> None:
+    """A product of a million sizes, which fit into a file of 4 MB, takes many minutes."""
+    assert operators.product([2] * operators.MAX_RANK) == 2**64
+    with pytest.raises(ValueError, match="more than 64 dimensions"):
+        operators.count(types.SimpleNamespace(dims=[2**32 - 1] * 1_000_000))
 
 
 class Everything(nn.Module):

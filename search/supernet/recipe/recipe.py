@@ -26,6 +26,9 @@ START_SHARE = 1 / 25
 LEAST_SHARE = 1e-4
 """Of the peak, and of the start: torch's defaults."""
 
+LEAST_RATE = 1e-12
+"""Least learning rate other than 0; far smaller ones become 0 where a schedule divides by them."""
+
 
 def one_cycle(
     step: int, steps: int, *, rising: float, peak: float, start: float = 0.0, least: float = 0.0
@@ -261,6 +264,9 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"{self.batch_size} images do not make {self.micro_batches} parts of two or more"
             )
+        rates = (self.learning_rate, self.min_learning_rate, self.warmup_learning_rate)
+        if any(0 < rate < LEAST_RATE for rate in rates):
+            raise ValueError(f"a learning rate below {LEAST_RATE} changes no weight; give a larger one")
         if self.augmentation.mixes and share % 2:
             raise ValueError(f"Mixup and CutMix need an even number of images a part, not {share}")
         if self.stage_weights and len(self.stage_weights) != len(self.stage_counts):

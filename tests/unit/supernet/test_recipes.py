@@ -113,6 +113,7 @@ def test_own_file_extends_a_recipe_table_by_table(tmp_path):
         'extends = "demo"\nnesterov = true\nmomentum = 0',
         'extends = "demo"\naugmentation.rand_augment = "own"',
         'extends = "demo"\nparams_range = [2, 1]',
+        'extends = "demo"\nlearning_rate = 5e-324\nschedule = "one-cycle"',
         "x = " + 10_000 * "[",
     ],
 )

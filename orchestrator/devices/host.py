@@ -36,6 +36,10 @@ START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 10.0
 
+# How long to connect again to an agent that closes without an answer, as if hundreds connected before our hello.
+_CROWDED_S = 2.0
+_CROWDED_POLL_S = 0.05
+
 # How long the agent may take to notice that our last connection is gone: the round during which it was lost may
 # still run. If it was lost during a load, that load must end first.
 _STALE_TIMEOUT_S = 15.0
@@ -125,6 +129,17 @@ class HostDevice(Device):
                 return None
 
     def _connect_agent(self) -> AgentClient:
+        """Connect and greet, again if an agent that lives drops us: hundreds of others may be connecting."""
+        deadline_s = time.monotonic() + _CROWDED_S
+        while True:
+            try:
+                return self._greet()
+            except AgentLostError:
+                if self.agent_pid is None or time.monotonic() > deadline_s:
+                    raise
+            time.sleep(_CROWDED_POLL_S)
+
+    def _greet(self) -> AgentClient:
         try:
             sock = socket.create_connection((LOOPBACK, self._agent_port), timeout=_CONNECT_TIMEOUT_S)
         except OSError as error:

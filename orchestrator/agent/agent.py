@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hmac
+import math
 import queue
 import selectors
 import socket
@@ -98,11 +99,18 @@ HELLO_TIMEOUT_S = 10.0
 HANDOVER_S = 2.0
 """How long a hello waits for its turn: models of a client that has just left may still be being freed."""
 
-MAX_WAITING = 64
-"""Waiting connections; a further one replaces the one that has waited longest without the token."""
+MAX_WAITING = 512
+"""Waiting connections; a further one replaces the one that has waited longest without the token.
+
+So many must come between a client's connection and its hello to replace it. Each takes a descriptor, of which
+systems give a process 1,024 or more.
+"""
 
 MAX_HELLO_BYTES = 4096
 """What a stranger can make the agent store and parse; a hello with the longest token fits."""
+
+_ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before those that wait are read again: a client behind hundreds is reached soon."""
 
 _RETRY_S = 0.1
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -116,7 +124,7 @@ class _Visitor:
     """A connection that waits for its hello, then (`header` set) for its turn, or (`is_leaving`) to end."""
 
     sock: socket.socket
-    deadline_s: float
+    deadline_s: float = math.inf
     received: bytearray = field(default_factory=bytearray)
     header: dict[str, Any] | None = None
     refusal: AgentError | None = None
@@ -141,6 +149,8 @@ class ConnectionQueue:
         self._listener = listener
         self._clients: queue.SimpleQueue[Client | None] = queue.SimpleQueue()
         self._visitors: dict[_Visitor, None] = {}
+        self._greeted: dict[_Visitor, None] = {}
+        self._next_deadline_s = math.inf
         self._is_taken = False
         self._waking, self._woken = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -172,9 +182,8 @@ class ConnectionQueue:
 
     def _turn(self) -> bool:
         """Wait until something happens, and handle it; return whether that was to stop."""
-        now_s = time.monotonic()
-        deadline_s = min((visitor.deadline_s for visitor in self._visitors), default=None)
-        timeout_s = None if deadline_s is None else max(0.0, deadline_s - now_s)
+        left_s = self._next_deadline_s - time.monotonic()
+        timeout_s = max(0.0, left_s) if self._visitors else None
         for key, _ in self._selector.select(timeout_s):
             if key.fileobj is self._woken:
                 signals = self._woken.recv(64)
@@ -182,31 +191,41 @@ class ConnectionQueue:
                     return True
                 self._is_taken = False
             elif key.fileobj is self._listener:
-                self._accept()
+                for _ in range(_ACCEPTED_AT_ONCE):
+                    if not self._accept():
+                        break
             elif key.data in self._visitors:
                 self._hear(key.data)
         self._refuse_late()
         self._seat()
         return False
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept a connection; return False if there is none."""
         try:
             sock, _ = self._listener.accept()
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR and not self._drop_oldest():
                 time.sleep(_RETRY_S)
-            return
+            return False
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        visitor = _Visitor(sock, time.monotonic() + HELLO_TIMEOUT_S)
         if len(self._visitors) >= MAX_WAITING:
             self._drop_oldest()
+        visitor = _Visitor(sock)
         self._visitors[visitor] = None
+        self._let_wait(visitor, HELLO_TIMEOUT_S)
         self._selector.register(sock, selectors.EVENT_READ, visitor)
+        return True
+
+    def _let_wait(self, visitor: _Visitor, seconds: float) -> None:
+        visitor.deadline_s = time.monotonic() + seconds
+        self._next_deadline_s = min(self._next_deadline_s, visitor.deadline_s)
 
     def _drop_oldest(self) -> bool:
         """Close the connection that has waited longest, those with the token last; return False if none waits."""
-        oldest = min(self._visitors, key=lambda visitor: visitor.holds_token, default=None)
+        strangers = (visitor for visitor in self._visitors if not visitor.holds_token)
+        oldest = next(strangers, None) or next(iter(self._visitors), None)
         if oldest is not None:
             self._drop(oldest)
         return oldest is not None
@@ -217,6 +236,7 @@ class ConnectionQueue:
 
     def _forget(self, visitor: _Visitor) -> None:
         del self._visitors[visitor]
+        self._greeted.pop(visitor, None)
         self._ignore(visitor)
 
     def _ignore(self, visitor: _Visitor) -> None:
@@ -252,11 +272,14 @@ class ConnectionQueue:
         elif len(received) == _hello_bytes(received):
             visitor.header = decode_header(bytes(received[PREFIX_BYTES:]))
             visitor.refusal = refusal_of(read_hello(visitor.header), self._token)
-            visitor.deadline_s = time.monotonic() + HANDOVER_S
+            self._greeted[visitor] = None
+            self._let_wait(visitor, HANDOVER_S)
             self._ignore(visitor)
 
     def _refuse_late(self) -> None:
         now_s = time.monotonic()
+        if now_s < self._next_deadline_s:
+            return
         for visitor in [visitor for visitor in self._visitors if visitor.deadline_s <= now_s]:
             if visitor.is_leaving:
                 self._drop(visitor)
@@ -264,17 +287,16 @@ class ConnectionQueue:
                 self._refuse(visitor, "timeout", f"no hello within {HELLO_TIMEOUT_S:.0f} s")
             elif self._is_taken:
                 self._refuse(visitor, "busy", "another client is connected; wait for it to end, or stop it")
+        self._next_deadline_s = min((visitor.deadline_s for visitor in self._visitors), default=math.inf)
 
     def _seat(self) -> None:
-        """Give the place, if free, to the first connection with the token; refuse the others."""
-        for visitor in list(self._visitors):
+        """Give the place, if free, to the first connection that has greeted with the token; refuse the others."""
+        for visitor in list(self._greeted):
             if self._is_taken:
                 return
-            if visitor.header is None or visitor.is_leaving:
-                continue
             if visitor.refusal is not None:
                 self._refuse(visitor, visitor.refusal.code, str(visitor.refusal))
-            else:
+            elif visitor.header is not None:
                 self._is_taken = True
                 self._forget(visitor)
                 visitor.sock.setblocking(True)
@@ -283,7 +305,9 @@ class ConnectionQueue:
     def _refuse(self, visitor: _Visitor, code: str, message: str) -> None:
         """Answer with a closing error, and wait a little for the peer to read it."""
         request_id = None if visitor.header is None else request_id_of(visitor.header)
-        visitor.is_leaving, visitor.deadline_s = True, time.monotonic() + LINGER_S
+        visitor.is_leaving = True
+        self._greeted.pop(visitor, None)
+        self._let_wait(visitor, LINGER_S)
         try:
             visitor.sock.send(reply_frame(error_reply(request_id, code, message)))
             visitor.sock.shutdown(socket.SHUT_WR)

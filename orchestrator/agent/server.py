@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
+import resource
 import select
 import socket
 import sys
@@ -18,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from luts.format.errors import BlocktimeError, UsageError, first_problem
-from orchestrator.agent.agent import LOOPBACK, TOKEN_VARIABLE, Agent, ConnectionQueue
+from orchestrator.agent.agent import LOOPBACK, MAX_WAITING, TOKEN_VARIABLE, Agent, ConnectionQueue
 from orchestrator.agent.operations import Operations
 from orchestrator.agent.store import DEFAULT_MAX_BYTES, ModelStore
 from orchestrator.wire.errors import AgentError, DeviceError, FrameError, exit_code
@@ -125,12 +127,20 @@ _BACKLOG = 128
 """Connections that the system queues until they are accepted, which takes a moment while a model is timed."""
 
 
+_DESCRIPTORS = 2 * MAX_WAITING
+"""Descriptors for those that wait and for models; macOS gives a process 256 unless it asks for more."""
+
+
 def listen(port: int) -> socket.socket:
     """Return a listening socket on the loopback; port 0 selects a free one.
 
     Raises:
         DeviceError: The port is in use.
     """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _DESCRIPTORS:
+        with contextlib.suppress(ValueError, OSError):  # a user's own limit stays, and fewer can wait
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, hard))
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -16,7 +16,7 @@ from tests.support.agent_programs import Running
 STRANGERS = 1000
 
 # "Transport" of PROTOCOL.md.
-MAX_WAITING = 64
+MAX_WAITING = 512
 
 WAYS = {
     "silent": b"",

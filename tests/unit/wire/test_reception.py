@@ -14,7 +14,7 @@ from orchestrator.agent.server import listen
 from orchestrator.wire.frames import encode_header, read_frame
 
 HELLO = {"id": 7, "op": "hello", "protocol": 1, "token": "right"}
-STRANGERS = 100
+STRANGERS = reception.MAX_WAITING + 36
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ final class ConnectionQueue: @unchecked Sendable {
   private var isTaken = false
   private var isStopped = false
 
+  private static let acceptedAtOnce = 64
   private static let noDescriptor = [EMFILE, ENFILE, ENOBUFS, ENOMEM]
   /// After a failure to accept a connection that no one who waits could be dropped for.
   private static let retrySeconds = 0.1
@@ -60,7 +61,17 @@ final class ConnectionQueue: @unchecked Sendable {
     try retrying("poll") { poll(&polled, nfds_t(polled.count), milliseconds) }
     for (pending, state) in zip(heard, polled.dropFirst(2)) where state.revents != 0 { hear(pending) }
     if polled[1].revents != 0 { wakeUp.clear() }
-    if polled[0].revents != 0 { try accept() }
+    if polled[0].revents != 0 { try acceptAll() }
+  }
+
+  /// Accepts some of those who have called before those that wait are heard again: a client behind hundreds is reached
+  /// soon.
+  private func acceptAll() throws {
+    var called = pollfd(fd: listener.socket, events: Int16(POLLIN), revents: 0)
+    for _ in 0..<Self.acceptedAtOnce {
+      guard try retrying("poll", { poll(&called, 1, 0) }) > 0 else { return }
+      try accept()
+    }
   }
 
   /// Until the next deadline; -1 where there is none.

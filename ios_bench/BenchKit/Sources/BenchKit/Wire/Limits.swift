@@ -3,8 +3,11 @@ package enum Limits {
   package static let headerBytes = 1 << 20
   /// Header of a connection's first frame: what a stranger can make the agent keep and parse.
   package static let helloBytes = 4_096
-  /// Connections that wait; one more drives out the one that has waited longest without the token.
-  package static let waiting = 64
+  /// Connections that wait; one more drives out the one that has waited longest without the token. So many must come
+  /// between a client's connection and its hello to drive it out.
+  package static let waiting = 512
+  /// Descriptors that the agent asks for where the system gives it fewer: those that wait take one each.
+  package static let descriptors = 1_024
   package static let payloadBytes = 1 << 30
   package static let depth = 32
   package static let handles = 256

@@ -16,6 +16,7 @@ package final class Listener: @unchecked Sendable {
 
   /// Listens on `port`, or on any free one where that is 0. Throws ListenError.
   package init(port: UInt16) throws {
+    Self.raiseDescriptorLimit()
     let socket = Self.streamSocket()
     do {
       try retrying("socket") { socket }
@@ -31,6 +32,19 @@ package final class Listener: @unchecked Sendable {
       throw ListenError(
         errorDescription: "port \(port) \(reason); choose another one, or 0 to take a free one")
     }
+  }
+
+  /// Apple's systems give a process 256 descriptors unless it asks for more; where they refuse, fewer can wait.
+  private static func raiseDescriptorLimit() {
+    #if canImport(Darwin)
+      let resource = RLIMIT_NOFILE
+    #else
+      let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    #endif
+    var limit = rlimit()
+    guard getrlimit(resource, &limit) == 0, limit.rlim_cur < Limits.descriptors else { return }
+    limit.rlim_cur = min(limit.rlim_max, rlim_t(Limits.descriptors))
+    setrlimit(resource, &limit)
   }
 
   deinit { close() }

@@ -9,7 +9,7 @@ actor ConnectionQueueTests {
 
   deinit { executor.stop() }
 
-  private static let strangers = 100
+  private static let strangers = Limits.waiting + 36
   private static let hello: [JSON.Field] = [
     .init("id", .integer(7)), .init("op", .string("hello")), .init("protocol", .integer(1)),
     .init("token", .string(TestAgent.token)),

@@ -15,8 +15,14 @@ import java.nio.channels.SocketChannel
 import java.util.concurrent.LinkedBlockingQueue
 import java.util.concurrent.atomic.AtomicBoolean
 
-/** Whoever comes when so many wait drives out the one that has waited longest without the token. */
-private const val MAX_WAITING = 64
+/**
+ * Whoever comes when so many wait drives out the one that has waited longest without the token. So many must come between
+ * a client's connection and its hello to drive it out; each takes a descriptor, of which an app has 1,024 or more.
+ */
+internal const val MAX_WAITING = 512
+
+/** How many are accepted before those that wait are read again: a client behind hundreds is reached soon. */
+private const val ACCEPTED_AT_ONCE = 64
 
 /** After a failure to accept a connection that no one who waits could be dropped for. */
 private const val ACCEPT_RETRY_MS = 100L
@@ -88,7 +94,8 @@ internal class ConnectionQueue(
         for (key in selected) {
             val pending = key.attachment() as PendingConnection?
             if (pending == null) {
-                accept()
+                var left = ACCEPTED_AT_ONCE
+                while (left > 0 && accept()) left--
             } else if (pending in waiting) {
                 hear(pending)
             }
@@ -97,13 +104,14 @@ internal class ConnectionQueue(
         seat()
     }
 
-    private fun accept() {
+    /** False where nobody has called. */
+    private fun accept(): Boolean {
         val channel =
             try {
-                listener.accept() ?: return
+                listener.accept() ?: return false
             } catch (_: IOException) {
                 if (!dropOldest()) Thread.sleep(ACCEPT_RETRY_MS)
-                return
+                return false
             }
         try {
             channel.configureBlocking(false)
@@ -115,6 +123,7 @@ internal class ConnectionQueue(
         } catch (_: IOException) {
             channel.close()
         }
+        return true
     }
 
     /** Drops who has waited longest, those who hold the token last; false where nobody waits. */

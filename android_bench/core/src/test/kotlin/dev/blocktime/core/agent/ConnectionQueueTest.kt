@@ -9,8 +9,7 @@ import org.junit.jupiter.api.io.TempDir
 import java.io.File
 import java.io.IOException
 
-private const val STRANGERS = 100
-private const val MAX_WAITING = 64
+private const val STRANGERS = MAX_WAITING + 36
 
 /** Nothing of these ends by itself while a test runs. */
 private val PATIENT = Timeouts(helloMs = 600_000, frameMs = 600_000, handoverMs = 600_000)

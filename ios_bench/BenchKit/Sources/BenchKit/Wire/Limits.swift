@@ -6,8 +6,9 @@ package enum Limits {
   /// Connections that wait; one more drives out the one that has waited longest without the token. So many must come
   /// between a client's connection and its hello to drive it out.
   package static let waiting = 512
-  /// Descriptors that the agent asks for where the system gives it fewer: those that wait take one each.
-  package static let descriptors = 1_024
+  /// Descriptors that the agent asks for where the system gives it fewer: those that wait take one each, as do clients
+  /// in the same process in tests.
+  package static let descriptors = 2_048
   package static let payloadBytes = 1 << 30
   package static let depth = 32
   package static let handles = 256

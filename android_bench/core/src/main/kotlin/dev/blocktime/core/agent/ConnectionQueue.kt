@@ -16,8 +16,9 @@ import java.util.concurrent.LinkedBlockingQueue
 import java.util.concurrent.atomic.AtomicBoolean
 
 /**
- * Whoever comes when so many wait drives out the one that has waited longest without the token. So many must come between
- * a client's connection and its hello to drive it out; each takes a descriptor, of which an app has 1,024 or more.
+ * Whoever comes when so many wait drives out the one that has waited longest without the token. So many must come
+ * between a client's connection and its hello to drive it out; each takes a descriptor, of which an app has 1,024 at
+ * least.
  */
 internal const val MAX_WAITING = 512
 

@@ -845,7 +845,7 @@ class ZipReader(Reader):
             "off": np.cumsum([0, *map(len, images)]),
             "y": np.arange(4) % 2,
         }
-        np.savez(self.folder / "one.npz", **arrays)
+        np.savez(self.folder / "one.npz", allow_pickle=False, **arrays)
         shutil.rmtree(model)
         self.names = ["one.mlpackage.zip", "one.ipa", "one.npz"]
         self.corpus = [bytes([at]) + (self.folder / name).read_bytes() for at, name in enumerate(self.names)]

@@ -9,6 +9,7 @@ import pytest
 
 from luts.format import lut as lut_files
 from luts.format.errors import InvalidArtifactError
+from luts.format.schema import LutMeta
 from tests.soak import inputs
 from tests.soak.mutations import mutate_bytes, mutate_json, mutate_text, mutate_zip, zipped
 from tests.soak.read_inputs import Report, hang, peak_bytes, problem_with, read_seeded
@@ -41,7 +42,7 @@ def test_sound_reader_is_clean(tmp_path: Path) -> None:
 def test_changed_figures_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A product that does not compare digests."""
     monkeypatch.setattr(lut_files, "_sha256", lambda content: "ab" * 32)
-    monkeypatch.setattr(lut_files.LutMeta, "__eq__", lambda *_: False, raising=False)
+    monkeypatch.setattr(LutMeta, "__eq__", lambda *_: False, raising=False)
     assert "a changed LUT is accepted" in read_in_process(tmp_path, 30)
 
 

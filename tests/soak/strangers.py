@@ -40,10 +40,10 @@ FLOOD = "flood"
 """Another way: strangers come without a pause, as fast as one process connects."""
 
 FLOODER = """
-import collections, socket, sys
-last = collections.deque(maxlen=600)
+import collections, socket, sys, time
+last, end = collections.deque(maxlen=600), time.monotonic() + 300
 print("ready", flush=True)
-while True:
+while time.monotonic() < end:
     try:
         last.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=5))
     except OSError:

@@ -15,6 +15,13 @@ from search.networks.efficient_cnns import StridedEesp
 from search.spaces import list_published
 
 CHAINS = {
+    "mobilevitv3": (
+        "conv(in=3,out=8,k=3,s=2)@32",
+        "mbconv(in=8,out=16,k=3,e=2,s=2)@16",
+        "mvit.v3(c=16,d=24,patch=2)@8",
+        "mvit.layer(d=24,heads=2,head_dim=12,ratio=2,patch=2)@8",
+        "head.conv(in=16,classes=10,mid=32)@8",
+    ),
     "shufflenet": (
         "shufflenet.stem(in=3,out=8)@16",
         "shufflenet.unit(in=8,out=16,s=2)@4",

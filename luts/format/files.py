@@ -1,4 +1,4 @@
-"""Files: written atomically, read as validated JSON, or appended to line by line; locked and users' folders."""
+"""Files: written atomically, read as validated JSON, or appended to line by line; folders: locked, and this user's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files: written atomically, read as validated JSON, or appended to line by line; folders: locked, and this user's."""
+"""Files: written whole, read as validated JSON, or appended to; locked folders; where this user's data is."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from luts.estimate.statistics import CONFIDENCE, normal_quantile
 from luts.format.errors import BlocktimeError
+from luts.format.lut import Lut
+from luts.format.schema import Floats
 from orchestrator.agent.store import ModelStore
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.engine import EngineOptions
@@ -92,13 +95,14 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class ProfileCoverage:
-    """Coverage of one profile: entries and predictions whose 95 % interval contains the truth, of how many."""
+    """Coverage of one profile: 95 % intervals that contain the truth, or a new measurement, of how many."""
 
     rejected: str = ""
     entries: int = 0
     entries_covered: int = 0
     predictions: int = 0
     predictions_covered: int = 0
+    measurements_covered: int = 0
     half_width: float = 0.0
     error: float = 0.0
 
@@ -142,17 +146,29 @@ def profile_coverage(scenario: Scenario, number: int, folder: Path) -> ProfileCo
     predictions = [lut.predict(arch) for arch in _networks()]
     true_ms = compared.reference_ratio * np.array([truth.latency_ms(arch.keys()) for arch in _networks()])
     half_width = float(np.median([each.high / each.ms - 1 for each in predictions]))
+    measured_ms = true_ms * np.exp(
+        _standard_error(lut) * np.random.default_rng(number).normal(size=len(true_ms))
+    )
+
+    def covered(values: Floats) -> int:
+        return sum(bool(each.low <= ms <= each.high) for each, ms in zip(predictions, values, strict=True))
+
     return ProfileCoverage(
         rejected=f"predicts within {100 * half_width:.0f} %" if half_width > WIDEST else "",
         entries=compared.entries,
         entries_covered=round(compared.covered * compared.entries),
         predictions=len(predictions),
-        predictions_covered=sum(
-            bool(each.low <= ms <= each.high) for each, ms in zip(predictions, true_ms, strict=True)
-        ),
+        predictions_covered=covered(true_ms),
+        measurements_covered=covered(measured_ms),
         half_width=half_width,
         error=float(np.mean([abs(each.ms / ms - 1) for each, ms in zip(predictions, true_ms, strict=True)])),
     )
+
+
+def _standard_error(lut: Lut) -> float:
+    """Return the median relative standard error of the held-out networks' measurements."""
+    widths = [np.log(model.ci_high / model.ci_low) for model in lut.models if model.split == "heldout"]
+    return float(np.median(widths)) / (2 * normal_quantile(0.5 + CONFIDENCE / 2))
 
 
 def read_results(path: Path) -> dict[str, dict[int, ProfileCoverage]]:
@@ -179,7 +195,9 @@ def _coverage(covered: Sequence[int], of: Sequence[int]) -> str:
 
 def summary(results: Mapping[str, Mapping[int, ProfileCoverage]]) -> Table:
     """Return the table of all scenarios."""
-    table = Table("scenario", "profiles", "rejected", "entries", "predictions", "half-width", "error")
+    table = Table(
+        "scenario", "profiles", "rejected", "entries", "truth", "measurement", "half-width", "error"
+    )
     for name, profiles in results.items():
         used = [each for each in profiles.values() if not each.rejected]
         widths = [
@@ -191,7 +209,10 @@ def summary(results: Mapping[str, Mapping[int, ProfileCoverage]]) -> Table:
             str(len(profiles)),
             str(len(profiles) - len(used)),
             _coverage([each.entries_covered for each in used], [each.entries for each in used]),
-            _coverage([each.predictions_covered for each in used], [each.predictions for each in used]),
+            *(
+                _coverage([getattr(each, field) for each in used], [each.predictions for each in used])
+                for field in ("predictions_covered", "measurements_covered")
+            ),
             *(widths if used else ["", ""]),
         )
     return table

@@ -184,7 +184,8 @@ def _command_line(process: psutil.Process) -> str:
 
 
 def _may_be_killed(process: psutil.Process) -> bool:
-    return not any(service in _command_line(process) for service in _SERVICES)
+    command = _command_line(process).lower()  # Ray renames some: ray::DashboardAgent
+    return not any(service in command for service in _SERVICES)
 
 
 def was_refused(ended: Ended) -> bool:

@@ -497,7 +497,7 @@ COMMANDS: tuple[Killed, ...] = (
     KilledTraining("train by two", 6, processes=2),
     KilledSearch("search", 10),
     KilledSearch("search on Ray", 6, cluster=True),
-    KilledFleet("fleet", 6),
+    KilledFleet("fleet", 12),
     KilledImport("import", 10),
 )
 

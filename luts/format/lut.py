@@ -79,7 +79,7 @@ def normalise_samples(table: pa.Table) -> pa.Table:
         plain = plain.sort_by(_ORDER).combine_chunks()
         plain = plain.set_column(model_index, "model", plain.column("model").dictionary_encode())
         samples = plain.cast(SAMPLES_SCHEMA).unify_dictionaries().combine_chunks()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         raise InvalidArtifactError(
             f"samples do not fit their schema: {str(error).splitlines()[0]}", code="invalid_samples"
         ) from error

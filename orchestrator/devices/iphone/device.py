@@ -379,7 +379,7 @@ def _read_info(path: Path) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
         raise InvalidArtifactError(
             f"cannot read {path}: {error.strerror}; give the path of the .ipa", code="unreadable_file"
         ) from None
-    except (zipfile.BadZipFile, ValueError, ExpatError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, ValueError, LookupError, TypeError, ExpatError, RuntimeError) as error:
         raise InvalidArtifactError(
             f"{path} is not an .ipa ({error}): give the one that Xcode exported", code="bad_ipa"
         ) from None

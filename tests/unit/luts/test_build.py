@@ -193,6 +193,14 @@ def test_invalid_sample_is_refused(study: Study, name: str, value: int | str | N
             normalise_samples(table)
 
 
+def test_name_beyond_the_dictionary_is_refused(study: Study) -> None:
+    codes = study.samples.column("model").combine_chunks().dictionary_encode().indices.to_numpy().copy()
+    codes[7] = 99
+    names = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(["a", "b"]), safe=False)
+    with raises("invalid_samples"):
+        normalise_samples(with_column(study.samples, "model", names))
+
+
 def migrating(study: Study, migrated: Mapping[str, int | None]) -> Study:
     """The study with so many operations that some of its removals made migrate."""
     return replace(

@@ -123,6 +123,7 @@ def test_ipa_has_identifier_and_version(tmp_path: Path) -> None:
         ({"Payload/A.app/Info.plist": b"\0" * (2 << 20), SIGNED: b""}, "bad_ipa"),
         ({"Payload/A.app/Info.plist": b"garbage", SIGNED: b""}, "bad_ipa"),
         ({"Payload/A.app/Info.plist": b"<?xml version='1.0'?><plist><di", SIGNED: b""}, "bad_ipa"),
+        ({"Payload/A.app/Info.plist": INFO.replace(b"UTF-8", b"UUF-8"), SIGNED: b""}, "bad_ipa"),
         ({"Payload/A.app/Info.plist": plistlib.dumps(["list"]), SIGNED: b""}, "not_our_app"),
         ({"Payload/A.app/Info.plist": OTHER, SIGNED: b""}, "not_our_app"),
     ],

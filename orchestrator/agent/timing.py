@@ -209,7 +209,8 @@ def time_schedule(
         options: Warm-up by time, pace, keep-warm.
 
     Raises:
-        AgentError: `cancelled` if not to be continued, `run_failed` if the runtime fails.
+        AgentError: `cancelled` if not to be continued, `run_failed` if the runtime fails, `internal` if the
+                clock runs backwards.
     """
     options = options or TimingOptions()
     adaptive = options.warmup
@@ -228,6 +229,9 @@ def time_schedule(
             row[:] = timed.after(wait_first + spin_first, calls)
     except RuntimeError as error:
         raise AgentError("run_failed", f"the runtime failed: {' '.join(str(error).split())[:200]}") from None
+    except OverflowError:  # a negative duration
+        why = "the device's clock ran backwards during a call; run the same command again"
+        raise AgentError("internal", why) from None
     finally:
         gc.enable()
     return samples

@@ -87,6 +87,13 @@ def test_run_ends_between_pieces() -> None:
     assert clock.ns == 2
 
 
+def test_clock_that_runs_backwards_is_named() -> None:
+    clock = Clock(100)
+    with raises("internal") as refused:
+        time_schedule([TakesTime(clock, -1)], [[0]], 0, lambda _: True, clock)
+    assert "clock ran backwards" in str(refused.value)
+
+
 def test_pace_moments() -> None:
     clock, begun = Clock(100), []
     pace = Pace(30, clock, clock.sleep)

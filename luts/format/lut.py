@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem, shorten
 from luts.format.latency import LatencyModel, Prediction
 from luts.format.schema import (
+    MAX_BLOCKS,
     MAX_ENTRIES,
     MAX_MODELS,
     MAX_SAMPLES,
@@ -295,6 +296,8 @@ def _encode_csv(schema: type[Value], rows: Sequence[Value]) -> bytes:
 
 def _decode_csv(schema: type[Row], content: bytes, name: str, max_rows: int) -> tuple[Row, ...]:
     rows: list[Row] = []
+    # Of the whole process, 128 KiB by default: fewer than the blocks of one model may have.
+    csv.field_size_limit(max(csv.field_size_limit(), 256 * MAX_BLOCKS))
     try:
         reader = csv.reader(io.StringIO(current_columns(content).decode(), newline=""), strict=True)
         header = next(reader, [])

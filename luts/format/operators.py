@@ -18,6 +18,9 @@ from pydantic import ValidationError
 from luts.format.errors import InvalidArtifactError, unknown
 from luts.format.schema import KeyFeatures
 
+OPERATORS = "operators"
+"""`space` of a LUT whose blocks are operators of any network."""
+
 MAX_KEY_CHARS, MAX_SIZE = 160, 2**31
 """Longest key, as of every key in a LUT, and largest size."""
 

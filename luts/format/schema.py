@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-MAX_BLOCKS = 512
+MAX_BLOCKS = 8192
+"""A network of a search space has tens of blocks, one of timm up to a few thousand operators."""
 MAX_MODELS = 20_000
 MAX_REASON = 4096
 MAX_ENTRIES = 20_000

@@ -412,8 +412,8 @@ def parse_scenario(document: bytes | str) -> Scenario:
         ) from None
 
 
-MAX_MODEL_BYTES = 1 << 17
-"""Largest model file: 512 keys of 160 characters with their quotes are smaller."""
+MAX_MODEL_BYTES = 256 * MAX_BLOCKS
+"""Largest model file: keys have at most 160 characters and their quotes."""
 
 
 class SimulatedModelFile(Value):

@@ -268,6 +268,12 @@ def test_number_of_blocks_is_bounded() -> None:
             model_spec("m", blocks, "design")
 
 
+def test_most_and_longest_blocks_survive_their_file(lut: Lut) -> None:
+    longest = ("k" * 160,) * MAX_BLOCKS
+    model = lut.models[0].model_copy(update={"blocks": longest})
+    assert decode(encode(replace(lut, models=(model,)))).models[0].blocks == longest
+
+
 @pytest.mark.parametrize(
     ("role", "extra"),
     [

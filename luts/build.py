@@ -15,11 +15,13 @@ from luts.estimate.design import identify
 from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.latencies import LatencyEstimates, QuietLatency, RemovalCost, block_removals
 from luts.estimate.likelihood import FitData
+from luts.estimate.operators import fit_operators
 from luts.estimate.sources import SourceEntries
-from luts.estimate.statistics import conformal_widths, heldout_error
+from luts.estimate.statistics import CONFIDENCE, conformal_widths, heldout_error, normal_quantile
 from luts.format.errors import InvalidArtifactError, shorten
-from luts.format.latency import latency_ms
+from luts.format.latency import MAX_LOG, latency_ms
 from luts.format.lut import Lut
+from luts.format.operators import OPERATORS
 from luts.format.schema import (
     MAX_ENTRIES,
     MAX_MODELS,
@@ -144,8 +146,8 @@ def build_lut(
     check_parts(inputs, specs, estimation, features)
     quiet = estimation.quiet
     measured = tuple(_measured(spec, estimation) for spec in specs)
-    fit = fit_measured(measured, estimation, features, stored_sources(inputs, sorted(features)))
-    truth, predicted = _heldout_ms(measured, fit)
+    estimate = _operator_estimates if inputs.space == OPERATORS else _block_estimates
+    learned, entries = estimate(inputs, measured, estimation, features)
     meta = LutMeta(
         **dict(inputs),
         reference_ms=quiet.ms,
@@ -153,17 +155,79 @@ def build_lut(
         reference_ci_high=quiet.high,
         noise_floor=estimation.noise_floor,
         load_sd=estimation.load_variance.sd,
-        misfit_sd=fit.misfit_sd,
-        base_ms=fit.base_ms,
-        transfer_ms_per_mib=fit.transfer_ms_per_mib,
-        prior=tuple(KindPrior(kind=kind, **dict(coefficients)) for kind, coefficients in fit.prior.items()),
-        heldout_error=heldout_error(truth, predicted),
-        conformal=_widths(measured, fit, estimation),
-        dropped_sources=dict(fit.dropped),
         unit_spread=estimation.unit_variation,
+        **learned,
     )
-    entries = _entries(fit, measured, estimation, features)
     return Lut(meta=meta, entries=entries, models=measured, samples=estimation.samples)
+
+
+def _block_estimates(
+    inputs: LutInputs,
+    measured: Sequence[MeasuredModel],
+    estimation: LatencyEstimates,
+    features: Mapping[str, KeyFeatures],
+) -> tuple[dict[str, Any], tuple[Entry, ...]]:
+    """Return what a LUT of a search space stores of the joint fit: fields of lut.json, and its entries."""
+    fit = fit_measured(measured, estimation, features, stored_sources(inputs, sorted(features)))
+    learned = {
+        "misfit_sd": fit.misfit_sd,
+        "base_ms": fit.base_ms,
+        "transfer_ms_per_mib": fit.transfer_ms_per_mib,
+        "prior": tuple(
+            KindPrior(kind=kind, **dict(coefficients)) for kind, coefficients in fit.prior.items()
+        ),
+        "heldout_error": heldout_error(*_heldout_ms(measured, fit)),
+        "conformal": _widths(measured, fit, estimation),
+        "dropped_sources": dict(fit.dropped),
+    }
+    return learned, _entries(fit, measured, estimation, features)
+
+
+def _operator_estimates(
+    inputs: LutInputs,
+    measured: Sequence[MeasuredModel],
+    estimation: LatencyEstimates,
+    features: Mapping[str, KeyFeatures],
+) -> tuple[dict[str, Any], tuple[Entry, ...]]:
+    """Return what a LUT of operators stores of its fit: fields of lut.json, and its entries."""
+    if inputs.sources:
+        raise InvalidArtifactError(
+            "a LUT of operators can't be learned from other LUTs; leave --from out", code="invalid_source"
+        )
+    fit = fit_operators(measured)
+    ms, predicted_ms = fit.left_out.ms.tolist(), fit.left_out.predicted_ms.tolist()
+    learned = {
+        "misfit_sd": fit.misfit_sd,
+        "base_ms": 0.0,
+        "transfer_ms_per_mib": 0.0,
+        "prior": fit.prior,
+        "heldout_error": heldout_error(ms, predicted_ms),
+        "conformal": conformal_widths(ms, predicted_ms),
+        "operators": fit.stored,
+    }
+    holders: dict[str, list[MeasuredModel]] = {key: [] for key in features}
+    for model in measured:
+        for key in set(model.blocks) if model.fitted else ():
+            holders[key].append(model)
+    keys = sorted(features)
+    entries = []
+    for key, ms, log_sd in zip(keys, *fit.price(keys), strict=True):
+        reach = float(np.exp(min(normal_quantile(0.5 + CONFIDENCE / 2) * log_sd, MAX_LOG)))
+        low, high = estimation.quiet.widen(ms, ms / reach, ms * reach)
+        entries.append(
+            Entry(
+                key=key,
+                ms=ms,
+                ci_low=max(low, 0.0),
+                ci_high=high,
+                **_removal_fields(None, estimation.quiet),
+                loads=sum(model.loads for model in holders[key]),
+                rounds=sum(model.rounds for model in holders[key]),
+                method="design" if holders[key] else "prior",
+                **features[key].model_dump(),
+            )
+        )
+    return learned, tuple(entries)
 
 
 def prediction_half_width(

@@ -218,32 +218,19 @@ def lattice_minimum(cost: Callable[[Floats], float], start: Floats) -> Floats:
     return point
 
 
-class MarginalLikelihood:
-    """-2 log marginal likelihood of the rows, as a function of the learned deviations."""
+class VarianceComponents:
+    """-2 log marginal likelihood of Gaussian rows, as a function of the learned deviations."""
 
-    def __init__(self, design: FitDesign, scale: Floats) -> None:
-        """Prepare the rows' covariance: a sum of parts, each scaled by the square of one deviation.
+    def __init__(
+        self, residual: Floats, fixed: Floats, parts: Mapping[int, Floats], centre: Floats, sd: Floats
+    ) -> None:
+        """Store the rows (m,) less their means, and their covariance (m, m).
 
-        `scale` (k,) is of the entries' deviations.
+        `fixed` is known; each of `parts` is scaled by the square of the deviation in its place. Logarithms of
+        deviations are expected at `centre`, with deviations `sd`.
         """
-        self._design = design
-        columns = design.columns
-        self.residual = 1.0 - columns @ design.prior_mean
-        coefficients = columns * design.prior_scale
-        index = np.array(design.hyper_index)
-        by_entry = design.counts * scale
-        by_call = design.calls * design.call_sd
-        self._fixed = design.noise + by_call @ by_call.T + _gram(coefficients[:, index == FIXED])
-        self._fixed = self._fixed + _gram(design.counts * design.entry_se)
-        self._parts = {
-            ENTRY: by_entry @ by_entry.T,
-            MISFIT: np.eye(len(self.residual)),
-            SHARED: by_entry @ design.kernel @ by_entry.T,
-        }
-        for place in sorted(set(index[index != FIXED])):
-            self._parts[int(place)] = _gram(coefficients[:, index == place])
-        self._centre: Floats = np.log(USUAL_DEVIATIONS) if design.from_sources else _CENTRE
-        self._sd = _SD_WITH_SOURCES if design.from_sources else _SD
+        self.residual = residual
+        self._fixed, self._parts, self._centre, self._sd = fixed, parts, centre, sd
 
     def maximise(self) -> Floats:
         """Return the deviations at the mode of marginal likelihood times their weak priors."""
@@ -261,6 +248,34 @@ class MarginalLikelihood:
 
     def _prior_cost(self, logs: Floats) -> float:
         return float((((logs - self._centre) / self._sd) ** 2).sum())
+
+
+class MarginalLikelihood(VarianceComponents):
+    """-2 log marginal likelihood of the rows of a design."""
+
+    def __init__(self, design: FitDesign, scale: Floats) -> None:
+        """Prepare the rows' covariance; `scale` (k,) is of the entries' deviations."""
+        self._design = design
+        columns = design.columns
+        coefficients = columns * design.prior_scale
+        index = np.array(design.hyper_index)
+        by_entry = design.counts * scale
+        by_call = design.calls * design.call_sd
+        fixed = design.noise + by_call @ by_call.T + _gram(coefficients[:, index == FIXED])
+        parts = {
+            ENTRY: by_entry @ by_entry.T,
+            MISFIT: np.eye(len(columns)),
+            SHARED: by_entry @ design.kernel @ by_entry.T,
+        }
+        for place in sorted(set(index[index != FIXED])):
+            parts[int(place)] = _gram(coefficients[:, index == place])
+        super().__init__(
+            1.0 - columns @ design.prior_mean,
+            fixed + _gram(design.counts * design.entry_se),
+            parts,
+            np.log(USUAL_DEVIATIONS) if design.from_sources else _CENTRE,
+            _SD_WITH_SOURCES if design.from_sources else _SD,
+        )
 
     def evidence(self, deviations: Floats) -> float:
         """Return -2 log of density and of the deviations' priors, comparable between fits with different priors.

@@ -256,19 +256,25 @@ def heldout_error(measured: Sequence[float], predicted: Sequence[float]) -> Held
     )
 
 
+def conformal_quantile(scores: Floats, level: float) -> float | None:
+    """Return the score that a new one does not exceed with probability >= level.
+
+    It is the ceil((n + 1) level)-th smallest; None where that rank exceeds n, with fewer than level / (1 -
+    level) scores.
+    """
+    rank = math.ceil((len(scores) + 1) * level - 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
+
+
 def half_width(measured: Sequence[float], predicted: Sequence[float], level: float) -> float | None:
     """Return the relative half-width q of an interval that holds a new measurement with probability >= level.
 
-    The interval is predicted * (1 +- q). The score is |measured - predicted| / predicted; q is its ceil((n +
-    1) level)-th smallest value. With fewer than level / (1 - level) held-out models that rank exceeds n,
-    q would be infinite: None.
+    The interval is predicted * (1 +- q), the score |measured - predicted| / predicted; None for too few
+    held-out models.
     """
     truth = np.asarray(measured, dtype=np.float64)
     guess = np.asarray(predicted, dtype=np.float64)
-    rank = math.ceil((len(truth) + 1) * level - 1e-9)
-    if rank > len(truth):
-        return None
-    return float(np.sort(np.abs(truth - guess) / guess)[rank - 1])
+    return conformal_quantile(np.abs(truth - guess) / guess, level)
 
 
 def conformal_widths(measured: Sequence[float], predicted: Sequence[float]) -> Conformal:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem, shorten
 from luts.format.latency import LatencyModel, Prediction
+from luts.format.operator_latency import OperatorModel
 from luts.format.schema import (
     MAX_BLOCKS,
     MAX_ENTRIES,
@@ -138,6 +139,12 @@ class Lut:
         """The latency model that prices networks."""
         return LatencyModel.of(self.meta, self.entries, self.models)
 
+    @cached_property
+    def operator_model(self) -> OperatorModel | None:
+        """The model that prices networks by their operators, None for a LUT of a search space."""
+        fit = self.meta.operators
+        return OperatorModel.of(self.meta, fit, self.entries, self.models) if fit else None
+
     def predict(self, network: Network | Sequence[str], boundary_bytes: int | None = None) -> Prediction:
         """Predict the latency of a network in milliseconds, with its interval.
 
@@ -148,6 +155,9 @@ class Lut:
         Raises:
             UsageError: a block has no entry, or `boundary_bytes` is missing although the LUT prices them.
         """
+        if self.operator_model and self.meta.operators and not isinstance(network, str):
+            keys = network if isinstance(network, Sequence) else network.keys()
+            return self.operator_model.predict(keys, self.meta.operators)
         if not isinstance(network, Sequence):
             return self.latency_model.predict(network.keys(), network.boundary_bytes())
         if isinstance(network, str):

@@ -161,6 +161,12 @@ class Operator:
         )
 
     @property
+    def all_sizes(self) -> dict[str, int]:
+        """Every size of the kind in order, omitted ones as 1."""
+        kind, own = _lookup(self.kind), dict(self.sizes)
+        return {name: own.get(name, 1) for name in f"{kind.sizes} {kind.omitted}".split()}
+
+    @property
     def _typed(self) -> str:
         return self.kind if self.dtype == "fp32" else f"{self.kind}.{self.dtype}"
 

@@ -41,6 +41,7 @@ IsoDate = Annotated[str, StringConstraints(max_length=40), AfterValidator(_iso_d
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Ms = Annotated[float, Field(ge=0, le=1e7)]
 PositiveMs = Annotated[float, Field(gt=0, le=1e7)]
+Tile = Annotated[int, Field(ge=1, le=1024)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -241,6 +242,28 @@ class Conformal(Value):
     posterior_half_width_95: Annotated[float, Field(ge=0)] | None = None
 
 
+class OperatorFit(Value):
+    """Learned values by which a LUT of operators prices any network (`luts.format.operator_latency`).
+
+    Attributes:
+        tiles: Rows and columns of the output that a kernel computes at once, by kind of operator.
+        entry_sd: Relative deviation of single operators from others alike.
+        kind_sd: Relative deviation of a kind's coefficients from other kinds'.
+        shared_sd: Relative deviation from physics that similar operators share.
+        quantile_95: Predictive standard deviations that a 95 % interval reaches.
+        basis: Origin of `quantile_95`: conformal over held-out families, or `posterior` where networks were few.
+        extrapolated_sd: Predictive standard deviation above which held-out networks were not within 10 %.
+    """
+
+    tiles: Annotated[dict[Name, tuple[Tile, Tile]], Field(max_length=256)]
+    entry_sd: Annotated[float, Field(gt=0)]
+    kind_sd: Annotated[float, Field(gt=0)]
+    shared_sd: Annotated[float, Field(gt=0)]
+    quantile_95: Annotated[float, Field(gt=0, le=1e3)]
+    basis: Literal["conformal", "posterior"]
+    extrapolated_sd: Annotated[float, Field(ge=0)]
+
+
 class TransferSource(Value):
     """Another LUT's entries, stored in the LUT that was learned from them so that it can be recomputed alone.
 
@@ -348,6 +371,7 @@ class LutMeta(LutInputs):
     prior: Annotated[tuple[KindPrior, ...], Field(max_length=256)]
     heldout_error: HeldoutError | None
     conformal: Conformal
+    operators: OperatorFit | None = None
     unit_spread: UnitVariation | None = None
     dropped_sources: Annotated[dict[Text, float], Field(max_length=MAX_SOURCES)] = Field(default_factory=dict)
 

@@ -52,6 +52,7 @@ COMMANDS = {
     "bundle": CommandInfo(TABLES, "profile", "write a profile as a file that a phone runs alone"),
     "import": CommandInfo(TABLES, "profile", "make a LUT of the journal that a bundle left"),
     "validate": CommandInfo(TABLES, "profile", "compare a LUT's predictions with new measurements"),
+    "predict": CommandInfo(TABLES, "profile", "latency of any network by a LUT, without the device"),
     "lut": CommandInfo(TABLES, "lut", "list, show, share, adapt and verify LUTs"),
     "doctor": CommandInfo(SET_UP, "doctor", "check packages, tools and phones"),
     "doctor native": CommandInfo(SET_UP, "doctor", "build the native timing functions (needs g++)"),
@@ -61,7 +62,11 @@ COMMANDS = {
 }
 """By name; names of two words are modes of the first word's command."""
 
-MOVED_COMMANDS = {"native": "bench doctor native", "cache": "bench doctor cache"}
+MOVED_COMMANDS = {
+    "native": "bench doctor native",
+    "cache": "bench doctor cache",
+    "lut predict": "bench predict NETWORK --lut LUT",
+}
 """Former names of commands: the command to type instead."""
 
 MOVED: dict[str, dict[str, str]] = {

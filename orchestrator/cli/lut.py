@@ -17,7 +17,6 @@ from orchestrator.cli.progress import shown_progress
 from orchestrator.tasks.lut_diff import DiffCommand, compare_luts
 from orchestrator.tasks.luts import LutShowOptions, list_luts, pin_lut, rebuild_lut, show_lut, sign, verify
 from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
-from orchestrator.tasks.predict import predict_latencies
 from orchestrator.tasks.profile import adapt
 from orchestrator.tasks.shared_luts import SharedOptions, import_published, pull_lut, push_lut, shared_luts
 
@@ -76,7 +75,6 @@ def _remove(options: RemoveOptions) -> None:
 
 add_command(app, "rebuild", rebuild_lut)
 add_command(app, "verify", verify)
-add_command(app, "predict", predict_latencies)
 add_command(app, "adapt", adapt, "bench lut adapt pixel8/autovit-xxs --device iphone13 -n 5")
 add_command(app, "import-published", import_published)
 add_command(app, "push", push_lut)

@@ -89,9 +89,10 @@ class BenchGroup(TyperGroup):
         Raises:
             UsageError: a command or option that has another name now.
         """
-        if new := MOVED_COMMANDS.get(args[0]):
-            raise UsageError(f"bench {args[0]} is now {new}", code="moved_command")
         words = " ".join(args[:2])
+        for name in (args[0], words):
+            if new := MOVED_COMMANDS.get(name):
+                raise UsageError(f"bench {name} is now {new}", code="moved_command")
         if words in COMMANDS:
             args = [words, *args[2:]]
         if args:

@@ -1,4 +1,4 @@
-"""Commands that make and check LUTs: `bench profile`, `fleet`, `bundle`, `import` and `validate`."""
+"""Commands that make and check LUTs: `bench profile`, `fleet`, `bundle`, `import`, `predict` and `validate`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestrator.tasks.bundle import ImportCommand, bundle, import_journals
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.options import OUTPUT
 from orchestrator.tasks.plan import ProfileCommand, plan_profile
+from orchestrator.tasks.predict import predict_latencies
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.validate import validate
 
@@ -29,6 +30,13 @@ def register(app: typer.Typer) -> None:
     app.command(
         "import", help=ImportCommand.__doc__, epilog=example("bench import xxs.bundle.journal.jsonl")
     )(with_options(_import))
+    add_command(
+        app,
+        "predict",
+        predict_latencies,
+        "bench predict autovit-nano-0 --lut pixel8/autovit-nano",
+        "bench predict timm:ghostnet_100 net.pte my.py:build --lut pixel8/operators",
+    )
     add_command(app, "validate", validate, "bench validate --lut pixel8/autovit-nano --device pixel8")
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.latency import Prediction
 from luts.format.lut import Lut
+from luts.format.operator_latency import OperatorPrediction
+from luts.format.operators import Operator
 from luts.format.schema import DeviceInfo
 from luts.format.store import LutRef, LutStore
 from luts.format.table import Column, Table
@@ -19,23 +23,35 @@ from orchestrator.agent.programs import AGENTS
 from orchestrator.devices.common.registry import known_phone
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.host import scenario_of, simulated_program
+from orchestrator.export import ExportSpec
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.export.lower.operators import lower_with_operators, read_operators
 from orchestrator.plan.plan import classifier_note, with_classifier_prices
-from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name
-from orchestrator.tasks.options import REQUIRED, LutOptions, option
+from orchestrator.tasks.models import export_all
+from orchestrator.tasks.networks import Network, Networks, at_resolution, by_name, spec_of
+from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.progress import Note, Progress, silent
 from search.spaces import Arch
+from search.spaces.plugins import load_plugin
 from search.spaces.scope import covered_space
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions(LutOptions):
-    """Predict the latency of whole networks."""
+class PredictOptions(StoreOptions):
+    """Predict the latency of whole networks by a LUT: of their space, or of operators for any network."""
 
-    arch: tuple[str, ...] = option(
+    networks: tuple[str, ...] = argument(
         REQUIRED,
-        "Architecture by name, or its JSON file (-: stdin); repeatable.",
-        flag="--arch --model",
+        "Network by name, timm:NAME, or an architecture's JSON file (-: stdin); with a LUT of operators also a "
+        ".pte, or FILE.py:FUNCTION that returns a module, alone or with its inputs.",
+        metavar="NETWORK",
+        flag="--model --arch",
+        repeated=True,
     )
+    lut: str = option(REQUIRED, "LUT, by name or path.")
     resolution: int | None = option(
         None, "Side of the input image in pixels.", minimum=1, shown="the network's own"
     )
@@ -44,27 +60,89 @@ class PredictOptions(LutOptions):
     )
 
 
-def predict_latencies(options: PredictOptions, progress: Progress = silent) -> Table:
-    """Return the latencies of networks on a LUT's device or on another; errors as `predict` and `proxy_for`."""
-    store = options.open_store(progress)
-    ref = store.resolve(options.lut)
-    lut = store.load(ref)
-    predicted = predict(lut, options.arch, options.resolution, progress)
-    if options.device is not None and (proxy := proxy_for(ref, lut, options.device, store)) is not None:
-        progress(Note(f"warning: {proxy.warning(ref)}"))
-        predicted = {name: proxy.widen(prediction) for name, prediction in predicted.items()}
-    columns = (
-        Column("arch", "architecture"),
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted latencies of networks by name; `operators` says whether they are made of operators."""
+
+    by_name: Mapping[str, Prediction]
+    operators: bool
+
+    COLUMNS: ClassVar = (
+        Column("arch", "network"),
         Column("ms", "ms", 3),
         Column("low", "low", 3),
         Column("high", "high", 3),
         Column("level", "level", percent=True),
         Column("basis", "interval from", spare=1),
-        Column("weak", "weakly known blocks"),
     )
-    rows = [{"arch": name, **asdict(one), "weak": " ".join(one.weak_keys)} for name, one in predicted.items()]
-    names = [column.name for column in columns]
-    return Table("", columns, [{name: row[name] for name in names} for row in rows])
+    OF_OPERATORS: ClassVar = (
+        Column("outside", "outside", percent=True),
+        Column("arithmetic", "arithmetic", percent=True),
+        Column("memory", "memory", percent=True),
+        Column("extrapolated", "extrapolated"),
+    )
+    OPERATORS: ClassVar = (
+        Column("key", "operator", key=True),
+        Column("count", "count"),
+        Column("ms", "ms", 3),
+        Column("share", "share", 1, percent=True),
+        Column("arithmetic", "arithmetic", percent=True, spare=1),
+        Column("memory", "memory", percent=True, spare=1),
+    )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return a row for each network; of operators with the fractions of its time, and all operators."""
+        return [self._row(name, prediction) for name, prediction in self.by_name.items()]
+
+    def _row(self, name: str, prediction: Prediction) -> dict[str, Any]:
+        known = {"arch": name, **asdict(prediction)}
+        row = {column.name: known[column.name] for column in self.COLUMNS}
+        if not isinstance(prediction, OperatorPrediction):
+            return row | {"weak": " ".join(prediction.weak_keys)}
+        operators = [
+            {**asdict(each), "share": each.ms / sum(other.ms for other in prediction.operators)}
+            for each in prediction.operators
+        ]
+        parts = {
+            part: sum(each["share"] * each[part] for each in operators)
+            for part in ("arithmetic", "memory", "call")
+        }
+        outside = sum(each["share"] for each in operators if each["key"].startswith("portable."))
+        return row | {
+            "outside": outside,
+            **parts,
+            "extrapolated": bool(prediction.weak_keys),
+            "uncertain": list(prediction.weak_keys),
+            "operators": operators,
+        }
+
+    def report(self) -> Iterator[Table | str]:
+        """Yield the networks, then the dearest operators of each and why its prediction is extrapolated."""
+        rows = self.to_dict()
+        weak = (Column("weak", "weakly known blocks"),)
+        yield Table("", (*self.COLUMNS, *(self.OF_OPERATORS if self.operators else weak)), rows)
+        for row in rows if self.operators else ():
+            dearest = row["operators"][:DEAREST]
+            yield Table(
+                f"{row['arch']}: {len(dearest)} of {len(row['operators'])} operators", self.OPERATORS, dearest
+            )
+            if row["extrapolated"]:
+                yield (
+                    f"{row['arch']} is extrapolated: networks with as little known operators were not within 10 %; "
+                    f"least is known of {', '.join(row['uncertain'])}"
+                )
+
+
+def predict_latencies(options: PredictOptions, progress: Progress = silent) -> Predictions:
+    """Return the latencies of networks on a LUT's device or on another; errors as `predict` and `proxy_for`."""
+    store = options.open_store(progress)
+    ref = store.resolve(options.lut)
+    lut = store.load(ref)
+    predicted = predict(lut, options.networks, options.resolution, progress)
+    if options.device is not None and (proxy := proxy_for(ref, lut, options.device, store)) is not None:
+        progress(Note(f"warning: {proxy.warning(ref)}"))
+        predicted = {name: proxy.widen(prediction) for name, prediction in predicted.items()}
+    return Predictions(predicted, lut.meta.operators is not None)
 
 
 def predict(
@@ -72,12 +150,21 @@ def predict(
 ) -> dict[str, Prediction]:
     """Predict latencies by name, at each network's own resolution by default.
 
-    A note says where classifiers are priced that the LUT did not measure.
+    A LUT of operators prices any network, which is exported if the cache does not have it. A note says where
+    classifiers are priced that the LUT did not measure.
 
     Raises:
         UsageError: an unknown network, or one that the LUT can't price; the message says what is needed.
-        InvalidArtifactError: a damaged file of an architecture.
+        InvalidArtifactError: a damaged file of an architecture or a program.
+        BlocktimeError: a network can't be exported.
     """
+    if lut.meta.operators is not None:
+        keys = operators_of(networks, Variant.parse(lut.meta.variant), resolution, progress)
+        return {name: lut.predict(own) for name, own in keys.items()}
+    names = [networks] if isinstance(networks, Network) else networks
+    for name in names:
+        if isinstance(name, str) and (name.endswith(".pte") or ".py:" in name):
+            _predicted(lut, name, name)
     sized = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
     luts = {
         network.classes: lut
@@ -94,10 +181,75 @@ def predict(
     }
 
 
+def operators_of(
+    networks: Networks, variant: Variant, resolution: int | None, progress: Progress
+) -> dict[str, list[str]]:
+    """Return the keys of networks' operators by name, as exported for a variant; errors as `predict`."""
+    found: dict[str, Sequence[Operator]] = {}
+    specs: dict[str, ExportSpec] = {}
+    variant = Variant("executorch", "xnnpack") if variant.is_simulated else variant
+    for name, network in _named(networks).items():
+        if not isinstance(network, str) or network.startswith("timm:"):
+            specs[name] = spec_of(at_resolution(name, network, resolution), variant)
+        elif network.endswith(".pte"):
+            found[name] = read_operators(Path(network))
+        else:
+            module, inputs = module_of(network, resolution or DEFAULT_SIDE)
+            _, found[name] = lower_with_operators(module, inputs, precision=variant.precision)
+    exported = export_all(specs, progress=progress) if specs else {}
+    found |= {name: read_operators(artifact.path) for name, artifact in exported.items()}
+    return {name: [operator.key for operator in operators] for name, operators in found.items()}
+
+
+def _named(networks: Networks) -> dict[str, Network]:
+    """Return networks by name, `.pte` and `FILE.py:FUNCTION` as they are; timm's need no `timm:`."""
+    if isinstance(networks, Mapping):
+        return dict(networks)
+    found: dict[str, Network] = {}
+    for network in [networks] if isinstance(networks, Network) else networks:
+        if isinstance(network, str) and (network.endswith(".pte") or ".py:" in network):
+            found[network] = network
+            continue
+        try:
+            found |= by_name(network)
+        except UsageError as error:
+            from timm import is_model  # imports torch
+
+            if error.code != "unknown_network" or not is_model(str(network)):
+                raise
+            found |= by_name(f"timm:{network}")
+    return found
+
+
+def module_of(text: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return the module of `FILE.py:FUNCTION` in eval mode, and its inputs, by default an image of this side.
+
+    Raises:
+        UsageError: the file can't be imported, or the function does not return a module.
+    """
+    import torch
+
+    path, _, function = text.rpartition(":")
+    made = getattr(load_plugin(path), function, None)
+    made = made() if callable(made) else made
+    module, inputs = (
+        made if isinstance(made, tuple) and len(made) == 2 else (made, torch.zeros(1, 3, side, side))
+    )
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not isinstance(module, torch.nn.Module) or not all(isinstance(x, torch.Tensor) for x in inputs):
+        raise UsageError(
+            f"{text} is not a function that returns a torch.nn.Module, alone or with its inputs; correct it",
+            code="not_a_module",
+        )
+    return module.eval(), inputs
+
+
 def _predicted(lut: Lut, name: str, network: Network) -> Prediction:
     if isinstance(network, str):
         raise UsageError(
-            f"{name} does not consist of blocks of a LUT; measure it with bench measure", code="not_priceable"
+            f"{name} does not consist of blocks of {lut.meta.space}; use a LUT of operators (bench profile --space "
+            "operators), or measure it with bench measure",
+            code="not_priceable",
         )
     known = {entry.key for entry in lut.entries}
     if not known.issuperset(network.keys()):
@@ -128,6 +280,12 @@ def _refuse(lut: Lut, name: str, network: Network) -> None:
             code="wrong_resolution",
         )
 
+
+DEAREST = 10
+"""Operators that are shown; JSON has all."""
+
+DEFAULT_SIDE = 224
+"""Pixels of a module whose function does not say them, as of most classifiers."""
 
 HOSTS = ("host", *(f"host-{agent}" for agent in AGENTS))
 """Device names of LUTs that this machine's agents measured."""

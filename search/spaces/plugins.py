@@ -29,8 +29,8 @@ _loaded: dict[str, ModuleType] = {}
 _installed_asked = False
 
 
-def load_plugin(text: str) -> None:
-    """Import a file or a module, once.
+def load_plugin(text: str) -> ModuleType:
+    """Import a file or a module, once, and return it.
 
     Args:
         text: `my_blocks.py`, which need not be on Python's path, or a dotted module, which must be.
@@ -41,7 +41,7 @@ def load_plugin(text: str) -> None:
     is_file = text.endswith(".py") or os.sep in text
     name = str(Path(text).expanduser().resolve()) if is_file else text
     if name in _loaded:
-        return
+        return _loaded[name]
     try:
         module = _file_module(Path(name)) if is_file else importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -49,6 +49,7 @@ def load_plugin(text: str) -> None:
         raise UsageError(f"{name} cannot be imported: {_cause(error, name)}", code=code) from error
     _loaded[name] = module
     os.environ[VARIABLE] = os.pathsep.join(_loaded)
+    return module
 
 
 def load_plugins(texts: Iterable[str]) -> None:

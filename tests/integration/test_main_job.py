@@ -119,7 +119,7 @@ def test_prediction_measurement_and_validation(home, profiled):
     for seed, path in enumerate(archs):
         path.write_text(answer("arch", "sample", "autovit-nano", "--seed", seed))
     options = [part for path in archs for part in ("--arch", path)]
-    predicted = json.loads(answer("lut", "predict", "host/v1", *options, "--json"))
+    predicted = json.loads(answer("predict", "--lut", "host/v1", *options, "--json"))
     measured = json.loads(answer(*MEASURE, "--no-self-test", *options, "--json"))
     assert [row["params"] for row in measured["models"]] == [
         json.loads(answer("arch", "show", path, "--json"))["params"] for path in archs

@@ -41,9 +41,9 @@ class OperatorWorld:
     def operator_ms(self, key: str) -> float:
         operator = parse_operator(key)
         features, sizes = operator.features, operator.all_sizes
-        macs, columns = features.macs, self.columns.get(operator.kind, 1)
+        columns = self.columns.get(operator.kind, 1)
         extent = sizes.get({"gemm": "n", "conv": "out", "depthwise": "c"}.get(operator.kind, ""), 1)
-        macs = macs * (-(-extent // columns) * columns) / extent
+        macs = features.macs * (-(-extent // columns) * columns) / extent
         mib_ms = 0.6 if operator.kind.startswith("portable.") else 0.06
         moved = features.traffic_bytes + 8 * features.params
         ms = 0.0012 + 1e-6 * macs * MAC_NS.get(operator.kind, 0) + mib_ms * moved / 2**20

@@ -124,7 +124,7 @@ def test_broken_lut_is_listed_next_to_others(luts, name):
     [
         ("lut", "list"),
         ("lut", "show", "host"),
-        ("lut", "predict", "host", "--arch", "autovit-nano-0"),
+        ("predict", "autovit-nano-0", "--lut", "host"),
         ("report", "--lut", "host"),
         ("space", "show", "autovit-nano", "--lut", "host"),
         ("validate", "--lut", "host", "--device", "simulated"),

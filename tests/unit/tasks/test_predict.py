@@ -246,7 +246,7 @@ def test_the_commands_warn(world):
     arch = folder / "arch.json"
     arch.write_text(get_space("autovit-nano").sample(random.Random(0)).to_json())
     done = bench(
-        "lut", "predict", "simulated-alike1", "--arch", arch, "--luts", store.roots[0],
+        "predict", arch, "--lut", "simulated-alike1", "--luts", store.roots[0],
         "--device", device, "--json",
     )  # fmt: skip
     (row,) = json.loads(done.stdout)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from luts.estimate.likelihood import ENTRY, KIND, MISFIT, SHARED, VarianceComponents
 from luts.estimate.physics import coefficients_of
@@ -192,19 +193,21 @@ def family_of(model: MeasuredModel) -> str:
     return "" if family.startswith(("chain.", "portable.")) else family
 
 
+def family_folds(models: Sequence[MeasuredModel], folds: int = FOLDS) -> list[NDArray[np.bool_]]:
+    """Return masks (m,) of the networks that are held out together: whole families, each network once."""
+    families = [family_of(model) for model in models]
+    names = sorted({*families} - {""})
+    masks = [np.isin(families, names[fold::folds]) for fold in range(min(folds, len(names)))]
+    return [mask for mask in masks if not mask.all()]
+
+
 def leave_families_out(
     model: OperatorModel, fitted: Sequence[MeasuredModel]
 ) -> list[tuple[float, float, float]]:
     """Return `predicted` of the networks among the rows by the other families and the designed programs."""
-    families = [family_of(each) for each in fitted]
-    names = sorted({*families} - {""})
     found: list[tuple[float, float, float]] = []
-    for fold in range(min(FOLDS, len(names))):
-        out = np.isin(families, names[fold::FOLDS])
-        if out.all():
-            continue
-        rows = replace(model, rows=model.rows.only(np.flatnonzero(~out)))
-        part = solve_rows(rows)
+    for out in family_folds(fitted):
+        part = solve_rows(replace(model, rows=model.rows.only(np.flatnonzero(~out))))
         found += [predicted(part, fitted[row]) for row in np.flatnonzero(out)]
     return found
 

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "exports": "exports:export_plan",
     "fleet": "fleet:main",
     "lowerings": "lowerings:main",
+    "operators": "operators:main",
     "outputs": "torch_host:time_outputs",
     "search": "search:main",
     "supernet_step": "torch_host:time_steps",

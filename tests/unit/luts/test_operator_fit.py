@@ -1,0 +1,238 @@
+"""The fit of operators to whole programs, on devices whose costs of operators are known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from luts.build import build_lut
+from luts.estimate.operators import LeftOut, family_folds, family_of, fit_operators, learn, solve_rows
+from luts.format.lut import Lut, decode, encode
+from luts.format.operator_latency import (
+    MAX_NAMED,
+    OperatorArrays,
+    OperatorModel,
+    OperatorPrediction,
+    ProgramRows,
+)
+from luts.format.schema import TransferSource
+from luts.verify import verify_values
+from tests.support.errors import raises
+from tests.support.operator_world import (
+    OperatorWorld,
+    Program,
+    measured,
+    network,
+    operator_study,
+    programs,
+)
+
+UNKNOWN = "portable.grid_sampler_2d(in=100000,out=100000)"
+
+
+@pytest.fixture(scope="module")
+def world() -> OperatorWorld:
+    return OperatorWorld({"gemm": 16, "conv": 16, "depthwise": 16})
+
+
+@pytest.fixture(scope="module")
+def model(world: OperatorWorld) -> OperatorModel:
+    return learn([measured(program, world) for program in programs(100, 24)])
+
+
+@pytest.fixture(scope="module")
+def lut() -> Lut:
+    return operator_study().lut()
+
+
+def log_errors(model: OperatorModel, world: OperatorWorld, wanted: list[Program]) -> np.ndarray:
+    """Errors of logarithms, and in predicted standard deviations."""
+    found = []
+    for program in wanted:
+        costs, counts, parts = model.price(program.blocks)
+        error = np.log(counts @ costs.ms / world.program_ms(program.blocks))
+        found.append((error, error / np.sqrt(parts.sum())))
+    return np.array(found).T
+
+
+def test_new_networks_are_predicted_and_errors_are_as_large_as_predicted(model, world):
+    """Operators stray 3 % from physics each, so that networks of tens of operators stray by about 1 %."""
+    errors, standardised = log_errors(model, world, programs(0, 40, seed=5))
+    assert np.abs(errors).mean() < 0.03
+    assert 0.5 < np.sqrt((standardised**2).mean()) < 1.5
+
+
+def test_tiles_are_found(model):
+    assert model.tiles["gemm"][1] == model.tiles["conv"][1] == model.tiles["depthwise"][1] == 16
+
+
+def test_other_tiles_are_found():
+    world = OperatorWorld({"gemm": 32, "depthwise": 4})
+    found = learn([measured(program, world, 0.003) for program in programs(100, 24)]).tiles
+    assert (found["gemm"][1], found["depthwise"][1]) == (32, 4)
+
+
+def test_a_single_operator_is_a_row_too(world):
+    """Its cost is then known as well as it was measured; once it was not, as well as those alike."""
+    key = "gemm(m=196,k=64,n=128)"
+    known = [measured(program, world) for program in programs(30, 0)]
+    alone = measured(Program("chain.gemm", "chain:one", (key,)), world, noise=0.001)
+    rows = ProgramRows.of([*known, alone], {})
+    single = OperatorModel.start(rows, {}, np.array([0.05, 0.001, 0.7, 0.3]))
+    single = solve_rows(single, annealed=True, converged=1e-9)
+    costs = single.costs([key])
+    assert costs.ms[0] == pytest.approx(alone.ms, rel=0.004)
+    assert single.log_sd(costs)[0] < 0.002
+    assert single.log_sd(single.costs(["gemm(m=196,k=64,n=120)"]))[0] > 0.04
+
+
+def test_the_solution_is_stationary(model):
+    """Once more from the solution leads back to it, and the prices of known operators are those of the point."""
+    again = solve_rows(model, converged=1e-9)
+    np.testing.assert_allclose(again.deviations, model.deviations, atol=1e-8)
+    prices = model.costs(model.rows.operators.keys).ms
+    np.testing.assert_allclose(prices, model.physics * np.exp(model.deviations), rtol=1e-7)
+
+
+def test_uncertainty_is_the_posterior_of_the_linearised_rows(model):
+    """Against the textbook's formula with the whole prior covariance of the operators of a network."""
+    keys = network(3, 77).blocks
+    costs, counts, parts = model.price(keys)
+    weights = counts * costs.ms / (counts @ costs.ms)
+    kinds = np.array(costs.operators.kinds)
+    entry, misfit, kind_sd, shared = model.sds
+    prior = np.zeros((len(kinds), len(kinds)))
+    for i in range(len(kinds)):
+        for j in range(len(kinds)):
+            outside = kinds[i].startswith("portable.") == kinds[j].startswith("portable.")
+            terms = costs.terms[i][:, None] * costs.terms[j][None, :]
+            own = np.eye(4) * (0.64 * outside + kind_sd**2 * (kinds[i] == kinds[j])) + 0.64
+            prior[i, j] = (terms * own).sum()
+            if kinds[i] == kinds[j]:
+                gap = np.sqrt(5) * np.linalg.norm(costs.operators.points[i] - costs.operators.points[j])
+                prior[i, j] += shared**2 * (1 + gap + gap**2 / 3) * np.exp(-gap) + entry**2 * (i == j)
+    posterior = prior - costs.to_rows @ model.inverse @ costs.to_rows.T
+    np.testing.assert_allclose(parts, weights * (posterior @ weights), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(model.log_sd(costs) ** 2, np.diag(posterior), rtol=1e-6)
+
+
+def test_families_are_held_out_whole_and_once(world):
+    models = [measured(program, world) for program in programs(10, 30, families=12)]
+    masks = family_folds(models)
+    times = np.sum(masks, axis=0)
+    assert times.tolist() == [int(bool(family_of(model))) for model in models]
+    for mask in masks:
+        inside = {family_of(model) for model, held in zip(models, mask, strict=True) if held}
+        assert inside.isdisjoint(
+            family_of(model) for model, held in zip(models, mask, strict=True) if not held
+        )
+
+
+def test_intervals_reach_the_error_of_its_rank(world):
+    """Of 24 networks the ceil(25 * 0.95) = 24th smallest error, the largest."""
+    models = [measured(program, world) for program in programs(40, 24)]
+    fit = fit_operators(models)
+    assert len(fit.left_out.ms) == 24
+    assert fit.stored.basis == "conformal"
+    assert fit.stored.quantile_95 == pytest.approx(np.abs(fit.left_out.standardised).max())
+    few = fit_operators(
+        [model for model in models if family_of(model) not in {f"family{n}" for n in range(9)}]
+    )
+    assert few.stored.basis == "posterior"
+    assert few.stored.quantile_95 > 1.96
+
+
+@pytest.mark.parametrize(
+    ("errors", "line"),
+    [
+        ([0.0] * 10, 1.0),
+        ([0.0] * 9 + [0.2], 1.0),
+        ([0.0] * 8 + [0.2, 0.0], 1.0),
+        ([0.0] * 8 + [0.2, 0.2], 0.8),
+        ([0.2] + [0.0] * 8, 0.0),
+        ([], 0.0),
+    ],
+)
+def test_extrapolated_is_what_lies_above_the_last_nine_in_ten(errors, line):
+    """The i-th smallest deviation is i / 10; the line is at the last up to which 90 % are within 10 %."""
+    sd = np.arange(1, len(errors) + 1) / 10
+    order = np.random.default_rng(0).permutation(len(errors))
+    left_out = LeftOut(np.ones(len(errors)), 1 + np.array(errors)[order], sd[order])
+    assert left_out.extrapolated_sd() == pytest.approx(line)
+
+
+def test_a_lut_of_operators_survives_its_files_and_verification(lut):
+    again = decode(encode(lut))
+    verify_values(again)
+    assert again.meta.operators == lut.meta.operators
+    blocks = lut.models[5].blocks
+    assert again.predict(blocks) == lut.predict(blocks)
+    entry_ms = {entry.key: entry.ms for entry in again.entries}
+    assert again.predict(blocks).ms == pytest.approx(sum(entry_ms[key] for key in blocks), rel=1e-6)
+
+
+def test_entries_of_operators_that_no_program_has_are_priors(lut):
+    held = {key for model in lut.models for key in model.blocks}
+    by_method = {entry.key: entry.method for entry in lut.entries}
+    assert {key for key, method in by_method.items() if method == "prior"} == {*by_method} - held
+    assert len({*by_method} - held) > 20
+    for entry in lut.entries:
+        assert entry.ci_low < entry.ms < entry.ci_high
+
+
+def test_a_network_of_unknown_operators_is_extrapolated_by_name(lut):
+    known = lut.predict(lut.models[-1].blocks)
+    assert isinstance(known, OperatorPrediction)
+    assert not known.weak_keys
+    found = lut.predict([*network(2, 11).blocks, UNKNOWN])
+    assert isinstance(found, OperatorPrediction)
+    assert found.weak_keys[0] == UNKNOWN
+    assert len(found.weak_keys) <= MAX_NAMED
+    assert found.high / found.ms > known.high / known.ms
+    assert sum(each.ms for each in found.operators) == pytest.approx(found.ms)
+    for each in found.operators:
+        assert each.call + each.arithmetic + each.memory == pytest.approx(1.0)
+
+
+def test_order_and_repetition_of_operators(lut):
+    blocks = network(1, 3).blocks
+    once, twice = lut.predict(blocks), lut.predict([*reversed(blocks), *blocks])
+    assert twice.ms == pytest.approx(2 * once.ms)
+
+
+def test_short_runs_move_whole_cache_lines():
+    """A copy of runs of 4 bytes writes 64 for each: (1 + 16) / 2 times the traffic."""
+    long, short = OperatorArrays.of(["copy(n=4096,run=16)", "copy(n=4096,run=1)"], {}).amounts
+    assert long[3] == pytest.approx(8 * 4096 / 2**20)
+    assert short[3] == pytest.approx(8.5 * long[3])
+
+
+def test_macs_are_padded_to_tiles():
+    """10 x 20 outputs in tiles of 8 x 16 compute 16 x 32."""
+    (row,) = OperatorArrays.of(["gemm(m=10,k=3,n=20)"], {"gemm": (8, 16)}).amounts
+    assert row[1] == pytest.approx(16 * 3 * 32 / 1e6)
+
+
+def test_what_no_lut_of_operators_can_be_is_refused(world):
+    study = operator_study(chains=5, networks=0)
+    source = TransferSource(
+        name="other", digest="0" * 64, measured="measured", base_ms=0, transfer_ms_per_mib=0,
+        entry_ms=(1.0,) * len(study.features),
+    )  # fmt: skip
+    inputs = study.inputs.model_copy(update={"sources": (source,)})
+    with raises("invalid_source"):
+        build_lut(inputs, study.models, study.estimation, study.features)
+    program = measured(programs(1, 0)[0], world)
+    with raises("invalid_operator_key"):
+        learn([program.model_copy(update={"blocks": ("mbconv(in=3)@8",)})])
+    with raises("too_many_operators"):
+        learn([program] * 1001)
+    for arch in ("", "[]", "[" * 10_000, json.dumps({"program": "timm:x"})):
+        with raises("invalid_program"):
+            family_of(program.model_copy(update={"arch": arch}))
+
+
+def test_a_program_without_its_entry_is_refused(lut):
+    with raises("missing_entry"):
+        _ = replace(lut, entries=lut.entries[:3]).operator_model

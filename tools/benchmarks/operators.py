@@ -1,0 +1,171 @@
+"""A LUT of operators: networks of families that it was not fitted to, compared with simpler predictors.
+
+Nothing is measured here: programs and networks are those of a LUT (`bench profile --space operators`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from luts.estimate.operators import LeftOut, family_folds, family_of, learn, predicted
+from luts.estimate.statistics import CONFIDENCE, conformal_quantile, mape, share_within
+from luts.format.errors import UsageError
+from luts.format.operator_latency import TERMS, OperatorArrays
+from luts.format.schema import Floats, MeasuredModel
+from luts.format.store import lut_store
+from orchestrator.agent.device import usable_cores
+from tools.tables import Tables, log, run_parallel
+
+LUT = os.environ.get("BLOCKTIME_OPERATORS", "host/operators")
+"""Name or folder of the LUT."""
+DESIGNED, NETWORKS, CURVE_FOLDS = (45, 90, 180), (0, 20, 40), 4
+"""Numbers of programs to learn from, and of folds of the learning curve."""
+RIDGE = 1e-3
+
+Predictor = Callable[[Sequence[MeasuredModel], Sequence[MeasuredModel]], Floats]
+"""From programs to learn from and networks: their predicted ms and standard deviations of logarithms (2, n)."""
+
+
+def by_operators(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
+    """Predict by the fit that a LUT of operators stores, tiles and deviations learned without the networks."""
+    model = learn(known)
+    return np.array([predicted(model, network)[1:] for network in networks]).T
+
+
+def _amounts(models: Sequence[MeasuredModel], *, by_kind: bool) -> tuple[Floats, list[str]]:
+    """Return (m, c) sums of physical amounts over programs, all kinds together or each apart, and the kinds."""
+    arrays = OperatorArrays.of(sorted({key for model in models for key in model.blocks}), {})
+    place = {key: row for row, key in enumerate(arrays.keys)}
+    kinds = sorted(set(arrays.kinds)) if by_kind else [""]
+    sums = np.zeros((len(models), len(kinds), TERMS))
+    for row, model in enumerate(models):
+        for key in model.blocks:
+            kind = kinds.index(arrays.kinds[place[key]]) if by_kind else 0
+            sums[row, kind] += arrays.amounts[place[key]]
+    return sums.reshape(len(models), -1), kinds
+
+
+def _linear(known: Floats, ms: Floats, networks: Floats) -> Floats:
+    """Predict by non-negative least squares of relative errors."""
+    from scipy.optimize import nnls
+
+    scale = np.maximum(known.max(axis=0), 1e-12)
+    system = np.vstack([known / scale / ms[:, None], RIDGE * np.eye(len(scale))])
+    solved = nnls(system, np.concatenate([np.ones(len(ms)), np.zeros(len(scale))]))[0]
+    return np.asarray(networks / scale @ solved)
+
+
+def by_macs(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
+    """Predict by a line through MACs."""
+    sums, _ = _amounts([*known, *networks], by_kind=False)
+    columns = np.column_stack([np.ones(len(sums)), sums[:, 1] + sums[:, 2]])
+    ms = np.array([model.ms for model in known])
+    return _linear(columns[: len(known)], ms, columns[len(known) :])[None]
+
+
+def by_physics(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
+    """Predict by calls, MACs and bytes of each kind of operator, without tiles."""
+    sums, _ = _amounts([*known, *networks], by_kind=True)
+    ms = np.array([model.ms for model in known])
+    return _linear(sums[: len(known)], ms, sums[len(known) :])[None]
+
+
+def by_forest(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
+    """Predict by a random forest over whole programs: ratio to linear physics from their amounts by kind."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    sums, _ = _amounts([*known, *networks], by_kind=True)
+    count, ms = len(known), np.array([model.ms for model in known])
+    physics = np.maximum(_linear(sums[:count], ms, sums), 1e-6)
+    forest = RandomForestRegressor(200, min_samples_leaf=2, random_state=0)
+    inputs = np.log1p(sums)
+    forest.fit(inputs[:count], np.log(ms / physics[:count]))
+    return np.asarray(physics[count:] * np.exp(forest.predict(inputs[count:])))[None]
+
+
+def _score(found: Floats, folds: Sequence[int]) -> dict[str, object]:
+    """Return errors in percent of networks: measured and predicted ms, deviations (3, n) or (2, n)."""
+    ms, guess = found[0].tolist(), found[1].tolist()
+    row: dict[str, object] = {
+        "networks": len(ms),
+        "MAPE": 100 * mape(ms, guess),
+        "within 10 %": 100 * share_within(ms, guess, 0.1),
+        "worst": 100 * float(np.abs(found[1] / found[0] - 1).max()),
+        "coverage of 95 %": None,
+    }
+    if len(found) == 3:
+        errors = np.abs(LeftOut(*found).standardised)
+        covered = [
+            errors[place] <= limit
+            for place, fold in enumerate(folds)
+            if (limit := conformal_quantile(errors[np.array(folds) != fold], CONFIDENCE)) is not None
+        ]
+        row["coverage of 95 %"] = 100 * float(np.mean(covered)) if covered else None
+    return row
+
+
+def _held_out(
+    task: tuple[Predictor, Sequence[MeasuredModel], int, int | None, int | None],
+) -> dict[str, object]:
+    """Score a predictor on networks of families that it did not see, of so many designed programs and networks."""
+    predictor, models, count, designed, networks = task
+    found, folds = list[Floats](), list[int]()
+    for fold, out in enumerate(family_folds(models, count)):
+        known = [model for model, held in zip(models, out, strict=True) if not held]
+        apart = [[model for model in known if bool(family_of(model)) == named] for named in (False, True)]
+        known = [
+            model
+            for part, most in zip(apart, (designed, networks), strict=True)
+            for model in _spread(part, most)
+        ]
+        wanted = [model for model, held in zip(models, out, strict=True) if held]
+        found.append(np.vstack([[model.ms for model in wanted], predictor(known, wanted)]))
+        folds += [fold] * len(wanted)
+    return _score(np.hstack(found), folds)
+
+
+def _spread(models: Sequence[MeasuredModel], most: int | None) -> list[MeasuredModel]:
+    """Return so many models, evenly spread over the list."""
+    if most is None or most >= len(models):
+        return list(models)
+    return [models[place * len(models) // most] for place in range(most)]
+
+
+def main() -> Tables:
+    """Hold families out in eight folds, and learn from fewer programs; errors of measured latencies in percent.
+
+    Coverage is of intervals calibrated on the other folds.
+    """
+    store = lut_store(None)
+    lut = store.load(store.resolve(LUT))
+    if lut.meta.operators is None:
+        raise UsageError(
+            f"{LUT} is not a LUT of operators; bench profile --space operators", code="no_operators"
+        )
+    models = [model for model in lut.models if model.fitted]
+    predictors: dict[str, Predictor] = {
+        "MACs, linear": by_macs,
+        "physics by kind, linear": by_physics,
+        "random forest": by_forest,
+        "operators": by_operators,
+    }
+    if importlib.util.find_spec("sklearn") is None:
+        log("the random forest is left out: scikit-learn is not installed")
+        del predictors["random forest"]
+    every = [(predictor, models, 8, None, None) for predictor in predictors.values()]
+    pairs = [(designed, networks) for designed in DESIGNED for networks in NETWORKS]
+    curve = [(by_operators, models, CURVE_FOLDS, *pair) for pair in pairs]
+    rows = run_parallel(_held_out, [*every, *curve], usable_cores())
+    return {
+        f"{LUT}: {len(models)} programs, families held out": [
+            {"predictor": name, **row} for name, row in zip(predictors, rows, strict=False)
+        ],
+        "Programs to learn from": [
+            {"designed": designed, "networks of other families": networks, **row}
+            for (designed, networks), row in zip(pairs, rows[len(every) :], strict=True)
+        ],
+    }

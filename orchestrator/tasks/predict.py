@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.latency import Prediction
 from luts.format.lut import Lut
 from luts.format.operator_latency import OperatorPrediction
@@ -161,11 +162,7 @@ def predict(
     if lut.meta.operators is not None:
         keys = operators_of(networks, Variant.parse(lut.meta.variant), resolution, progress)
         return {name: lut.predict(own) for name, own in keys.items()}
-    names = [networks] if isinstance(networks, Network) else networks
-    for name in names:
-        if isinstance(name, str) and (name.endswith(".pte") or ".py:" in name):
-            _predicted(lut, name, name)
-    sized = {name: at_resolution(name, network, resolution) for name, network in by_name(networks).items()}
+    sized = {name: at_resolution(name, network, resolution) for name, network in _named(networks).items()}
     luts = {
         network.classes: lut
         for network in sized.values()
@@ -194,8 +191,7 @@ def operators_of(
         elif network.endswith(".pte"):
             found[name] = read_operators(Path(network))
         else:
-            module, inputs = module_of(network, resolution or DEFAULT_SIDE)
-            _, found[name] = lower_with_operators(module, inputs, precision=variant.precision)
+            found[name] = _module_operators(network, resolution or DEFAULT_SIDE, variant.precision)
     exported = export_all(specs, progress=progress) if specs else {}
     found |= {name: read_operators(artifact.path) for name, artifact in exported.items()}
     return {name: [operator.key for operator in operators] for name, operators in found.items()}
@@ -219,6 +215,24 @@ def _named(networks: Networks) -> dict[str, Network]:
                 raise
             found |= by_name(f"timm:{network}")
     return found
+
+
+def _module_operators(text: str, side: int, precision: str) -> Sequence[Operator]:
+    """Return the operators of `FILE.py:FUNCTION`. Raises UsageError with torch's reason, and where, if it can."""
+    from orchestrator.export.lower import quiet  # imports torch
+
+    module, inputs = module_of(text, side)
+    try:
+        with quiet():
+            return lower_with_operators(module, inputs, precision=precision)[1]
+    except BlocktimeError as error:
+        where = re.search(r"Caused by: (.*)", str(error.__cause__))
+        sizes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
+        raise UsageError(
+            f"{text} can't be exported for inputs of {sizes}: {error}{f' at {where[1]}' if where else ''}; change "
+            "that, or return other inputs with the module",
+            code=error.code,
+        ) from error
 
 
 def module_of(text: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:

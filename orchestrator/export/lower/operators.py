@@ -309,6 +309,9 @@ def read_operators(path: Path) -> tuple[Operator, ...]:
         backends = {delegate.id for delegate in plan.delegates}
         if backends != {"XnnpackBackend"}:
             raise ValueError(f"it is for {', '.join(sorted(backends)) or 'no backend'}, not for XNNPACK")
+        given = (plan.values[number].val for number in plan.inputs)
+        if any(getattr(x, "shape_dynamism", 0) for x in given):
+            raise ValueError("its inputs have dynamic shapes, export it for one size")
         return plan_operators(plan, _delegate_reader(data, program, plan))
     except (
         InvalidArtifactError,

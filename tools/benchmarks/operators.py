@@ -125,7 +125,9 @@ def _held_out(
         wanted = [model for model, held in zip(models, out, strict=True) if held]
         found.append(np.vstack([[model.ms for model in wanted], predictor(known, wanted)]))
         folds += [fold] * len(wanted)
-    return _score(np.hstack(found), folds)
+    row = _score(np.hstack(found), folds)
+    log(f"{predictor.__name__} from {designed} designed programs and {networks} networks: {row}")
+    return row
 
 
 def _spread(models: Sequence[MeasuredModel], most: int | None) -> list[MeasuredModel]:

@@ -180,7 +180,15 @@ def _block_estimates(
         "conformal": _widths(measured, fit, estimation),
         "dropped_sources": dict(fit.dropped),
     }
-    return learned, _entries(fit, measured, estimation, features)
+    half_ms, ms = fit.reach * fit.se, fit.ms
+    priced = list(zip(fit.keys, ms.tolist(), (ms - half_ms).tolist(), (ms + half_ms).tolist(), strict=True))
+    shares = [None] * len(fit.keys) if fit.measured_share is None else fit.measured_share.tolist()
+    identified = identify(fit.keys, [model.blocks for model in measured if model.fitted])
+    more = {
+        key: {"identified": identified[key], "measured_share": share}
+        for key, share in zip(fit.keys, shares, strict=True)
+    }
+    return learned, _entries(priced, measured, estimation, features, more)
 
 
 def _operator_estimates(
@@ -205,29 +213,11 @@ def _operator_estimates(
         "conformal": conformal_widths(ms, predicted_ms),
         "operators": fit.stored,
     }
-    holders: dict[str, list[MeasuredModel]] = {key: [] for key in features}
-    for model in measured:
-        for key in set(model.blocks) if model.fitted else ():
-            holders[key].append(model)
-    keys = sorted(features)
     entries = []
-    for key, ms, log_sd in zip(keys, *fit.price(keys), strict=True):
+    for key, ms, log_sd in zip(sorted(features), *fit.price(sorted(features)), strict=True):
         reach = float(np.exp(min(normal_quantile(0.5 + CONFIDENCE / 2) * log_sd, MAX_LOG)))
-        low, high = estimation.quiet.widen(ms, ms / reach, ms * reach)
-        entries.append(
-            Entry(
-                key=key,
-                ms=ms,
-                ci_low=max(low, 0.0),
-                ci_high=high,
-                **_removal_fields(None, estimation.quiet),
-                loads=sum(model.loads for model in holders[key]),
-                rounds=sum(model.rounds for model in holders[key]),
-                method="design" if holders[key] else "prior",
-                **features[key].model_dump(),
-            )
-        )
-    return learned, tuple(entries)
+        entries.append((key, ms, ms / reach, ms * reach))
+    return learned, _entries(entries, measured, estimation, features)
 
 
 def prediction_half_width(
@@ -337,20 +327,21 @@ def _heldout_ms(measured: Sequence[MeasuredModel], fit: JointFit) -> tuple[list[
 
 
 def _entries(
-    fit: JointFit,
+    priced: Sequence[tuple[str, float, float, float]],
     measured: Sequence[MeasuredModel],
     estimation: LatencyEstimates,
     features: Mapping[str, KeyFeatures],
+    more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Entry, ...]:
+    """Return entries from keys, ms and intervals without the reference's uncertainty; `more` fields by key."""
     removals = block_removals(measured, estimation)
-    fitted = [model for model in measured if model.fitted]
-    identified = identify(fit.keys, [model.blocks for model in fitted])
-    half_ms = fit.reach * fit.se
-    shares = [None] * len(fit.keys) if fit.measured_share is None else fit.measured_share.tolist()
+    holders: dict[str, list[MeasuredModel]] = {key: [] for key in features}
+    for model in measured:
+        for key in set(model.blocks) if model.fitted else ():
+            holders[key].append(model)
     entries = []
-    for key, ms, half, share in zip(fit.keys, fit.ms.tolist(), half_ms.tolist(), shares, strict=True):
-        holders = [model for model in fitted if key in model.blocks]
-        low, high = estimation.quiet.widen(ms, ms - half, ms + half)
+    for key, ms, low_ms, high_ms in priced:
+        low, high = estimation.quiet.widen(ms, low_ms, high_ms)
         entries.append(
             Entry(
                 key=key,
@@ -358,12 +349,11 @@ def _entries(
                 ci_low=max(low, 0.0),
                 ci_high=high,
                 **_removal_fields(removals.get(key), estimation.quiet),
-                loads=sum(model.loads for model in holders),
-                rounds=sum(model.rounds for model in holders),
-                method="design" if holders else "prior",
+                loads=sum(model.loads for model in holders[key]),
+                rounds=sum(model.rounds for model in holders[key]),
+                method="design" if holders[key] else "prior",
                 **features[key].model_dump(),
-                identified=identified[key],
-                measured_share=share,
+                **(more or {}).get(key, {}),
             )
         )
     return tuple(entries)

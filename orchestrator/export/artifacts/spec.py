@@ -59,7 +59,7 @@ _WEIGHTS = re.compile(r"seed:[0-9]{1,9}|sha256:[0-9a-f]{64}")
 _CALIBRATION = re.compile(
     r"[0-9]{1,7} images of [0-9a-f]{12}, seed [0-9]{1,9}(, middle [0-9.]{1,6} %)?: sha256:[0-9a-f]{64}"
 )
-_MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?")
+_MODULE = re.compile(r"timm:[a-z0-9_.]{1,80}(@[1-9][0-9]{0,3})?|(chain|portable):[a-z0-9_]{1,40}-[0-9]{1,9}")
 _PATH = re.compile(r"[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80}){0,15}")
 _PLACES = ("weights_path", "calibration_path")
 _LIBRARIES = ("torch", "executorch", "coremltools", "timm", "safetensors", "onnxscript")
@@ -73,7 +73,8 @@ class ExportSpec:
 
     Attributes:
         blocks: Keys of a network in order of execution, or one key: that block as a network.
-        module: Instead of blocks, `timm:NAME`, or `timm:NAME@PX` for another resolution than its own.
+        module: Instead of blocks, `timm:NAME`, or `timm:NAME@PX` for another resolution than its own, or a designed
+            program, `chain:KIND-SEED` or `portable:KIND-SEED` (`orchestrator.export.lower.programs`).
         runtime: `executorch` (.pte), `coreml` (a zip of one .mlpackage), `onnx` or `litert` (.tflite).
         backend: Delegate of ExecuTorch, `mlprogram`, or `cpu`; the runtime's default if empty.
         precision: Precision of the computation; the backend's default if empty.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.export.artifacts.spec import ExportSpec
+from orchestrator.export.lower.programs import Program
 from orchestrator.export.lower.removal import without
 from search.blocks import parse_keys
 from search.blocks.timm_networks import WIDTHS, create_classifier, native_side
@@ -207,8 +208,12 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
             of the kind to be removed.
         InvalidArtifactError: The weights file is damaged or of another network.
     """
-    if spec.module:
+    if spec.module.startswith("timm:"):
         module, inputs = _build_timm(spec)
+    elif spec.module:
+        module = build_seeded(lambda: Program(spec.module), _seed(spec))
+        assert isinstance(module, Program)
+        inputs = (torch.randn(module.input_shape, generator=torch.Generator().manual_seed(0)),)
     else:
         module, inputs = _build_blocks(spec)
     if spec.weights.startswith("sha256:"):

@@ -1,0 +1,109 @@
+"""The programs of a table of operators: designed ones and networks of many families, all of them fitted.
+
+The blocks of such a plan are operators, known only once a program is exported (`orchestrator.tasks.exported_plan`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from luts.format.errors import UsageError
+from luts.format.operators import OPERATORS
+from orchestrator.plan.plan import Plan, PlanModel, model_id
+
+CHAINS: Mapping[str, int] = {
+    "pointwise": 14, "depthwise": 13, "dense": 10, "linear": 10, "strided": 9, "attention": 8, "activation": 6,
+    "grouped": 6, "norm": 5, "squeeze_excite": 5, "pool": 5, "patches": 4, "addition": 3, "permutation": 3,
+    "concatenation": 3,
+}  # fmt: skip
+"""Kinds of chains, each with its number in the whole suite: more where sizes vary more and networks spend more."""
+
+PORTABLE = (
+    "pow_root", "pow", "sum_last", "sum_channels", "sum_split", "sum_map", "mean_channels", "mean_last",
+    "softmax_channels", "softmax_split", "average_padded", "average_uncounted", "average_ceiling", "group_norm",
+    "group_norm8", "layer_norm", "layer_norm_channels", "expand_channel", "expand_mean", "nearest", "nearest_strided",
+    "index_map", "index_rows", "index_select", "roll", "unfold", "where", "variance", "strided_slice", "concatenate6",
+    "normalize_channels", "normalize_last", "repeat", "alias", "shuffle", "maximum_channels", "clone_last", "bicubic",
+)  # fmt: skip
+"""Kinds of programs of operators that run outside the delegate, or did in an earlier version."""
+
+SIZES_EACH = 2
+"""Programs of each of these kinds in the whole suite: two sizes show what a size costs."""
+
+DESIGNED = sum(CHAINS.values()) + SIZES_EACH * len(PORTABLE)
+"""Designed programs by default."""
+
+NETWORKS: Mapping[str, str] = {
+    "mobilenetv3": "mobilenetv3_small_100", "convnext": "convnext_atto", "ghostnet": "ghostnet_100",
+    "deit": "deit_tiny_patch16_224", "regnet": "regnety_002", "mobilevit": "mobilevit_xxs", "resnet": "resnet10t",
+    "efficientnet": "efficientnet_b0", "fastvit": "fastvit_t8", "levit": "levit_128s", "repvit": "repvit_m0_9",
+    "xcit": "xcit_nano_12_p16_224", "efficientvit_mit": "efficientvit_b0", "shvit": "shvit_s1",
+    "edgenext": "edgenext_xx_small", "pvt_v2": "pvt_v2_b0", "mlp_mixer": "resmlp_12_224", "starnet": "starnet_s1",
+    "efficientformer_v2": "efficientformerv2_s0", "swiftformer": "swiftformer_xs", "byobnet": "mobileone_s0",
+    "metaformer": "poolformer_s12", "hgnet": "hgnetv2_b0", "tiny_vit": "tiny_vit_5m_224", "dla": "dla46_c",
+    "efficientvit_msra": "efficientvit_m2", "coat": "coat_lite_tiny", "rexnet": "rexnet_100",
+    "fasternet": "fasternet_t0", "pit": "pit_ti_224", "inception_next": "inception_next_atto",
+    "mambaout": "mambaout_femto", "efficientformer": "efficientformer_l1", "cspnet": "cs3darknet_s",
+    "vovnet": "ese_vovnet19b_dw", "crossvit": "crossvit_tiny_240", "visformer": "visformer_tiny",
+    "sknet": "skresnet18", "hrnet": "hrnet_w18_small", "selecsls": "selecsls42b", "repghost": "repghostnet_050",
+    "hardcorenas": "hardcorenas_a",
+}  # fmt: skip
+"""Networks of timm by family, its module in `timm.models`: below 60 ms on a desktop core. The first is the reference,
+of the size of most programs.
+"""
+
+MEASURED_NETWORKS = 40
+"""Networks by default."""
+
+SEED_STRIDE = 10_000
+"""Programs of plans of two seeds have different numbers, unless they have more of a kind than this."""
+
+
+def plan_operators(seed: int, designed: int | None = None, models: int | None = None) -> Plan:
+    """Return the plan of a table of operators, the same for the same arguments.
+
+    Args:
+        seed: Seed of the designed programs.
+        designed: Number of designed programs; by default 180, of fewer models as large a part.
+        models: Programs in all; by default the designed ones and 40 networks.
+
+    Raises:
+        UsageError: fewer than one network is left, or more than there are.
+    """
+    if designed is None:
+        designed = DESIGNED if models is None else models * DESIGNED // (DESIGNED + MEASURED_NETWORKS)
+    networks = MEASURED_NETWORKS if models is None else models - designed
+    if not 1 <= networks <= len(NETWORKS):
+        raise UsageError(
+            f"{networks} networks: a table of operators has 1 to {len(NETWORKS)}; choose --models so much above "
+            "--design",
+            code="bad_plan_size",
+        )
+    programs = [(family, f"timm:{name}") for family, name in NETWORKS.items()][:networks]
+    programs += designed_programs(designed, seed)
+    rows = [
+        (program, json.dumps({"family": family, "program": program}, separators=(",", ":"), sort_keys=True))
+        for family, program in programs
+    ]
+    made = [
+        PlanModel(model_id((program,)), arch, (), "design" if index else "reference")
+        for index, (program, arch) in enumerate(rows)
+    ]
+    return Plan(OPERATORS, model_id(["programs"]), 0, (), seed, tuple(made))
+
+
+def designed_programs(count: int, seed: int) -> list[tuple[str, str]]:
+    """Return families and names of designed programs, of each kind in proportion; fewer begin a longer list."""
+    weights = {f"chain.{kind}": number for kind, number in CHAINS.items()}
+    weights |= {f"portable.{kind}": SIZES_EACH for kind in PORTABLE}
+    ranked = [
+        ((index + 0.5) / weight, family, index)
+        for family, weight in weights.items()
+        for index in range(math.ceil(weight * count / DESIGNED) + 1)
+    ]
+    return [
+        (family, f"{family.replace('.', ':')}-{seed * SEED_STRIDE + index}")
+        for _, family, index in sorted(ranked)[:count]
+    ]

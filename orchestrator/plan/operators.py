@@ -5,13 +5,17 @@ The blocks of such a plan are operators, known only once a program is exported (
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 
 from luts.format.errors import UsageError
 from luts.format.operators import OPERATORS
-from orchestrator.plan.plan import Plan, PlanModel, model_id
+from orchestrator.plan.plan import MIN_MODELS, Plan, PlanModel, model_id
+
+DIGESTS = (hashlib.sha256(OPERATORS.encode()).hexdigest(),)
+"""In place of a space's: keys of operators mean the same in every version so far."""
 
 CHAINS: Mapping[str, int] = {
     "pointwise": 14, "depthwise": 13, "dense": 10, "linear": 10, "strided": 9, "attention": 8, "activation": 6,
@@ -23,9 +27,10 @@ CHAINS: Mapping[str, int] = {
 PORTABLE = (
     "pow_root", "pow", "sum_last", "sum_channels", "sum_split", "sum_map", "mean_channels", "mean_last",
     "softmax_channels", "softmax_split", "average_padded", "average_uncounted", "average_ceiling", "group_norm",
-    "group_norm8", "layer_norm", "layer_norm_channels", "expand_channel", "expand_mean", "nearest", "nearest_strided",
-    "index_map", "index_rows", "index_select", "roll", "unfold", "where", "variance", "strided_slice", "concatenate6",
-    "normalize_channels", "normalize_last", "repeat", "alias", "shuffle", "maximum_channels", "clone_last", "bicubic",
+    "group_norm8", "layer_norm", "layer_norm_channels", "expand_channel", "expand_mean", "nearest",
+    "nearest_strided", "index_map", "index_rows", "index_select", "roll", "unfold", "where", "variance",
+    "strided_slice", "concatenate6", "normalize_channels", "normalize_last", "repeat", "alias", "shuffle",
+    "maximum_channels", "clone_last", "bicubic",
 )  # fmt: skip
 """Kinds of programs of operators that run outside the delegate, or did in an earlier version."""
 
@@ -50,8 +55,9 @@ NETWORKS: Mapping[str, str] = {
     "sknet": "skresnet18", "hrnet": "hrnet_w18_small", "selecsls": "selecsls42b", "repghost": "repghostnet_050",
     "hardcorenas": "hardcorenas_a",
 }  # fmt: skip
-"""Networks of timm by family, its module in `timm.models`: below 60 ms on a desktop core. The first is the reference,
-of the size of most programs.
+"""Networks of timm by family, its module in `timm.models`; below 60 ms on a desktop core.
+
+The first is the reference, of the size of most programs.
 """
 
 MEASURED_NETWORKS = 40
@@ -66,19 +72,19 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
 
     Args:
         seed: Seed of the designed programs.
-        designed: Number of designed programs; by default 180, of fewer models as large a part.
+        designed: Number of designed programs; by default 180, or as large a part of `models`.
         models: Programs in all; by default the designed ones and 40 networks.
 
     Raises:
-        UsageError: fewer than one network is left, or more than there are.
+        UsageError: no network is left, or more than there are, or fewer than three programs in all.
     """
     if designed is None:
         designed = DESIGNED if models is None else models * DESIGNED // (DESIGNED + MEASURED_NETWORKS)
     networks = MEASURED_NETWORKS if models is None else models - designed
-    if not 1 <= networks <= len(NETWORKS):
+    if not 1 <= networks <= len(NETWORKS) or designed + networks < MIN_MODELS:
         raise UsageError(
-            f"{networks} networks: a table of operators has 1 to {len(NETWORKS)}; choose --models so much above "
-            "--design",
+            f"{networks} networks and {designed} designed programs: a table of operators has 1 to {len(NETWORKS)} "
+            f"networks, and {MIN_MODELS} programs or more; choose --models so much above --design",
             code="bad_plan_size",
         )
     programs = [(family, f"timm:{name}") for family, name in NETWORKS.items()][:networks]
@@ -91,7 +97,7 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
         PlanModel(model_id((program,)), arch, (), "design" if index else "reference")
         for index, (program, arch) in enumerate(rows)
     ]
-    return Plan(OPERATORS, model_id(["programs"]), 0, (), seed, tuple(made))
+    return Plan(OPERATORS, DIGESTS[0], 0, (), seed, tuple(made))
 
 
 def designed_programs(count: int, seed: int) -> list[tuple[str, str]]:

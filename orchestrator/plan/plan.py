@@ -12,8 +12,9 @@ from typing import Literal
 from luts.classifiers import with_classifiers
 from luts.format.errors import UsageError
 from luts.format.lut import Lut
+from luts.format.operators import OPERATORS, parse_operator
 from luts.format.schema import KeyFeatures, classes_of
-from search.blocks import BlockSpec, parse_key, parse_keys
+from search.blocks import BlockSpec, boundary_bytes, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
 from search.spaces import Arch, get_space
 from search.spaces.registry import arch_from_json
@@ -46,6 +47,16 @@ class PlanModel:
         blocks = arch.keys()
         return cls(model_id(blocks), arch.to_json(), blocks, role, base_id, removed_key)
 
+    @property
+    def program(self) -> str:
+        """Name of the module whose operators are its blocks, such as `timm:resnet18`; else empty."""
+        return str(json.loads(self.arch).get("program", "")) if self.arch else ""
+
+    @property
+    def boundary_bytes(self) -> int:
+        """Bytes moved between its blocks; operators count their own."""
+        return 0 if self.program else boundary_bytes(parse_keys(self.blocks))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -68,6 +79,11 @@ class Plan:
         """SHA-256 of everything in the plan."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def covers(self) -> str:
+        """What it covers, for a message; operators are counted once its models are exported."""
+        return f"{len(self.covered_keys()) or 'the'} blocks of {self.space}"
+
     def covered_keys(self) -> set[str]:
         """Return the block keys that occur in some fitted model."""
         return {key for model in self.models if model.role != "heldout" for key in model.blocks}
@@ -80,6 +96,8 @@ def model_id(blocks: Sequence[str]) -> str:
 
 def features_of_plan(plan: Plan) -> dict[str, KeyFeatures]:
     """Return the features of all blocks of a plan's space, and of other blocks that its models contain."""
+    if plan.space == OPERATORS:
+        return {key: parse_operator(key).features for key in sorted(plan.covered_keys())}
     features = dict(_space_features(plan.space, plan.classes, plan.resolutions))
     more = {key for model in plan.models for key in model.blocks} - features.keys()
     return features | features_of(parse_keys(sorted(more)))

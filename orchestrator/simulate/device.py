@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -15,6 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from luts.estimate.physics import physics_ms
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem
+from luts.format.operators import Operator, parse_operator
 from luts.format.provenance import repo_file
 from luts.format.schema import MAX_BLOCKS, MIB, Coefficients, Key, Ms, Value
 from orchestrator.plan.plan import features_of
@@ -246,13 +248,13 @@ class GroundTruth:
 
     def additive_ms(self, blocks: Sequence[str]) -> float:
         """Return the part of a network's latency that is a sum over blocks, in ms."""
-        moved_ms = self.costs.transfer_ms_per_mib * boundary_bytes(parse_keys(blocks)) / MIB
+        moved_ms = self.costs.transfer_ms_per_mib * boundary_bytes(_without_operators(blocks)) / MIB
         return self.base_ms + sum(map(self.entry_ms, blocks)) + moved_ms
 
     def context_ms(self, blocks: Sequence[str]) -> float:
         """Return what neighbours add to each other, above or below the additive part, in ms."""
         costs, total_ms = self.costs, 0.0
-        for before, block in pairwise(parse_keys(blocks)):
+        for before, block in pairwise(_without_operators(blocks)):
             if costs.pair_sd:
                 z = _normal(f"{costs.seed}:{before.key}:{block.key}")
                 total_ms += costs.pair_sd * z * self.entry_ms(block.key)
@@ -265,14 +267,14 @@ class GroundTruth:
         return self.additive_ms(blocks) + self.context_ms(blocks)
 
     def _entry_ms(self, key: str) -> float:
-        costs, block = self.costs, parse_key(key)
+        costs, operator = self.costs, _operator(key)
         price = Coefficients(
             constant_ms=costs.constant_ms,
             ms_per_mmac=costs.ms_per_mmac,
             ms_per_depthwise_mmac=costs.depthwise * costs.ms_per_mmac,
             ms_per_mib=costs.ms_per_mib,
         )
-        feature = features_of([block])[key]
+        feature = operator.features if operator else features_of([parse_key(key)])[key]
         deviation = costs.deviation_sd * _normal(f"{costs.seed}:{key}")
         if costs.own_sd:
             deviation += costs.own_sd * _normal(f"own:{costs.own_seed}:{key}")
@@ -284,9 +286,24 @@ class GroundTruth:
 
 
 def boundary_mib(key: str) -> float:
-    """Return the size of a block's output in MiB."""
+    """Return the size of a block's output in MiB, 0 for an operator, whose costs hold its maps."""
+    if _operator(key):
+        return 0.0
     block = parse_key(key)
     return boundary_bytes((block, block)) / MIB
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _operator(key: str) -> Operator | None:
+    """Return the operator of a key, None of a block's."""
+    with contextlib.suppress(InvalidArtifactError):
+        return parse_operator(key)
+    return None
+
+
+def _without_operators(keys: Sequence[str]) -> tuple[BlockSpec, ...]:
+    """Return the blocks; operators cost the same after any other."""
+    return parse_keys(key for key in keys if not _operator(key))
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -447,7 +464,7 @@ def read_model(path: Path) -> tuple[str, ...]:
                 f"not a simulated model: over {MAX_MODEL_BYTES} bytes", code="invalid_model"
             )
         blocks = SimulatedModelFile.model_validate_json(content).blocks
-        parse_keys(blocks)
+        _without_operators(blocks)
     except ValidationError as error:
         raise InvalidArtifactError(
             f"not a simulated model ({first_problem(error)}); a simulated device only runs lists of blocks",

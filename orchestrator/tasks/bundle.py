@@ -14,6 +14,7 @@ from typing import Any, cast
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import check_folder, check_writable, exclusive_folder, storage_error
 from luts.format.lut import Lut
+from luts.format.operators import OPERATORS
 from luts.format.store import LutStore
 from luts.format.table import Facts
 from orchestrator.bundle.archive import (
@@ -33,6 +34,7 @@ from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.journal.runs import Run, runs_root
 from orchestrator.measure.replay import Replay, make_script
 from orchestrator.measure.session import Measurement, default_threads
+from orchestrator.plan.operators import DIGESTS
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.exported_plan import ExportedPlan, export_plan, exporter_version
 from orchestrator.tasks.luts import provenance
@@ -130,7 +132,7 @@ def bundle(options: BundleCommand, progress: Progress = silent) -> Facts:
     check_writable(output)
     policy = options.policy or agent_policy(Policy.of(variant.is_simulated, pace_us=options.pace_us))
     plan, expectation = choose_plan(options, policy, options.budget_s, options.open_store(progress))
-    progress(Note(f"{len(plan.models)} models for {len(plan.covered_keys())} blocks of {options.space}"))
+    progress(Note(f"{len(plan.models)} models for {plan.covers}"))
     exported = export_plan(plan, variant, expectation, options.workers, progress)
     script = make_script(exported.model_set, variant, policy, options.budget_s)
     planned = BundledPlan(
@@ -261,10 +263,10 @@ def _plan(journal: Path, records: Sequence[BundleRecord]) -> BundledPlan:
             code="changed_journal",
         )
     planned = BundledPlan.parse(opening.plan, journal)
-    space = get_space(planned.plan.space)
-    if planned.plan.space_digest not in space.digests:
+    space = planned.plan.space
+    if planned.plan.space_digest not in (DIGESTS if space == OPERATORS else get_space(space).digests):
         raise InvalidArtifactError(
-            f"{journal}: {space.name} is not the space that it was when the bundle was made; make the bundle again",
+            f"{journal}: {space} is not the space that it was when the bundle was made; make the bundle again",
             code="changed_space",
         )
     return planned

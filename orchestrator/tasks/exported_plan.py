@@ -10,21 +10,24 @@ from luts.build import build_lut, fit_so_far, prediction_half_width
 from luts.estimate.design import ExpectedCosts
 from luts.estimate.latencies import LatencyEstimates, SegmentId
 from luts.estimate.sources import SourceEntries
-from luts.format.errors import BlocktimeError, InvalidArtifactError
+from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.lut import Lut
+from luts.format.operators import OPERATORS
 from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSegments, Versions
-from orchestrator.export.artifacts.spec import Variant, toolchain
+from orchestrator.export.artifacts.artifact import default_root
+from orchestrator.export.artifacts.spec import ExportSpec, Variant, toolchain
+from orchestrator.export.lower.operators import read_operators
 from orchestrator.journal.conditions import migrated_operations
 from orchestrator.journal.records import ChoiceRecord, ChosenModel, MeasurementRejectedError, PlacedType
 from orchestrator.measure.engine import ModelSet
 from orchestrator.measure.session import Measurement
 from orchestrator.plan.build import NETWORKS_PER_STEP, next_networks, remove_failed, replacement_models
 from orchestrator.plan.plan import MIN_MODELS, Plan, PlanModel, features_of_plan, model_id
-from orchestrator.tasks.models import exportable_files
+from orchestrator.simulate.device import write_model
+from orchestrator.tasks.models import export_possible, exportable_files, files_of
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.sources import NO_SOURCES, Sources
 from orchestrator.wire.client import ModelFile
-from search.blocks import boundary_bytes, parse_keys
 from search.spaces.registry import arch_from_json
 
 REPLACEMENT_ROUNDS = 2
@@ -47,6 +50,8 @@ class ExportedPlan:
 
     def prediction_half_width(self, estimation: LatencyEstimates) -> float | None:
         """Return how narrow predictions of held-out models are, for stopping early; without placements."""
+        if all(model.role != "heldout" for model in self.plan.models):
+            return None
         features = features_of_plan(self.plan)
         return prediction_half_width(self._specs, estimation, features, self.sources.priors())
 
@@ -145,7 +150,7 @@ def _model_spec(
         model_id=model.model_id,
         arch=model.arch,
         blocks=model.blocks,
-        boundary_bytes=boundary_bytes(parse_keys(model.blocks)),
+        boundary_bytes=model.boundary_bytes,
         artifact_sha256=file.sha256,
         split="heldout" if model.role == "heldout" else "fit",
         role="design" if alone else model.role,
@@ -170,18 +175,19 @@ def export_plan(
     Raises:
         BlocktimeError: too few for a LUT; gives the first reason.
     """
+    if plan.space == OPERATORS:
+        return _export_programs(plan, variant, workers, progress)
     files: dict[str, ModelFile] = {}
     unexported: dict[str, str] = {}
     lately, planned = plan.models, len(plan.models)
     for turn in range(1 + REPLACEMENT_ROUNDS):
-        specs = {model.model_id: variant.export_spec(model.blocks) for model in lately}
+        specs = {model.model_id: export_spec_of(model, variant) for model in lately}
         made, _, reasons = exportable_files(variant, specs, workers, progress)
         files |= made
         unexported |= reasons
         failed = [model for model in lately if model.model_id in reasons]
         for model in failed:
-            reason = reasons[model.model_id]
-            progress(Note(f"{model.model_id} ({model.role}) is left out, it can't be exported: {reason}"))
+            progress(_left_out(model, reasons[model.model_id]))
         lately = (
             tuple(replacement_models(plan, unexported.keys(), failed, expectation))
             if turn < REPLACEMENT_ROUNDS
@@ -191,6 +197,49 @@ def export_plan(
             break
         progress(Note(f"{len(lately)} other models are taken instead"))
         plan = replace(plan, models=(*plan.models, *lately))
+    return _without_failed(plan, planned, files, unexported, sources)
+
+
+def export_spec_of(model: PlanModel, variant: Variant) -> ExportSpec:
+    """Return how a planned model is exported."""
+    return variant.export_spec(() if model.program else model.blocks, model.program)
+
+
+def _export_programs(plan: Plan, variant: Variant, workers: int | None, progress: Progress) -> ExportedPlan:
+    """Export programs and list their operators, which are all that a simulated device runs of them."""
+    if not variant.is_simulated and (variant.runtime, variant.target) != ("executorch", "xnnpack"):
+        raise UsageError(
+            f"operators of {variant.name} are not known; profile them with --runtime executorch --backend xnnpack",
+            code="unknown_operators",
+        )
+    specs = {model.model_id: export_spec_of(model, variant) for model in plan.models}
+    artifacts, unexported = export_possible(specs, workers, progress)
+    files = files_of(artifacts)
+    models: list[PlanModel] = []
+    for model in plan.models:
+        if model.model_id in files:
+            try:
+                operators = read_operators(files[model.model_id].path)
+                model = replace(model, blocks=tuple(operator.key for operator in operators))
+                if variant.is_simulated:
+                    files[model.model_id] = write_model(model.blocks, default_root() / "simulated")
+            except InvalidArtifactError as error:
+                unexported[model.model_id] = str(error)
+                del files[model.model_id]
+        if model.model_id in unexported:
+            progress(_left_out(model, unexported[model.model_id]))
+        models.append(model)
+    return _without_failed(replace(plan, models=tuple(models)), len(models), files, unexported, NO_SOURCES)
+
+
+def _left_out(model: PlanModel, reason: str) -> Note:
+    named = model.program or model.role
+    return Note(f"{model.model_id} ({named}) is left out, it can't be exported: {reason}")
+
+
+def _without_failed(
+    plan: Plan, planned: int, files: Mapping[str, ModelFile], unexported: Mapping[str, str], sources: Sources
+) -> ExportedPlan:
     left = remove_failed(plan, unexported.keys())
     if len(left.models) < MIN_MODELS:
         name, reason = next(iter(unexported.items()))

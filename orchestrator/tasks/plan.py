@@ -11,6 +11,7 @@ from typing import Any, ClassVar, get_args
 
 from luts.estimate.design import TYPICAL_DEVICE, ExpectedCosts, expected_from_lut
 from luts.format.errors import InvalidArtifactError, UsageError, shorten
+from luts.format.operators import OPERATORS
 from luts.format.store import LutStore
 from luts.format.table import Column, Facts, Table
 from orchestrator.agent.device import usable_cores
@@ -23,8 +24,10 @@ from orchestrator.journal.log import read_log
 from orchestrator.journal.records import Header
 from orchestrator.journal.runs import runs_root
 from orchestrator.plan.build import make_plan
+from orchestrator.plan.operators import plan_operators
 from orchestrator.plan.plan import MIN_MODELS, Plan, Policy, Removals, with_heads
 from orchestrator.plan.sizing import Forecast, export_seconds, forecast, plan_for_budget, plan_of_size
+from orchestrator.tasks.exported_plan import export_spec_of
 from orchestrator.tasks.options import (
     ADVANCED,
     BUDGET,
@@ -151,7 +154,12 @@ class ProfileRunOptions(ProfilingOptions):
 class SpaceOptions:
     """The space whose blocks are measured, and by which networks."""
 
-    space: str = option("autovit-xxs", "Search space to profile.", metavar="SPACE", panel=NETWORKS)
+    space: str = option(
+        "autovit-xxs",
+        "Search space to profile, or operators: those of any network.",
+        metavar="SPACE",
+        panel=NETWORKS,
+    )
     plan: PlanOptions = field(default_factory=PlanOptions)
 
 
@@ -242,7 +250,9 @@ class PlannedProfile:
             "on the device": f"{_minutes(forecast.device_s)} to {_minutes(forecast.most_s)} minutes of measuring, "
             f"latencies from {forecast.source}",
             "entries": f"{len(forecast.entries)}: {weak} weak, {sums} known only as a sum with others, "
-            f"{unheld} from the prior alone",
+            f"{unheld} from the prior alone"
+            if forecast.entries
+            else "the operators of its models, known once they are exported",
         }
         if self.compiled:
             facts["first loads"] = (
@@ -344,7 +354,10 @@ def choose_plan(
     Raises:
         UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.
     """
-    searched, choice = get_space(options.space), options.plan
+    choice = options.plan
+    if options.space == OPERATORS:
+        return _plan_operators(choice, sources), TYPICAL_DEVICE
+    searched = get_space(options.space)
     classes = choice.classes
     if classes is None and choice.heads and searched.default_classes not in choice.heads:
         classes = max(choice.heads)
@@ -394,6 +407,21 @@ def choose_plan(
     return with_heads(plan, choice.heads), expectation
 
 
+def _plan_operators(choice: PlanOptions, sources: Sources) -> Plan:
+    foreign = {
+        "--from": sources.named, "--resolution": choice.resolutions, "--classes": choice.classes,
+        "--heads": choice.heads, "--heldout": choice.heldout is not None, "--removals": choice.removals,
+        "--like": choice.like,
+    }  # fmt: skip
+    for flag, given in foreign.items():
+        if given:
+            raise UsageError(
+                f"{flag} is for search spaces; leave it out with --space {OPERATORS}",
+                code="option_does_not_apply",
+            )
+    return plan_operators(choice.seed, choice.design, choice.models)
+
+
 def _expectation(store: LutStore, name: str) -> ExpectedCosts:
     ref = store.resolve(name)
     return expected_from_lut(store.load(ref.path), str(ref))
@@ -404,7 +432,7 @@ def _exports(plan: Plan, variant: Variant, workers: int | None) -> tuple[int, fl
     if variant.is_simulated:
         return None, None
     cache = ArtifactCache()
-    specs = [variant.export_spec(model.blocks) for model in plan.models]
+    specs = [export_spec_of(model, variant) for model in plan.models]
     there = {spec: artifact for spec in specs if (artifact := cache.get(spec)) is not None}
     missing = [spec for spec in specs if spec not in there]
     known_s = [artifact.report.export_s for artifact in there.values()]

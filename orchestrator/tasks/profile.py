@@ -179,8 +179,7 @@ class ProfilingRun:
         exported = None
         if run is None or run.result is None:
             most = "at most " if self.room else ""
-            blocks = len(plan.covered_keys())
-            self._progress(Note(f"{most}{len(plan.models)} models for {blocks} blocks of {options.space}"))
+            self._progress(Note(f"{most}{len(plan.models)} models for {plan.covers}"))
             exported = export_plan(
                 at_first, target.variant, self.expectation, options.workers, self._progress, sources
             )

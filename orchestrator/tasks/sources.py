@@ -10,6 +10,7 @@ from typing import Literal
 from luts.estimate.sources import SourceEntries, source_from_lut
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.lut import Lut
+from luts.format.operators import OPERATORS
 from luts.format.schema import MAX_SOURCES, TransferSource
 from luts.format.store import LutRef, LutStore, digest_of
 from luts.published import FOLDER, PublishedLut, load_published_lut
@@ -86,7 +87,7 @@ def find_sources(
         InvalidArtifactError: one of another space, of a simulated device, given twice, or itself learned from
             a version of the new LUT.
     """
-    if named == NONE:
+    if named == NONE or (named is None and space == OPERATORS):
         return NO_SOURCES
     if named in (None, BEST):
         best = None if simulated else _best(store, space, device, variant)

@@ -151,8 +151,8 @@ def _attention(rng: random.Random) -> Designed:
     repeats = _repeats(4 * heads * tokens**2 * head, 2 * heads * tokens**2 + 6 * tokens * heads * head)
 
     def attend(x: Tensor) -> Tensor:
-        parts = x.reshape(1, tokens, 3, heads, head).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(*parts.unbind(0))
+        q, k, v = x.reshape(1, tokens, 3, heads, head).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)
         y = y.transpose(1, 2).reshape(1, tokens, heads * head)
         return torch.cat([y, x[:, :, heads * head :]], -1)
 

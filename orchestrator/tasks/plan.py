@@ -235,7 +235,8 @@ class PlannedProfile:
         rows = [asdict(entry) for entry in self.forecast.entries]
         for row in rows:
             row["partners"] = shorten(row["partners"], PARTNERS_SHOWN)
-        yield Table("", self.COLUMNS, rows)
+        if rows:
+            yield Table("", self.COLUMNS, rows)
         yield Facts("", self.facts())
 
     def facts(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from orchestrator.tasks import exported_plan
 from orchestrator.tasks.bundle import BundleCommand, ImportCommand, bundle, import_journals
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
-from orchestrator.tasks.target import Target, VariantOptions
+from orchestrator.tasks.target import Target
 from tests.support.bundle_world import POLICY, run
 from tests.support.soak import rest_soaks
 
@@ -69,14 +69,9 @@ def test_a_simulated_device_is_profiled(store: LutStore) -> None:
 
 
 def test_this_machine_is_profiled(store: LutStore) -> None:
-    how = VariantOptions(threads=1)
+    target = Target("host", threads=1)
     command = ProfileCommand(
-        space=OPERATORS,
-        target=Target("host", variant=how),
-        plan=SMALL,
-        self_test=False,
-        budget_s=0.1,
-        store=store,
+        space=OPERATORS, target=target, plan=SMALL, self_test=False, budget_s=0.1, store=store
     )
     lut = verify_lut(profile(command).path)
     check(lut)

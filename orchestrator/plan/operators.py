@@ -63,8 +63,8 @@ The first is the reference, of the size of most programs.
 MEASURED_NETWORKS = 40
 """Networks by default."""
 
-SEED_STRIDE = 10_000
-"""Programs of plans of two seeds have different numbers, unless they have more of a kind than this."""
+SEED_STRIDE, MAX_SEED = 10_000, 99_999
+"""Programs of two seeds have different numbers, unless they have more of a kind than this; numbers have 9 digits."""
 
 
 def plan_operators(seed: int, designed: int | None = None, models: int | None = None) -> Plan:
@@ -76,8 +76,10 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
         models: Programs in all; by default the designed ones and 40 networks.
 
     Raises:
-        UsageError: no network is left, or more than there are, or fewer than three programs in all.
+        UsageError: a seed below 0 or above 99,999; no network is left, or more than there are, or fewer than three programs in all.
     """
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"--seed {seed}: designed programs have seeds 0 to {MAX_SEED}", code="bad_seed")
     if designed is None:
         designed = DESIGNED if models is None else models * DESIGNED // (DESIGNED + MEASURED_NETWORKS)
     networks = MEASURED_NETWORKS if models is None else models - designed

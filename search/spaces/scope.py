@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from luts.format.errors import UsageError
+from luts.format.operators import OPERATORS
 from luts.format.schema import Floats, classes_of
 from luts.format.schema import Value as Document
 from search.blocks import count
@@ -101,6 +102,11 @@ def covered_space(lut: Lut, classes: int | None = None) -> Space:
     Raises:
         UsageError: the space has changed since, or the LUT lacks blocks; the message names one.
     """
+    if lut.meta.space == OPERATORS:
+        raise UsageError(
+            "the LUT is of operators of any network, not of a search space's blocks; give a LUT of the space",
+            code="table_of_operators",
+        )
     space = get_space(lut.meta.space)
     if lut.meta.space_hash not in space.digests:
         raise UsageError(

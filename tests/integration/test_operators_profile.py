@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.operators import OPERATORS, parse_operator
 from luts.format.store import LutStore
@@ -22,7 +23,9 @@ from orchestrator.tasks.bundle import BundleCommand, ImportCommand, bundle, impo
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.target import Target
+from search.spaces.scope import covered_space
 from tests.support.bundle_world import POLICY, run
+from tests.support.errors import raises
 from tests.support.soak import rest_soaks
 
 SMALL = PlanOptions(design=3, models=4)
@@ -66,6 +69,8 @@ def test_a_simulated_device_is_profiled(store: LutStore) -> None:
     lut = verify_lut(profile(command).path)
     check(lut)
     assert lut.meta.measured == "simulated"
+    with raises("table_of_operators", UsageError):
+        covered_space(lut)
 
 
 def test_this_machine_is_profiled(store: LutStore) -> None:

@@ -119,3 +119,9 @@ def test_programs_are_told_from_architectures_of_a_space() -> None:
     assert plan.reference.model_id == model_id(("timm:mobilenetv3_small_100",))
     assert PlanModel("0" * 12, '{"space":"autovit-nano"}', (), "design").program == ""
     assert PlanModel("0" * 12, "", (), "removal").program == ""
+
+
+@pytest.mark.parametrize("seed", [-1, 100_000])
+def test_seeds_outside_of_names_are_refused(seed: int) -> None:
+    with raises("bad_seed", UsageError):
+        plan_operators(seed)

@@ -64,7 +64,7 @@ MEASURED_NETWORKS = 40
 """Networks by default."""
 
 SEED_STRIDE, MAX_SEED = 10_000, 99_999
-"""Programs of two seeds have different numbers, unless they have more of a kind than this; numbers have 9 digits."""
+"""Programs of two seeds have different numbers up to this many of a kind; numbers have up to 9 digits."""
 
 
 def plan_operators(seed: int, designed: int | None = None, models: int | None = None) -> Plan:
@@ -76,7 +76,7 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
         models: Programs in all; by default the designed ones and 40 networks.
 
     Raises:
-        UsageError: a seed below 0 or above 99,999; no network is left, or more than there are, or fewer than three programs in all.
+        UsageError: a seed out of range; no network is left, or more than there are, or fewer than three programs.
     """
     if not 0 <= seed <= MAX_SEED:
         raise UsageError(f"--seed {seed}: designed programs have seeds 0 to {MAX_SEED}", code="bad_seed")

@@ -357,7 +357,7 @@ def choose_plan(
     """
     choice = options.plan
     if options.space == OPERATORS:
-        return _plan_operators(choice, sources), TYPICAL_DEVICE
+        return _plan_operators(choice), TYPICAL_DEVICE
     searched = get_space(options.space)
     classes = choice.classes
     if classes is None and choice.heads and searched.default_classes not in choice.heads:
@@ -408,9 +408,9 @@ def choose_plan(
     return with_heads(plan, choice.heads), expectation
 
 
-def _plan_operators(choice: PlanOptions, sources: Sources) -> Plan:
+def _plan_operators(choice: PlanOptions) -> Plan:
     foreign = {
-        "--from": sources.named, "--resolution": choice.resolutions, "--classes": choice.classes,
+        "--resolution": choice.resolutions, "--classes": choice.classes,
         "--heads": choice.heads, "--heldout": choice.heldout is not None, "--removals": choice.removals,
         "--like": choice.like,
     }  # fmt: skip

@@ -20,6 +20,7 @@ from orchestrator.export.lower.operators import read_operators
 from orchestrator.plan.operators import designed_programs
 from orchestrator.tasks import exported_plan
 from orchestrator.tasks.bundle import BundleCommand, ImportCommand, bundle, import_journals
+from orchestrator.tasks.models import export_possible
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
 from orchestrator.tasks.profile import profile
 from orchestrator.tasks.target import Target
@@ -96,11 +97,12 @@ def test_a_bundle_gives_the_same_table(store: LutStore, tmp_path: Path) -> None:
 
 
 def test_programs_that_cannot_be_exported_are_failures(store: LutStore, monkeypatch) -> None:
-    exported = exported_plan.export_possible
 
     def failing(specs, *rest):
         refused = next(name for name, spec in specs.items() if spec.module == "chain:dense-0")
-        artifacts, reasons = exported({name: spec for name, spec in specs.items() if name != refused}, *rest)
+        artifacts, reasons = export_possible(
+            {name: spec for name, spec in specs.items() if name != refused}, *rest
+        )
         return artifacts, {**reasons, refused: "no memory"}
 
     monkeypatch.setattr(exported_plan, "export_possible", failing)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -87,14 +88,14 @@ def test_features_follow_from_the_operators_of_exported_models() -> None:
     assert exported.covers == "2 blocks of operators"
 
 
-def command(**options: object) -> ProfileCommand:
+def command(**options: Any) -> ProfileCommand:
     return ProfileCommand(space=OPERATORS, target=Target("simulated:quiet"), **options)
 
 
 @pytest.mark.parametrize(
     "given", [{"resolutions": (64,)}, {"classes": 10}, {"heads": (10,)}, {"heldout": 0}, {"removals": "all"}]
 )
-def test_options_of_search_spaces_are_refused(given: dict[str, object], tmp_path) -> None:
+def test_options_of_search_spaces_are_refused(given: dict[str, Any], tmp_path) -> None:
     with raises("option_does_not_apply", UsageError) as caught:
         choose_plan(command(plan=PlanOptions(**given)), Policy(), 900, LutStore([tmp_path]))
     assert "leave it out" in str(caught.value)
@@ -125,3 +126,9 @@ def test_programs_are_told_from_architectures_of_a_space() -> None:
 def test_seeds_outside_of_names_are_refused(seed: int) -> None:
     with raises("bad_seed", UsageError):
         plan_operators(seed)
+
+
+def test_tables_of_operators_have_no_sources(tmp_path) -> None:
+    with raises("option_does_not_apply", UsageError):
+        plan_profile(command(store=LutStore([tmp_path]), sources="best"))
+    assert plan_profile(command(store=LutStore([tmp_path]), sources="none")).plan.space == OPERATORS

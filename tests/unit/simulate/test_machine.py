@@ -14,12 +14,14 @@ from orchestrator.devices.host import scenario_of, simulated_program
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.simulate.__main__ import simulated_agent
 from orchestrator.simulate.device import (
+    MAX_MODEL_BYTES,
     SCENARIOS,
     ClockRamp,
     GroundTruth,
     Noise,
     Scenario,
     Throttling,
+    TrueCosts,
     read_model,
     write_model,
 )
@@ -131,7 +133,7 @@ def test_simulated_model_files(tmp_path) -> None:
     for damaged, words in (
         (content.replace("head.fc", "head.xx"), "unknown block kind"),
         (content.replace("simulated-model", "model"), "not a simulated model"),
-        ("[" * 200_000, "over 131072 bytes"),
+        ("[" * (MAX_MODEL_BYTES + 1), f"over {MAX_MODEL_BYTES} bytes"),
     ):
         (tmp_path / "damaged").write_text(damaged)
         with pytest.raises(InvalidArtifactError, match=words):
@@ -167,3 +169,15 @@ def test_its_variant_is_no_other() -> None:
     for wrong in ({"precision": "fp16"}, {"target": "xnnpack"}, {"threads": 0}, {"threads": 65}):
         with pytest.raises(UsageError):
             dataclasses.replace(variant, **wrong)
+
+
+def test_operators_cost_what_their_sizes_say_and_nothing_between_them(tmp_path) -> None:
+    """1 MMAC at 0.02 ms; 4 bytes each of 1000 inputs, 1000 outputs and twice 1 M weights at 0.05 ms a MiB."""
+    keys = ("gemm(m=1,k=1000,n=1000)", "softmax(m=1,n=1000)")
+    assert read_model(write_model(keys, tmp_path).path) == keys
+    truth = GroundTruth(TrueCosts(deviation_sd=0.0, pair_sd=0.1, spill_ms_per_mib=1.0))
+    moved_mib = (2 * 4 * 1000 + 2 * 4 * 1_000_000) / 2**20
+    assert truth.entry_ms(keys[0]) == pytest.approx(0.03 + 0.02 + 0.05 * moved_mib)
+    assert truth.latency_ms(keys) == truth.base_ms + sum(map(truth.entry_ms, keys))
+    with raises("invalid_model"):
+        read_model(write_model(("gemm(m=1,k=1000)",), tmp_path).path)

@@ -14,31 +14,8 @@ from luts.format.errors import UsageError
 from luts.format.operators import OPERATORS
 from orchestrator.plan.plan import MIN_MODELS, Plan, PlanModel, model_id
 
-DIGESTS = (hashlib.sha256(OPERATORS.encode()).hexdigest(),)
+DIGEST = hashlib.sha256(OPERATORS.encode()).hexdigest()
 """In place of a space's: keys of operators mean the same in every version so far."""
-
-CHAINS: Mapping[str, int] = {
-    "pointwise": 14, "depthwise": 13, "dense": 10, "linear": 10, "strided": 9, "attention": 8, "activation": 6,
-    "grouped": 6, "norm": 5, "squeeze_excite": 5, "pool": 5, "patches": 4, "addition": 3, "permutation": 3,
-    "concatenation": 3,
-}  # fmt: skip
-"""Kinds of chains, each with its number in the whole suite: more where sizes vary more and networks spend more."""
-
-PORTABLE = (
-    "pow_root", "pow", "sum_last", "sum_channels", "sum_split", "sum_map", "mean_channels", "mean_last",
-    "softmax_channels", "softmax_split", "average_padded", "average_uncounted", "average_ceiling", "group_norm",
-    "group_norm8", "layer_norm", "layer_norm_channels", "expand_channel", "expand_mean", "nearest",
-    "nearest_strided", "index_map", "index_rows", "index_select", "roll", "unfold", "where", "variance",
-    "strided_slice", "concatenate6", "normalize_channels", "normalize_last", "repeat", "alias", "shuffle",
-    "maximum_channels", "clone_last", "bicubic",
-)  # fmt: skip
-"""Kinds of programs of operators that run outside the delegate, or did in an earlier version."""
-
-SIZES_EACH = 2
-"""Programs of each of these kinds in the whole suite: two sizes show what a size costs."""
-
-DESIGNED = sum(CHAINS.values()) + SIZES_EACH * len(PORTABLE)
-"""Designed programs by default."""
 
 NETWORKS: Mapping[str, str] = {
     "mobilenetv3": "mobilenetv3_small_100", "convnext": "convnext_atto", "ghostnet": "ghostnet_100",
@@ -60,8 +37,11 @@ NETWORKS: Mapping[str, str] = {
 The first is the reference, of the size of most programs.
 """
 
-MEASURED_NETWORKS = 40
-"""Networks by default."""
+DESIGNED, MEASURED_NETWORKS = 180, 40
+"""Programs by default."""
+
+SIZES_EACH = 2
+"""Programs of each kind outside the delegate in a whole suite: two sizes show what a size costs."""
 
 SEED_STRIDE, MAX_SEED = 10_000, 99_999
 """Programs of two seeds have different numbers up to this many of a kind; numbers have up to 9 digits."""
@@ -90,28 +70,30 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
             code="bad_plan_size",
         )
     programs = [(family, f"timm:{name}") for family, name in NETWORKS.items()][:networks]
-    programs += designed_programs(designed, seed)
-    rows = [
-        (program, json.dumps({"family": family, "program": program}, separators=(",", ":"), sort_keys=True))
-        for family, program in programs
+    planned = [
+        PlanModel(
+            model_id((program,)),
+            json.dumps({"family": family, "program": program}, separators=(",", ":")),
+            (),
+            "design" if index else "reference",
+        )
+        for index, (family, program) in enumerate(programs + designed_programs(designed, seed))
     ]
-    made = [
-        PlanModel(model_id((program,)), arch, (), "design" if index else "reference")
-        for index, (program, arch) in enumerate(rows)
-    ]
-    return Plan(OPERATORS, DIGESTS[0], 0, (), seed, tuple(made))
+    return Plan(OPERATORS, DIGEST, 0, (), seed, tuple(planned))
 
 
 def designed_programs(count: int, seed: int) -> list[tuple[str, str]]:
-    """Return families and names of designed programs, of each kind in proportion; fewer begin a longer list."""
-    weights = {f"chain.{kind}": number for kind, number in CHAINS.items()}
-    weights |= {f"portable.{kind}": SIZES_EACH for kind in PORTABLE}
-    ranked = [
-        ((index + 0.5) / weight, family, index)
-        for family, weight in weights.items()
-        for index in range(math.ceil(weight * count / DESIGNED) + 1)
-    ]
+    """Return families and names of designed programs, of each kind in proportion; the first of more are fewer's."""
+    from orchestrator.export.lower.programs import CHAINS, PORTABLE  # imports torch
+
+    numbers = {f"chain.{kind}": chain[0] for kind, chain in CHAINS.items()}
+    numbers |= dict.fromkeys((f"portable.{kind}" for kind in PORTABLE), SIZES_EACH)
+    ranked = sorted(
+        ((index + 0.5) / number, order, family, index)
+        for order, (family, number) in enumerate(numbers.items())
+        for index in range(math.ceil(number * count / DESIGNED) + 1)
+    )
     return [
         (family, f"{family.replace('.', ':')}-{seed * SEED_STRIDE + index}")
-        for _, family, index in sorted(ranked)[:count]
+        for _, _, family, index in ranked[:count]
     ]

@@ -113,12 +113,6 @@ def _strided(at: Sizes) -> list[nn.Module]:
     return modules
 
 
-def _patches(at: Sizes) -> list[nn.Module]:
-    size = at.rng.choice((2, 4, 4, 8, 16, 32))
-    width = at.rng.choice([w for w in WIDTHS if 32 <= w <= (512 if size >= 16 else 128)])
-    return [nn.Conv2d(3, width, size, size), nn.ReLU()]
-
-
 def _map_norm(at: Sizes) -> list[nn.Module]:
     last, first = Apply(lambda x: x.permute(0, 2, 3, 1)), Apply(lambda x: x.permute(0, 3, 1, 2))
     return _times(0, 16 * at.width * at.side**2, lambda: [last, nn.LayerNorm(at.width), first])
@@ -128,17 +122,6 @@ def _squeeze_excite(at: Sizes) -> nn.Module:
     few = max(8, at.width // at.rng.choice((4, 8, 16, 24)))
     layers = *_conv(at.width, few), nn.Conv2d(few, at.width, 1), nn.Sigmoid()
     return Apply(torch.mul, nn.Sequential(nn.AdaptiveAvgPool2d(1), *layers))
-
-
-def _to_tokens_and_back(at: Sizes) -> list[nn.Module]:
-    tokens = Apply(lambda x: x.flatten(2).transpose(1, 2))
-    back = Apply(lambda x: x.transpose(1, 2).reshape(1, at.width, at.side, at.side))
-    return [tokens, nn.Linear(at.width, 8), nn.Linear(8, at.width), back]
-
-
-def _exchange(x: Tensor) -> Tensor:
-    a, b = x.chunk(2, 1)
-    return torch.cat([b, a + b], 1)
 
 
 def _linear(at: Sizes) -> list[nn.Module]:
@@ -169,13 +152,16 @@ CHAINS: Mapping[str, tuple[int, tuple[int, ...], Callable[[Sizes], list[nn.Modul
     "strided": (6, (384, 192, 48), _strided),
     "squeeze_excite": (5, (960, 960, 144), lambda at: [_squeeze_excite(at) for _ in range(4)]),
     "stem": (4, (3,), _strided),
-    "patches": (4, (3,), _patches),
+    "patches": (
+        4,
+        (3,),
+        lambda at: [nn.Conv2d(3, at.rng.choice(WIDTHS[6:]), n := at.rng.choice((4, 8, 16)), n)],
+    ),
     "pool": (4, (256, 256, 96), lambda at: [at.rng.choice(POOLS)] * 2),
-    "map_norm": (3, (432, 240, 96), _map_norm),
+    "map_norm": (6, (432, 240, 96), _map_norm),
     "token_norm": (3, (), lambda at: [nn.LayerNorm(at.width) for _ in range(6)]),
     "addition": (3, (512, 512, 128), lambda _: [Apply(lambda x: x + x.sigmoid())] * 4),
-    "permutation": (3, (384, 384, 96), lambda at: [m for _ in range(3) for m in _to_tokens_and_back(at)]),
-    "concatenation": (2, (384, 384, 96), lambda _: [Apply(_exchange)] * 4),
+    "concatenation": (2, (384, 384, 96), lambda _: [Apply(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1))] * 4),
 }
 """Number of each kind in a whole suite, more where sizes vary more and networks spend more; most channels of maps
 up to 16, up to 32 and above 32 pixels wide, 3 for images, none for tokens; the modules.
@@ -186,17 +172,14 @@ def _flipped(size: int) -> Tensor:
     return torch.arange(size).flip(0)
 
 
-def _split(x: Tensor) -> Tensor:
-    """Return (1, 2, C / 2, H, W) of (1, C, H, W)."""
-    return x.reshape(1, 2, x.shape[1] // 2, *x.shape[2:])
-
-
 PORTABLE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "pow_root": lambda x: (x * x + 1.0).pow(-0.5), "pow": lambda x: (x.abs() + 1.0).pow(2.5),
-    "sum_last": lambda x: x.sum(-1), "sum_channels": lambda x: x.sum(1), "sum_split": lambda x: _split(x).sum(1),
-    "sum_map": lambda x: x.sum((2, 3)), "mean_channels": lambda x: x.mean(1, keepdim=True),
-    "mean_last": lambda x: x.flatten(2).mean(-1), "softmax_channels": lambda x: x.flatten(2).softmax(1),
-    "softmax_split": lambda x: _split(x).softmax(1), "average_padded": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "sum_last": lambda x: x.sum(-1), "sum_channels": lambda x: x.sum(1),
+    "sum_split": lambda x: x.reshape(1, 2, -1, *x.shape[2:]).sum(1), "sum_map": lambda x: x.sum((2, 3)),
+    "mean_channels": lambda x: x.mean(1, keepdim=True), "mean_last": lambda x: x.flatten(2).mean(-1),
+    "softmax_channels": lambda x: x.flatten(2).softmax(1),
+    "softmax_split": lambda x: x.reshape(1, 2, -1, *x.shape[2:]).softmax(1),
+    "average_padded": lambda x: F.avg_pool2d(x, 3, 2, 1),
     "average_uncounted": lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
     "average_ceiling": lambda x: F.avg_pool2d(x[:, :, 1:, 1:], 2, 2, ceil_mode=True, count_include_pad=False),
     "group_norm": lambda x: F.group_norm(x, 1), "group_norm8": lambda x: F.group_norm(x, 8),
@@ -217,7 +200,7 @@ PORTABLE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "normalize_last": lambda x: F.normalize(x.flatten(2), dim=-1),
     "repeat": lambda x: x.unsqueeze(2).repeat(1, 1, 2, 1, 1).flatten(1, 2),
     "alias": lambda x: torch.cat([x, x[:, : x.shape[1]]], 1)[:, : x.shape[1]],
-    "shuffle": lambda x: _split(x).transpose(1, 2).reshape(x.shape),
+    "shuffle": lambda x: x.reshape(1, 2, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
     "maximum_channels": lambda x: x.amax(1, keepdim=True) + x,
     "clone_last": lambda x: x.permute(0, 2, 3, 1).contiguous(),
     "bicubic": lambda x: F.interpolate(x[:, :8], size=(48, 48), mode="bicubic"),

@@ -1,7 +1,4 @@
-"""The programs of a table of operators: designed ones and networks of many families, all of them fitted.
-
-The blocks of such a plan are operators, known only once a program is exported (`orchestrator.tasks.exported_plan`).
-"""
+"""The programs of a table of operators, all of them fitted; their blocks are known once they are exported."""
 
 from __future__ import annotations
 
@@ -32,19 +29,13 @@ NETWORKS: Mapping[str, str] = {
     "sknet": "skresnet18", "hrnet": "hrnet_w18_small", "selecsls": "selecsls42b", "repghost": "repghostnet_050",
     "hardcorenas": "hardcorenas_a",
 }  # fmt: skip
-"""Networks of timm by family, its module in `timm.models`; below 60 ms on a desktop core.
+"""Networks of timm by family, its module there, below 60 ms on a desktop core; the first is the reference."""
 
-The first is the reference, of the size of most programs.
-"""
+DESIGNED, MEASURED_NETWORKS, SIZES_EACH = 180, 40, 2
+"""Programs by default, and those of each kind outside the delegate: two sizes show what a size costs."""
 
-DESIGNED, MEASURED_NETWORKS = 180, 40
-"""Programs by default."""
-
-SIZES_EACH = 2
-"""Programs of each kind outside the delegate in a whole suite: two sizes show what a size costs."""
-
-SEED_STRIDE, MAX_SEED = 10_000, 99_999
-"""Programs of two seeds have different numbers up to this many of a kind; numbers have up to 9 digits."""
+SEEDS = 10_000
+"""Seeds; each has programs of its own up to this many of a kind."""
 
 
 def plan_operators(seed: int, designed: int | None = None, models: int | None = None) -> Plan:
@@ -56,44 +47,36 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
         models: Programs in all; by default the designed ones and 40 networks.
 
     Raises:
-        UsageError: a seed out of range; no network is left, or more than there are, or fewer than three programs.
+        UsageError: a seed or numbers out of range.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"--seed {seed}: designed programs have seeds 0 to {MAX_SEED}", code="bad_seed")
+    if not 0 <= seed < SEEDS:
+        raise UsageError(f"--seed {seed}: designed programs have seeds below {SEEDS}", code="bad_seed")
     if designed is None:
         designed = DESIGNED if models is None else models * DESIGNED // (DESIGNED + MEASURED_NETWORKS)
     networks = MEASURED_NETWORKS if models is None else models - designed
     if not 1 <= networks <= len(NETWORKS) or designed + networks < MIN_MODELS:
         raise UsageError(
-            f"{networks} networks and {designed} designed programs: a table of operators has 1 to {len(NETWORKS)} "
-            f"networks, and {MIN_MODELS} programs or more; choose --models so much above --design",
+            f"{designed} designed programs and {networks} networks: choose --models larger than --design, by up to "
+            f"{len(NETWORKS)}, and at least {MIN_MODELS}",
             code="bad_plan_size",
         )
     programs = [(family, f"timm:{name}") for family, name in NETWORKS.items()][:networks]
-    planned = [
-        PlanModel(
-            model_id((program,)),
-            json.dumps({"family": family, "program": program}, separators=(",", ":")),
-            (),
-            "design" if index else "reference",
-        )
-        for index, (family, program) in enumerate(programs + designed_programs(designed, seed))
-    ]
+    planned: list[PlanModel] = []
+    for family, program in programs + designed_programs(designed, seed):
+        arch = json.dumps({"family": family, "program": program}, separators=(",", ":"))
+        planned.append(PlanModel(model_id((program,)), arch, (), "design" if planned else "reference"))
     return Plan(OPERATORS, DIGEST, 0, (), seed, tuple(planned))
 
 
 def designed_programs(count: int, seed: int) -> list[tuple[str, str]]:
-    """Return families and names of designed programs, of each kind in proportion; the first of more are fewer's."""
+    """Return families and names of designed programs, of each kind in proportion; fewer begin the list of more."""
     from orchestrator.export.lower.programs import CHAINS, PORTABLE  # imports torch
 
     numbers = {f"chain.{kind}": chain[0] for kind, chain in CHAINS.items()}
-    numbers |= dict.fromkeys((f"portable.{kind}" for kind in PORTABLE), SIZES_EACH)
+    numbers |= {f"portable.{kind}": SIZES_EACH for kind in PORTABLE}
     ranked = sorted(
         ((index + 0.5) / number, order, family, index)
         for order, (family, number) in enumerate(numbers.items())
         for index in range(math.ceil(number * count / DESIGNED) + 1)
     )
-    return [
-        (family, f"{family.replace('.', ':')}-{seed * SEED_STRIDE + index}")
-        for _, _, family, index in ranked[:count]
-    ]
+    return [(f, f"{f.replace('.', ':')}-{seed * SEEDS + index}") for _, _, f, index in ranked[:count]]

@@ -14,7 +14,7 @@ from luts.format.errors import UsageError
 from luts.format.lut import Lut
 from luts.format.operators import OPERATORS, parse_operator
 from luts.format.schema import KeyFeatures, classes_of
-from search.blocks import BlockSpec, boundary_bytes, parse_key, parse_keys
+from search.blocks import BlockSpec, parse_key, parse_keys
 from search.blocks.sequence import BYTES_PER_ELEMENT
 from search.spaces import Arch, get_space
 from search.spaces.registry import arch_from_json
@@ -52,11 +52,6 @@ class PlanModel:
         """Name of the module whose operators are its blocks, such as `timm:resnet18`; else empty."""
         return str(json.loads(self.arch).get("program", "")) if self.arch else ""
 
-    @property
-    def boundary_bytes(self) -> int:
-        """Bytes moved between its blocks; operators count their own."""
-        return 0 if self.program else boundary_bytes(parse_keys(self.blocks))
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -78,11 +73,6 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of everything in the plan."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def covers(self) -> str:
-        """What it covers, for a message; operators are counted once its models are exported."""
-        return f"{len(self.covered_keys()) or 'the'} blocks of {self.space}"
 
     def covered_keys(self) -> set[str]:
         """Return the block keys that occur in some fitted model."""

@@ -38,8 +38,8 @@ SPLICED_BLOCK_S = 0.066
 MIN_KNOWN = 3
 """Earlier exports needed to estimate the others' time by their median."""
 
-PROGRAM_S, PROGRAM_MS = 5.0, 5.0
-"""Seconds to export a program of a table of operators, milliseconds that it runs: means of the whole suite here."""
+PROGRAM_BLOCKS, PROGRAM_MS = 7, 5.0
+"""Blocks that take as long to lower as a program of a table of operators, and its latency: means of the suite."""
 
 
 def export_seconds(missing: Sequence[ExportSpec], known_s: Sequence[float], workers: int) -> float:
@@ -55,9 +55,8 @@ def export_seconds(missing: Sequence[ExportSpec], known_s: Sequence[float], work
     # Without parts of others each worker begins with a whole network.
     first = busy if not known_s else 0
     each_s = [
-        len(spec.blocks) * (SPLICED_BLOCK_S if spec.reusable and index >= first else BLOCK_S)
-        if spec.blocks
-        else PROGRAM_S
+        (len(spec.blocks) or PROGRAM_BLOCKS)
+        * (SPLICED_BLOCK_S if spec.reusable and index >= first else BLOCK_S)
         for index, spec in enumerate(missing)
     ]
     return START_S + sum(each_s) / busy
@@ -130,17 +129,12 @@ def plan_seconds(plan: Plan, expectation: ExpectedCosts, policy: Policy, passes:
 
 
 def forecast(plan: Plan, expectation: ExpectedCosts, policy: Policy) -> Forecast:
-    """Return the time that a plan takes, and what it is expected to determine.
-
-    Operators are unknown before their programs are exported: their forecast has no entries.
-    """
+    """Return the time that a plan takes, and what it is expected to determine."""
     features = features_of_plan(plan)
-    if not features:
-        models_ms = [PROGRAM_MS] * len(plan.models)
-        least_s, most_s = (
-            device_seconds(models_ms, policy, n) for n in (policy.min_passes, policy.max_passes)
-        )
-        return Forecast(f"programs of {PROGRAM_MS:g} ms", least_s, most_s, ())
+    if not features:  # operators, which are known once their programs are exported
+        models_ms, passes = [PROGRAM_MS] * len(plan.models), (policy.min_passes, policy.max_passes)
+        device_s, most_s = (device_seconds(models_ms, policy, number) for number in passes)
+        return Forecast(f"programs of {PROGRAM_MS:g} ms", device_s, most_s, ())
     fitted = [model.blocks for model in plan.models if model.role != "heldout"]
     typical = [model.blocks for model in plan.models if model.arch]
     posterior = posterior_given(features, expectation, measured=fitted, typical=typical)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import math
@@ -287,18 +286,16 @@ class GroundTruth:
 
 def boundary_mib(key: str) -> float:
     """Return the size of a block's output in MiB, 0 for an operator, whose costs hold its maps."""
-    if _operator(key):
-        return 0.0
-    block = parse_key(key)
-    return boundary_bytes((block, block)) / MIB
+    return boundary_bytes(_without_operators((key, key))) / MIB
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _operator(key: str) -> Operator | None:
     """Return the operator of a key, None of a block's."""
-    with contextlib.suppress(InvalidArtifactError):
+    try:
         return parse_operator(key)
-    return None
+    except InvalidArtifactError:
+        return None
 
 
 def _without_operators(keys: Sequence[str]) -> tuple[BlockSpec, ...]:

@@ -28,6 +28,7 @@ from orchestrator.tasks.models import export_possible, exportable_files, files_o
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.sources import NO_SOURCES, Sources
 from orchestrator.wire.client import ModelFile
+from search.blocks import boundary_bytes, parse_keys
 from search.spaces.registry import arch_from_json
 
 REPLACEMENT_ROUNDS = 2
@@ -150,7 +151,7 @@ def _model_spec(
         model_id=model.model_id,
         arch=model.arch,
         blocks=model.blocks,
-        boundary_bytes=model.boundary_bytes,
+        boundary_bytes=0 if model.program else boundary_bytes(parse_keys(model.blocks)),
         artifact_sha256=file.sha256,
         split="heldout" if model.role == "heldout" else "fit",
         role="design" if alone else model.role,
@@ -175,71 +176,30 @@ def export_plan(
     Raises:
         BlocktimeError: too few for a LUT; gives the first reason.
     """
-    if plan.space == OPERATORS:
-        return _export_programs(plan, variant, workers, progress)
     files: dict[str, ModelFile] = {}
     unexported: dict[str, str] = {}
     lately, planned = plan.models, len(plan.models)
     for turn in range(1 + REPLACEMENT_ROUNDS):
-        specs = {model.model_id: export_spec_of(model, variant) for model in lately}
-        made, _, reasons = exportable_files(variant, specs, workers, progress)
+        if plan.space == OPERATORS:
+            plan, made, reasons = _export_programs(plan, variant, workers, progress)
+        else:
+            specs = {model.model_id: export_spec_of(model, variant) for model in lately}
+            made, _, reasons = exportable_files(variant, specs, workers, progress)
         files |= made
         unexported |= reasons
         failed = [model for model in lately if model.model_id in reasons]
         for model in failed:
-            progress(_left_out(model, reasons[model.model_id]))
+            named, reason = model.program or model.role, reasons[model.model_id]
+            progress(Note(f"{model.model_id} ({named}) is left out, it can't be exported: {reason}"))
         lately = (
             tuple(replacement_models(plan, unexported.keys(), failed, expectation))
-            if turn < REPLACEMENT_ROUNDS
+            if turn < REPLACEMENT_ROUNDS and plan.space != OPERATORS
             else ()
         )
         if not lately:
             break
         progress(Note(f"{len(lately)} other models are taken instead"))
         plan = replace(plan, models=(*plan.models, *lately))
-    return _without_failed(plan, planned, files, unexported, sources)
-
-
-def export_spec_of(model: PlanModel, variant: Variant) -> ExportSpec:
-    """Return how a planned model is exported."""
-    return variant.export_spec(() if model.program else model.blocks, model.program)
-
-
-def _export_programs(plan: Plan, variant: Variant, workers: int | None, progress: Progress) -> ExportedPlan:
-    """Export programs and list their operators, which are all that a simulated device runs of them."""
-    if not variant.is_simulated and (variant.runtime, variant.target) != ("executorch", "xnnpack"):
-        raise UsageError(
-            f"operators of {variant.name} are not known; profile them with --runtime executorch --backend xnnpack",
-            code="unknown_operators",
-        )
-    specs = {model.model_id: export_spec_of(model, variant) for model in plan.models}
-    artifacts, unexported = export_possible(specs, workers, progress)
-    files = files_of(artifacts)
-    models: list[PlanModel] = []
-    for model in plan.models:
-        if model.model_id in files:
-            try:
-                operators = read_operators(files[model.model_id].path)
-                model = replace(model, blocks=tuple(operator.key for operator in operators))
-                if variant.is_simulated:
-                    files[model.model_id] = write_model(model.blocks, default_root() / "simulated")
-            except InvalidArtifactError as error:
-                unexported[model.model_id] = str(error)
-                del files[model.model_id]
-        if model.model_id in unexported:
-            progress(_left_out(model, unexported[model.model_id]))
-        models.append(model)
-    return _without_failed(replace(plan, models=tuple(models)), len(models), files, unexported, NO_SOURCES)
-
-
-def _left_out(model: PlanModel, reason: str) -> Note:
-    named = model.program or model.role
-    return Note(f"{model.model_id} ({named}) is left out, it can't be exported: {reason}")
-
-
-def _without_failed(
-    plan: Plan, planned: int, files: Mapping[str, ModelFile], unexported: Mapping[str, str], sources: Sources
-) -> ExportedPlan:
     left = remove_failed(plan, unexported.keys())
     if len(left.models) < MIN_MODELS:
         name, reason = next(iter(unexported.items()))
@@ -248,6 +208,31 @@ def _without_failed(
             code="too_few_models",
         )
     return ExportedPlan(left, files, unexported, sources)
+
+
+def export_spec_of(model: PlanModel, variant: Variant) -> ExportSpec:
+    """Return how a planned model is exported."""
+    return variant.export_spec(() if model.program else model.blocks, model.program)
+
+
+def _export_programs(
+    plan: Plan, variant: Variant, workers: int | None, progress: Progress
+) -> tuple[Plan, dict[str, ModelFile], dict[str, str]]:
+    """Export programs and list their operators, which are all that a simulated device runs of them."""
+    if not variant.is_simulated and (variant.runtime, variant.target) != ("executorch", "xnnpack"):
+        raise UsageError(f"{variant.name} has no operators; add --backend xnnpack", code="unknown_operators")
+    specs = {model.model_id: export_spec_of(model, variant) for model in plan.models}
+    artifacts, reasons = export_possible(specs, workers, progress)
+    files, blocks = files_of(artifacts), dict[str, tuple[str, ...]]()
+    for name in artifacts:
+        try:
+            blocks[name] = tuple(operator.key for operator in read_operators(files[name].path))
+        except InvalidArtifactError as error:
+            reasons[name] = str(error)
+    if variant.is_simulated:
+        files = {name: write_model(keys, default_root() / "simulated") for name, keys in blocks.items()}
+    models = [replace(model, blocks=blocks.get(model.model_id, ())) for model in plan.models]
+    return replace(plan, models=tuple(models)), files, reasons
 
 
 MAX_CHOICES = 4

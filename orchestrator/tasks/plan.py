@@ -154,12 +154,7 @@ class ProfileRunOptions(ProfilingOptions):
 class SpaceOptions:
     """The space whose blocks are measured, and by which networks."""
 
-    space: str = option(
-        "autovit-xxs",
-        "Search space to profile, or operators: those of any network.",
-        metavar="SPACE",
-        panel=NETWORKS,
-    )
+    space: str = option("autovit-xxs", "Search space, or operators.", metavar="SPACE", panel=NETWORKS)
     plan: PlanOptions = field(default_factory=PlanOptions)
 
 
@@ -355,10 +350,9 @@ def choose_plan(
     Raises:
         UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.
     """
-    choice = options.plan
     if options.space == OPERATORS:
-        return _plan_operators(choice), TYPICAL_DEVICE
-    searched = get_space(options.space)
+        return _plan_operators(options.plan, sources), TYPICAL_DEVICE
+    searched, choice = get_space(options.space), options.plan
     classes = choice.classes
     if classes is None and choice.heads and searched.default_classes not in choice.heads:
         classes = max(choice.heads)
@@ -408,18 +402,12 @@ def choose_plan(
     return with_heads(plan, choice.heads), expectation
 
 
-def _plan_operators(choice: PlanOptions) -> Plan:
-    foreign = {
-        "--resolution": choice.resolutions, "--classes": choice.classes,
-        "--heads": choice.heads, "--heldout": choice.heldout is not None, "--removals": choice.removals,
-        "--like": choice.like,
-    }  # fmt: skip
-    for flag, given in foreign.items():
-        if given:
-            raise UsageError(
-                f"{flag} is for search spaces; leave it out with --space {OPERATORS}",
-                code="option_does_not_apply",
-            )
+def _plan_operators(choice: PlanOptions, sources: Sources) -> Plan:
+    if sources.named or choice != PlanOptions(design=choice.design, models=choice.models, seed=choice.seed):
+        raise UsageError(
+            f"--space {OPERATORS} takes --design, --models and --seed; leave --from and other sizes out",
+            code="option_does_not_apply",
+        )
     return plan_operators(choice.seed, choice.design, choice.models)
 
 

@@ -179,7 +179,8 @@ class ProfilingRun:
         exported = None
         if run is None or run.result is None:
             most = "at most " if self.room else ""
-            self._progress(Note(f"{most}{len(plan.models)} models for {plan.covers}"))
+            blocks = len(plan.covered_keys()) or "the"  # operators are counted once they are exported
+            self._progress(Note(f"{most}{len(plan.models)} models for {blocks} blocks of {options.space}"))
             exported = export_plan(
                 at_first, target.variant, self.expectation, options.workers, self._progress, sources
             )

@@ -83,16 +83,11 @@ def find_sources(
     a simulated device learns from simulated LUTs.
 
     Raises:
-        UsageError: an unknown LUT, more than `MAX_SOURCES`, or one for a table of operators.
+        UsageError: an unknown LUT, or more than `MAX_SOURCES`.
         InvalidArtifactError: one of another space, of a simulated device, given twice, or itself learned from
             a version of the new LUT.
     """
-    if space == OPERATORS and named not in (None, NONE):
-        raise UsageError(
-            f"--from {named}: a table of operators is measured from scratch; leave --from out",
-            code="option_does_not_apply",
-        )
-    if named == NONE or space == OPERATORS:
+    if named == NONE or (space == OPERATORS and named in (None, BEST)):
         return NO_SOURCES
     if named in (None, BEST):
         best = None if simulated else _best(store, space, device, variant)

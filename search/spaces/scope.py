@@ -103,10 +103,7 @@ def covered_space(lut: Lut, classes: int | None = None) -> Space:
         UsageError: the space has changed since, or the LUT lacks blocks; the message names one.
     """
     if lut.meta.space == OPERATORS:
-        raise UsageError(
-            "the LUT is of operators of any network, not of a search space's blocks; give a LUT of the space",
-            code="table_of_operators",
-        )
+        raise UsageError("the LUT is of operators; give one of a search space", code="table_of_operators")
     space = get_space(lut.meta.space)
     if lut.meta.space_hash not in space.digests:
         raise UsageError(

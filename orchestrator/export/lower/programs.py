@@ -53,6 +53,9 @@ class Apply(nn.Module):
         return self.function(x) if self.inner is None else self.function(x, self.inner(x))
 
 
+TO_LAST, TO_FIRST = Apply(lambda x: x.permute(0, 2, 3, 1)), Apply(lambda x: x.permute(0, 3, 1, 2))
+
+
 class Program(nn.Sequential):
     """A designed program; `input_shape` is that of its input."""
 
@@ -113,11 +116,6 @@ def _strided(at: Sizes) -> list[nn.Module]:
     return modules
 
 
-def _map_norm(at: Sizes) -> list[nn.Module]:
-    last, first = Apply(lambda x: x.permute(0, 2, 3, 1)), Apply(lambda x: x.permute(0, 3, 1, 2))
-    return _times(0, 16 * at.width * at.side**2, lambda: [last, nn.LayerNorm(at.width), first])
-
-
 def _squeeze_excite(at: Sizes) -> nn.Module:
     few = max(8, at.width // at.rng.choice((4, 8, 16, 24)))
     layers = *_conv(at.width, few), nn.Conv2d(few, at.width, 1), nn.Sigmoid()
@@ -152,17 +150,13 @@ CHAINS: Mapping[str, tuple[int, tuple[int, ...], Callable[[Sizes], list[nn.Modul
     "strided": (6, (384, 192, 48), _strided),
     "squeeze_excite": (5, (960, 960, 144), lambda at: [_squeeze_excite(at) for _ in range(4)]),
     "stem": (4, (3,), _strided),
-    "patches": (
-        4,
-        (3,),
-        lambda at: [nn.Conv2d(3, at.rng.choice(WIDTHS[6:]), n := at.rng.choice((4, 8, 16)), n)],
-    ),
+    "patches": (4, (3,), lambda at: [nn.Conv2d(3, at.rng.choice(WIDTHS[6:]), n := at.rng.choice((4, 8, 16)), n)]),
     "pool": (4, (256, 256, 96), lambda at: [at.rng.choice(POOLS)] * 2),
-    "map_norm": (6, (432, 240, 96), _map_norm),
+    "map_norm": (6, (432, 240, 96), lambda at: [TO_LAST, nn.LayerNorm(at.width), TO_FIRST] * 4),
     "token_norm": (3, (), lambda at: [nn.LayerNorm(at.width) for _ in range(6)]),
     "addition": (3, (512, 512, 128), lambda _: [Apply(lambda x: x + x.sigmoid())] * 4),
     "concatenation": (2, (384, 384, 96), lambda _: [Apply(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1))] * 4),
-}
+}  # fmt: skip
 """Number of each kind in a whole suite, more where sizes vary more and networks spend more; most channels of maps
 up to 16, up to 32 and above 32 pixels wide, 3 for images, none for tokens; the modules.
 """

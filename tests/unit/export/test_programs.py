@@ -10,7 +10,6 @@ from luts.format.errors import UsageError
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.lower.programs import CHAINS, PORTABLE, Program
 from orchestrator.export.lower.source import build_module
-from orchestrator.plan import operators
 from tests.support.errors import raises
 
 
@@ -24,7 +23,7 @@ def test_a_name_decides_sizes_on_each_machine() -> None:
     assert design("chain:dense-0") == design("chain:dense-0") != design("chain:dense-1")
     names = [f"chain:{kind}-{seed}" for kind in CHAINS for seed in range(3)]
     every = hashlib.sha256("".join(map(design, names)).encode()).hexdigest()
-    assert every[:16] == "1cdb1141a57d5c2a", (
+    assert every[:16] == "7714dc88fa6691b7", (
         "designs changed: tables of operators name other programs than before"
     )
 
@@ -46,11 +45,6 @@ def test_a_chain_repeats_one_kind() -> None:
     assert len(convolutions) >= 2
     assert len({(c.in_channels, c.kernel_size, c.groups) for c in convolutions}) == 1
     assert convolutions[0].groups > 1
-
-
-def test_plan_and_builder_have_the_same_kinds() -> None:
-    assert set(operators.CHAINS) == set(CHAINS)
-    assert set(operators.PORTABLE) == set(PORTABLE)
 
 
 @pytest.mark.parametrize("name", ["chain:no_such-1", "portable:no_such-1"])

@@ -162,6 +162,11 @@ class SpaceOptions:
 class SpaceProfilingOptions(SpaceOptions, ProfilingOptions):
     """What is measured, and for how long."""
 
+    def policy(self, variant: Variant) -> Policy:
+        """Return how models of the variant are measured: hundreds of programs for operators, by fewest rounds."""
+        policy = super().policy(variant)
+        return replace(policy, max_rounds=policy.min_rounds) if self.space == OPERATORS else policy
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileCommand(SpaceProfilingOptions, ProfileRunOptions):
@@ -404,10 +409,7 @@ def choose_plan(
 
 def _plan_operators(choice: PlanOptions, sources: Sources) -> Plan:
     if sources.named or choice != PlanOptions(design=choice.design, models=choice.models, seed=choice.seed):
-        raise UsageError(
-            f"--space {OPERATORS} takes --design, --models and --seed; leave --from and other sizes out",
-            code="option_does_not_apply",
-        )
+        raise UsageError("operators take --design, --models and --seed alone", code="option_does_not_apply")
     return plan_operators(choice.seed, choice.design, choice.models)
 
 

@@ -95,7 +95,7 @@ def command(**options: Any) -> ProfileCommand:
 def test_options_of_search_spaces_are_refused(given: dict[str, Any], tmp_path) -> None:
     with raises("option_does_not_apply", UsageError) as caught:
         choose_plan(command(plan=PlanOptions(**given)), Policy(), 900, LutStore([tmp_path]))
-    assert "takes --design, --models and --seed" in str(caught.value)
+    assert "--design, --models and --seed alone" in str(caught.value)
 
 
 def test_a_forecast_has_times_but_no_entries(tmp_path) -> None:

@@ -29,7 +29,7 @@ NETWORKS: Mapping[str, str] = {
     "sknet": "skresnet18", "hrnet": "hrnet_w18_small", "selecsls": "selecsls42b", "repghost": "repghostnet_050",
     "hardcorenas": "hardcorenas_a",
 }  # fmt: skip
-"""Networks of timm by family, its module there, below 60 ms on a desktop core; the first is the reference."""
+"""Networks of timm by family, its module there; the first is the reference."""
 
 DESIGNED, MEASURED_NETWORKS, SIZES_EACH = 180, 40, 2
 """Programs by default, and those of each kind outside the delegate: two sizes show what a size costs."""

@@ -38,7 +38,7 @@ SPLICED_BLOCK_S = 0.066
 MIN_KNOWN = 3
 """Earlier exports needed to estimate the others' time by their median."""
 
-PROGRAM_BLOCKS, PROGRAM_MS = 7, 5.0
+PROGRAM_BLOCKS, PROGRAM_MS = 7, 9.0
 """Blocks that take as long to lower as a program of a table of operators, and its latency: means of the suite."""
 
 

@@ -141,7 +141,8 @@ def _attention(at: Sizes) -> list[nn.Module]:
 
 CHAINS: Mapping[str, tuple[int, tuple[int, ...], Callable[[Sizes], list[nn.Module]]]] = {
     "pointwise": (14, (1152, 320, 96), lambda at: _dense(at, (1,), (1152, 320, 160))),
-    "depthwise": (13, (1152, 480, 144), lambda at: _grouped(at, (3, 3, 3, 3, 5, 5, 7, 9), (at.width,))),
+    "depthwise": (9, (1152, 480, 144), lambda at: _grouped(at, (3, 3, 3, 3, 5, 5, 7, 9), (at.width,))),
+    "depthwise_large": (4, (640, 320, 96), lambda at: _grouped(at, (7, 7, 9), (at.width,))),
     "dense": (10, (512, 256, 64), lambda at: _dense(at, (3, 3, 3, 3, 5), (256, 128, 128))),
     "linear": (10, (), _linear),
     "attention": (8, (), _attention),
@@ -189,14 +190,14 @@ PORTABLE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "roll": lambda x: torch.roll(x, (3, 3), (2, 3)), "unfold": lambda x: F.unfold(x, 3, 1, 1),
     "where": lambda x: torch.where(x > 0.1, x, torch.zeros_like(x)),
     "variance": lambda x: x.var((2, 3), keepdim=True) * x, "strided_slice": lambda x: x[:, :, ::2, 1::2],
-    "concatenate6": lambda x: torch.cat([x * float(factor) for factor in range(1, 7)], 1),
+    "divide": lambda x: x / (x[:, :1] + 99.0),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"),
     "normalize_channels": lambda x: F.normalize(x, dim=1),
     "normalize_last": lambda x: F.normalize(x.flatten(2), dim=-1),
     "repeat": lambda x: x.unsqueeze(2).repeat(1, 1, 2, 1, 1).flatten(1, 2),
     "alias": lambda x: torch.cat([x, x[:, : x.shape[1]]], 1)[:, : x.shape[1]],
     "shuffle": lambda x: x.reshape(1, 2, -1, *x.shape[2:]).transpose(1, 2).reshape(x.shape),
     "maximum_channels": lambda x: x.amax(1, keepdim=True) + x,
-    "clone_last": lambda x: x.permute(0, 2, 3, 1).contiguous(),
     "bicubic": lambda x: F.interpolate(x[:, :8], size=(48, 48), mode="bicubic"),
 }  # fmt: skip
 """Functions of a map (1, C, H, W), each a program; more than one size shows what a stride costs."""

@@ -2,9 +2,9 @@
 
 Convolutions, linear layers, additions, products and concatenations become int8: weights symmetric with one
 scale per channel, activations affine with one scale per tensor. Operations that XNNPACK only has in fp32 stay
-so inside the same delegate: sigmoid (SiLU), softmax and attention's matrix products. LayerNorm stays too: as
-linear layers of one output (`rewrite.LinearLayerNorm`) its mean and variance would be rounded to 8 bits of
-the largest one.
+so inside the same delegate: sigmoid (SiLU), softmax and attention's matrix products. LayerNorm, GroupNorm and
+sums stay too: as linear layers of one output (`rewrite.LinearLayerNorm`) means and variances would be rounded
+to 8 bits of the largest one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from torchao.quantization.pt2e.quantizer import QuantizationConfig
 from luts.format.errors import BlocktimeError, first_line
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import calibration_inputs
-from orchestrator.export.lower.rewrite import LinearLayerNorm
+from orchestrator.export.lower.reductions import MapGroupNorm
+from orchestrator.export.lower.rewrite import LinearLayerNorm, PointwiseChannelNorm
 
 MIDDLE = 0.999
 """Fraction of an activation's values over the calibration images that its range contains, with as many cut
@@ -102,17 +103,21 @@ def _config(images: Tensor | None) -> QuantizationConfig:
     return replace(config, input_activation=activation, output_activation=activation)
 
 
+_NORMS = (LinearLayerNorm, PointwiseChannelNorm, MapGroupNorm)
+
+
 def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
-    """Return whether an operation is called neither in LayerNorm nor in one of these modules."""
-    name = f"{LinearLayerNorm.__module__}.{LinearLayerNorm.__qualname__}"
+    """Return whether an operation is called neither in a norm nor in one of these modules, and is not a sum.
+
+    Sums are products with constants of the rewrites, where other layers have parameters.
+    """
+    norms = {*_NORMS, *(f"{norm.__module__}.{norm.__qualname__}" for norm in _NORMS)}
     excluded = tuple(f"{path}." for path in fp32)
 
     def outside(node: fx.Node) -> bool:
         modules = node.meta.get("nn_module_stack", {}).values()
-        return not any(
-            kind == name or kind is LinearLayerNorm or f"{path}.".startswith(excluded)
-            for path, kind in modules
-        )
+        inside = any(kind in norms or f"{path}.".startswith(excluded) for path, kind in modules)
+        return not inside and not any("lifted_tensor" in str(x.target) for x in node.all_input_nodes)
 
     return outside
 

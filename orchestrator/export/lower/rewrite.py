@@ -1,4 +1,4 @@
-"""Equivalent modules that lower better: LayerNorm as operations that XNNPACK has.
+"""Equivalent modules and operations that lower better, such as LayerNorm as operations that XNNPACK has.
 
 BN is fused before, see `search.networks.fusion`. The argument is unchanged, a changed copy is returned.
 """
@@ -9,7 +9,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from orchestrator.export.lower import reductions
 from search.networks.layers import ChannelNorm, fuse_for_inference
 
 
@@ -55,7 +56,7 @@ class PointwiseChannelNorm(nn.Module):
 
     average: Tensor
 
-    def __init__(self, norm: ChannelNorm):
+    def __init__(self, norm: nn.LayerNorm):
         """Take the weights of a LayerNorm."""
         super().__init__()
         (channels,) = norm.normalized_shape
@@ -72,21 +73,20 @@ class PointwiseChannelNorm(nn.Module):
 
 
 def linear_layernorm(module: nn.Module) -> nn.Module:
-    """Replace each LayerNorm over the last dimension alone, or over the channels of a map."""
+    """Replace each LayerNorm over the last dimension alone or over the channels of a map, and GroupNorm of one group."""
     return replace(module, _linear)
 
 
 def _linear(part: nn.Module) -> nn.Module:
-    if type(part) is ChannelNorm:
-        return PointwiseChannelNorm(part)
-    return LinearLayerNorm(part) if _over_last_dimension(part) else part
-
-
-def _over_last_dimension(part: nn.Module) -> TypeGuard[nn.LayerNorm]:
-    """Return whether a module is torch's LayerNorm, or timm's subclass that only adds kernels of other devices."""
     kind = type(part)
-    plain = kind is nn.LayerNorm or (kind.__module__, kind.__name__) == ("timm.layers.norm", "LayerNorm")
-    return plain and isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1
+    name = kind.__name__ if kind.__module__ == "timm.layers.norm" else kind
+    if isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1:
+        if name in (ChannelNorm, "LayerNorm2d") and part.weight is not None and part.bias is not None:
+            return PointwiseChannelNorm(part)
+        return LinearLayerNorm(part) if name in (nn.LayerNorm, "LayerNorm") else part
+    if name in (nn.GroupNorm, "GroupNorm", "GroupNorm1") and part.num_groups == 1 and part.affine:
+        return reductions.MapGroupNorm(cast(nn.GroupNorm, part))
+    return part
 
 
 def rewritten(module: nn.Module, backend: str) -> nn.Module:
@@ -106,7 +106,8 @@ def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Mod
 
 _REWRITTEN = {
     "matmul", "scaled_dot_product_attention", "unbind", "split", "split_with_sizes", "chunk", "select", "mean",
-    "expand", "hardsigmoid", "hardsigmoid_",
+    "expand", "hardsigmoid", "hardsigmoid_", "sum", "linalg_vector_norm", "pow", "softmax", "avg_pool2d",
+    "upsample_bicubic2d", "alias", "expand_as", "addcmul",
 }  # fmt: skip
 """Operators of a captured graph that may have a better equivalent."""
 
@@ -116,7 +117,34 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     captured = torch.export.export(module, tuple(inputs))
     if not any(_improvable(node) for node in captured.graph.nodes):
         return captured
-    return torch.export.export(spelled_out(module), tuple(inputs))
+    from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+
+    captured = torch.export.export(spelled_out(module), tuple(inputs))
+    _broadcast(captured.graph)
+    program: ExportedProgram = constant_prop_pass(captured)
+    return program
+
+
+def _broadcast(graph: torch.fx.Graph) -> None:
+    """Omit expanding what only element-wise operations read, which broadcast."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.expand.default):
+        shapes = [
+            [node.args[0].meta["val"].shape if x is node else x.meta["val"].shape for x in user.all_input_nodes]
+            for user in node.users
+            if user.target in _ELEMENTWISE
+        ]
+        if len(shapes) == len(node.users) and all(
+            torch.broadcast_shapes(*each) == user.meta["val"].shape
+            for each, user in zip(shapes, node.users, strict=True)
+        ):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+_ELEMENTWISE = {
+    torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor,
+}  # fmt: skip
+"""Operations of two tensors that XNNPACK broadcasts."""
 
 
 def spelled_out(module: nn.Module, spelled: Callable[[], TorchFunctionMode] | None = None) -> nn.Module:
@@ -161,8 +189,12 @@ def _improvable(node: torch.fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
     name = node.target._schema.name.removeprefix("aten::")
-    mean_of_map = name == "mean" and list(node.args[1:]) == [[2, 3], True]
-    return name in _REWRITTEN and not mean_of_map
+    match name:
+        case "mean":
+            return list(node.args[1:]) != [[2, 3], True]
+        case "softmax":
+            return cast(int, node.args[1]) not in (-1, node.meta["val"].dim() - 1)
+    return name in _REWRITTEN
 
 
 def _matmul(a: Tensor, b: Tensor) -> Any:
@@ -234,16 +266,19 @@ def _chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def _getitem(x: Tensor, index: Any) -> Any:
-    """Compute `x[:, 0]` and the like; indices other than whole numbers and plain slices are unchanged."""
+    """Compute `x[:, 0]` and the like, and omit slices of everything, which would be copies outside the delegates.
+
+    Indices other than whole numbers and plain slices are unchanged.
+    """
     index = index if isinstance(index, tuple) else (index,)
-    if not any(type(one) is int for one in index) or not all(type(one) in (int, slice) for one in index):
+    if len(index) > x.dim() or not all(type(one) in (int, slice) for one in index):
         return NotImplemented
     dim = 0
     for one in index:
         if type(one) is int:
             x = _select(x, dim, one)
             continue
-        if one != slice(None):
+        if one.indices(x.shape[dim]) != (0, x.shape[dim], 1):
             x = x[(slice(None),) * dim + (one,)]
         dim += 1
     return x
@@ -262,16 +297,6 @@ def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     return functional.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-def _mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """Compute the mean over a map in the one form that XNNPACK has: dimensions 2 and 3, kept."""
-    if dtype is not None or x.dim() != 4 or not isinstance(dim, tuple | list):
-        return NotImplemented
-    if sorted(d % 4 for d in dim) != [2, 3] or (keepdim and list(dim) == [2, 3]):
-        return NotImplemented
-    y = x.mean((2, 3), keepdim=True)
-    return y if keepdim else y.reshape(x.shape[:2])
-
-
 _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     functional.scaled_dot_product_attention: _attention,
     torch.matmul: _matmul,
@@ -287,7 +312,22 @@ _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     Tensor.select: _select,
     Tensor.__getitem__: _getitem,
     Tensor.expand: _expand,
+    Tensor.expand_as: lambda x, other: x.expand(other.shape),
+    torch.addcmul: lambda x, a, b, *, value=1: x + a * b if value == 1 else NotImplemented,
     functional.hardsigmoid: _hardsigmoid,
-    torch.mean: _mean,
-    Tensor.mean: _mean,
+    torch.mean: reductions.mean,
+    Tensor.mean: reductions.mean,
+    torch.sum: reductions.add_up,
+    Tensor.sum: reductions.add_up,
+    torch.norm: reductions.norm,
+    Tensor.norm: reductions.norm,
+    functional.normalize: reductions.normalize,
+    torch.softmax: reductions.softmax,
+    Tensor.softmax: reductions.softmax,
+    functional.softmax: reductions.softmax,
+    torch.pow: reductions.power,
+    Tensor.pow: reductions.power,
+    Tensor.__pow__: reductions.power,
+    functional.avg_pool2d: reductions.avg_pool,
+    functional.interpolate: reductions.interpolate,
 }

@@ -3,11 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import GroupNorm1, LayerNorm2d
+from timm.layers.grn import GlobalResponseNorm
 from torch import nn
 
 from orchestrator.export.lower.executorch import lower_to_executorch
+from orchestrator.export.lower.operators import graph_nodes
 from orchestrator.export.lower.parity import check_parity, run_pte
-from orchestrator.export.lower.rewrite import SpelledOut, spelled_out
+from orchestrator.export.lower.rewrite import SpelledOut, capture, linear_layernorm, spelled_out
+from orchestrator.export.lower.xnnpack import recorded_graphs
 
 X = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
 CASES = {
@@ -29,6 +33,40 @@ CASES = {
     "mean of one": lambda x: x.mean(1),
     "expand": lambda x: x.expand(-1, 3, 6, 8) + x[:1].expand(2, -1, -1, -1),
     "hardsigmoid": lambda x: F.hardsigmoid(4 * x),
+    "slice of everything": lambda x: x[:, :3, :6] * x[:],
+    "slice, index and new dimension": lambda x: x[1:, None, 2, :6, None],
+    "a new dimension of all": lambda x: x.unsqueeze(1).squeeze(1) * x.unsqueeze(-4).squeeze(),
+    "mean of three": lambda x: x.mean((0, 2, 3)),
+    "mean of channels": lambda x: x.mean(1, keepdim=True),
+    "mean of all": lambda x: x.mean(),
+    "mean in fp64": lambda x: x.mean(1, dtype=torch.float64),
+    "sum of pixels": lambda x: x.sum((2, 3)),
+    "sum of a few": lambda x: x.sum(0),
+    "sum of the last": lambda x: x.sum(-1, keepdim=True),
+    "sum of two apart": lambda x: x.sum(dim=(1, 3)),
+    "sum along an axis": lambda x: x.sum(axis=2),
+    "sum of whole numbers": lambda x: (10 * x).long().sum(1),
+    "sum of one row": lambda x: x[:, :1].sum(1),
+    "norm": lambda x: x.norm(p=2, dim=(2, 3), keepdim=True),
+    "norm of one": lambda x: x.norm(p=1, dim=1),
+    "normalize": lambda x: F.normalize(x, dim=1) + F.normalize(x, p=2, dim=-1, eps=2.0),
+    "normalize by p = 1": lambda x: F.normalize(x, p=1, dim=1),
+    "softmax of channels": lambda x: x.softmax(1) + torch.softmax(x, dim=-2),
+    "softmax in fp64": lambda x: F.softmax(x, 1, dtype=torch.float64),
+    "powers": lambda x: (x**2.0 + 1).pow(-0.5) + (x * x) ** 0.5,
+    "cube": lambda x: x**3.0 + x**2,
+    "addcmul": lambda x: torch.addcmul(x, x, x) + torch.addcmul(x, x, x, value=2),
+    "pool with zeros": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "pool rounded up": lambda x: F.avg_pool2d(x, (4, 3), (4, 3), 0, ceil_mode=True, count_include_pad=False),
+    "pool, padded and rounded up": lambda x: F.avg_pool2d(x, 3, 2, (1, 0), ceil_mode=True),
+    "pool without zeros": lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    "pool by another divisor": lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+    "roll": lambda x: torch.roll(x, (2, -3), (2, 3)),
+    "roll of all": lambda x: x.roll(5),
+    "bicubic": lambda x: F.interpolate(x, size=(9, 5), mode="bicubic", align_corners=False),
+    "bicubic, corners aligned": lambda x: F.interpolate(x, (3, 11), mode="bicubic", align_corners=True),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "expand as": lambda x: x[:1].expand_as(x) * x,
 }
 
 
@@ -37,6 +75,97 @@ def test_each_spelling_computes_what_torch_does(name):
     with SpelledOut():
         spelled = CASES[name](X)
     torch.testing.assert_close(spelled, CASES[name](X))
+
+
+class BetweenConvolutions(nn.Module):
+    """A function or module of maps with 8 channels."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.function = function
+
+    def forward(self, x):
+        return self.after(self.function(self.before(x)))
+
+
+def _with_weights(module):
+    for weight in module.parameters():
+        nn.init.normal_(weight)
+    return module
+
+
+ONE_DELEGATE = {
+    "slice of everything": lambda x: x[:, :8] + 1.0,
+    "powers": lambda x: (x**2.0 + 1.0).pow(-0.5) + (x * x) ** 0.5,
+    "GroupNorm of one group": _with_weights(GroupNorm1(8)),
+    "torch's GroupNorm of one group": _with_weights(nn.GroupNorm(1, 8)),
+    "LayerNorm of maps": _with_weights(LayerNorm2d(8)),
+    "response norm": _with_weights(GlobalResponseNorm(8, channels_last=False)),
+    "softmax of channels": lambda x: x.softmax(1),
+    "sums": lambda x: x * x.sum(1, keepdim=True) + x.sum((2, 3), keepdim=True) + x.mean(-1, keepdim=True),
+    "selective kernels": lambda x: (torch.stack((x, 2.0 * x), 1).softmax(1) * x[:, None]).sum(1),
+    "normalize": lambda x: F.normalize(x, dim=1),
+    "expand as": lambda x: x * x.mean((2, 3), keepdim=True).expand_as(x),
+    "pools": lambda x: F.avg_pool2d(x, 3, 2, 1) + F.avg_pool2d(x[:, :, 1:, 1:], 2, 2, ceil_mode=True),
+    "bicubic": lambda x: F.interpolate(x, size=(7, 9), mode="bicubic", align_corners=False),
+    "roll": lambda x: torch.roll(x, (2, -3), (2, 3)),
+    "what depends on no input": lambda x: x + torch.arange(8.0).cumsum(0).reshape(1, 8, 1, 1).sin(),
+}
+
+
+@pytest.mark.parametrize("name", ONE_DELEGATE)
+def test_each_rewrite_stays_in_one_delegate_with_the_same_outputs(name):
+    torch.manual_seed(0)
+    module = BetweenConvolutions(ONE_DELEGATE[name]).eval()
+    inputs = (torch.randn(1, 3, 10, 12),)
+    program = lower_to_executorch(module, inputs)
+    assert (program.delegates, program.operators) == (1, ())
+    check_parity(run_pte(program.data, inputs), module, inputs, tolerance=5e-6)
+
+
+UNLIKE = {
+    "GroupNorm of two groups": nn.GroupNorm(2, 8),
+    "GroupNorm without weights": nn.GroupNorm(1, 8, affine=False),
+    "LayerNorm of maps without weights": LayerNorm2d(8, affine=False),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_norms_that_only_look_alike_stay(name):
+    assert linear_layernorm(UNLIKE[name]).__class__ is UNLIKE[name].__class__
+
+
+def test_group_norm_of_tokens_is_torchs():
+    norm, x = _with_weights(nn.GroupNorm(1, 8)), torch.randn(2, 8, 5)
+    torch.testing.assert_close(linear_layernorm(norm)(x), norm(x))
+
+
+class Expanded(nn.Module):
+    """An expanded tensor that an addition reads, and one whose size only the expansion decides."""
+
+    def forward(self, x):
+        row = x[:, :, :1].expand(-1, -1, 6, -1)
+        return x + row, row
+
+
+def test_an_expansion_that_decides_the_size_stays():
+    module = Expanded()
+    graph = capture(module, (X,)).graph
+    assert len(graph.find_nodes(op="call_function", target=torch.ops.aten.expand.default)) == 1
+    assert all(map(torch.equal, capture(module, (X,)).module()(X), module(X)))
+
+
+def test_int8_keeps_sums_in_fp32():
+    module = BetweenConvolutions(lambda x: x + x.sum(1, keepdim=True)).eval()
+    inputs = (torch.randn(1, 3, 10, 12),)
+    with recorded_graphs() as graphs:
+        program = lower_to_executorch(module, inputs, precision="int8")
+    assert program.delegates == 1
+    convolved = [
+        read[1].datatype.name for node, read, _ in graph_nodes(graphs[0].graph) if type(node).__name__ == "XNNConv2d"
+    ]
+    assert sorted(convolved) == ["xnn_datatype_fp32", "xnn_datatype_qcint8", "xnn_datatype_qcint8"]
 
 
 class Attention(nn.Module):

@@ -12,6 +12,8 @@ BENCHMARKS = {
     "agents": "agents:main",
     "controls": "controls:main",
     "coreml": "exports:export_coreml",
+    "delegate_latencies": "lowerings:delegate_latencies",
+    "delegates": "lowerings:delegates",
     "exports": "exports:export_plan",
     "fleet": "fleet:main",
     "lowerings": "lowerings:main",

@@ -1,19 +1,23 @@
-"""Ways to write the same network: XNNPACK delegates, operators outside them, latency ratios."""
+"""Ways to write the same network, ours and those of timm: delegates, operators outside them, latency ratios."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 import search.networks.mobilevit as mobilevit
+from luts.format.provenance import ROOT
+from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.lower import rewrite
 from orchestrator.export.lower.executorch import lower_to_executorch
@@ -30,6 +34,27 @@ BUDGET_S = 120.0
 """Time of each measurement."""
 MAX_RELATIVE_ERROR = 1e-6
 """Largest error relative to the output's scale with which a program counts as the same network."""
+
+_TIMM = """
+ghostnet_100 convnext_atto poolformer_s12 crossvit_tiny_240 mobilevitv2_050 convnextv2_atto skresnet18
+coat_lite_tiny edgenext_xx_small xcit_nano_12_p16_224 resnet10t swin_tiny_patch4_window7_224
+mobilenetv4_hybrid_medium inception_next_atto cait_xxs24_224 convit_tiny cs3darknet_s deit_tiny_patch16_224
+densenet121 dla46x_c efficientformer_l1 efficientformerv2_s0 efficientnet_b0 efficientvim_m1 efficientvit_b0
+efficientvit_m0 ese_vovnet19b_slim_dw eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 gcvit_xxtiny gernet_s
+ghostnet_050 ghostnetv2_100 hardcorenas_a hgnetv2_b0 hrnet_w18_small lcnet_050 levit_128s levit_conv_128s
+mixer_s32_224 mixnet_s mnasnet_small mobilenetv1_100 mobilenetv2_050 mobilevit_xxs nf_regnet_b0 pit_ti_224
+pvt_v2_b0 regnetx_002 regnety_002 repghostnet_050 resnet18 rexnet_100 semnasnet_075 shvit_s1 starnet_s050
+swiftformer_xs tiny_vit_5m_224 vit_tiny_patch16_224 mobilenetv3_small_100 efficientnet_lite0 mnasnet_100
+repvit_m0_9 mobileone_s0 tinynet_e fbnetc_100 mobilenetv4_conv_small starnet_s1 resmlp_12_224
+efficientvit_m2 mobilenetv2_100 gmlp_ti16_224 visformer_tiny repvgg_a0 mambaout_femto selecsls42b
+twins_svt_small efficientvit_b1 halonet26t mobilenet_edgetpu_v2_xs spnasnet_100 ghostnet_130
+"""
+TIMM = _TIMM.split()
+"""Small networks of most families of timm; first those of which much was outside the delegates."""
+PROGRAMS = ROOT / "build" / "delegates"
+"""Where `delegates` leaves a line and two programs for each network of timm."""
+PAIR_BUDGET_S = 10.0
+"""Time to measure two programs of a network, some hundred calls of each."""
 
 
 def attention_4d(qkv: Tensor, heads: int) -> Tensor:
@@ -159,3 +184,55 @@ def main(arch: str = ARCH, device: str = "host", budget_s: float = BUDGET_S) -> 
                 ratio = Interval(measured.ratio, measured.ratio_low, measured.ratio_high)
                 rows[measured.model][f"{threads} threads"] = ratio
     return {f"Ways to lower {arch}": list(rows.values())}
+
+
+def delegates() -> Tables:
+    """Lower networks of timm as their authors wrote them and rewritten; resumes an interrupted run."""
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    rows = _stored("rows")
+    for network in TIMM:
+        if network not in rows:
+            rows[network] = _store("rows", _lower_twice(network))
+    return {"Networks of timm inside XNNPACK's delegates": list(rows.values())}
+
+
+def _lower_twice(network: str) -> dict[str, Any]:
+    module, inputs = build_module(ExportSpec(module=f"timm:{network}"))
+    row: dict[str, Any] = {"network": network}
+    for when, plain in (("as written", True), ("rewritten", False)):
+        lowered = lower_to_executorch(module, inputs, plain=plain)
+        (PROGRAMS / f"{network} {when}.pte").write_bytes(lowered.data)
+        outside = sum(count for _, count in lowered.operators)
+        row |= {f"delegates {when}": lowered.delegates, f"outside {when}": outside}
+    error = check_parity(run_pte(lowered.data, inputs), module, inputs, RELATIVE_TOLERANCE).max_relative_error
+    left = ", ".join(f"{count} {name.split('.')[1]}" for name, count in lowered.operators)
+    return row | {"still outside": left, "relative error": error}
+
+
+def delegate_latencies(device: str = "host", budget_s: float = PAIR_BUDGET_S) -> Tables:
+    """Measure both programs of each network that `delegates` lowered, interleaved; resumes an interrupted run."""
+    rows = _stored("latencies")
+    for network in _stored("rows"):
+        if network in rows:
+            continue
+        files = tuple(PROGRAMS / f"{network} {when}.pte" for when in ("as written", "rewritten"))
+        command = MeasureCommand(files=files, target=Target(device, threads=1), budget_s=budget_s)
+        before, after = measure_networks(command, log).networks
+        ratio = (after.ratio, after.ratio_low, after.ratio_high)
+        rows[network] = _store("latencies", {"network": network, "ms as written": before.ms, "ratio": ratio})
+    shown = [row | {"ratio": Interval(*row["ratio"])} for row in rows.values()]
+    return {"Latency of the rewritten networks, as a ratio to that as written": shown}
+
+
+def _stored(name: str) -> dict[str, dict[str, Any]]:
+    """Return the rows so far, by network."""
+    file = PROGRAMS / f"{name}.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {row["network"]: row for row in map(json.loads, lines)}
+
+
+def _store(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    with (PROGRAMS / f"{name}.jsonl").open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
+    log(json.dumps(row))
+    return row

@@ -138,33 +138,48 @@ def power(x: Tensor, exponent: Any) -> Any:
     return own[exponent](x) if exponent in own else NotImplemented
 
 
-def avg_pool(
-    x: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Any:
-    """Compute an average pool whose zeros count, as padding and then a pool; omit rounding up without effect."""
+def avg_pool(x: Tensor, kernel_size: Any, stride: Any = None, *args: Any, **other: Any) -> Any:
+    """Compute an average pool that counts zeros, or rounds its size up, as padding, a pool and a factor.
+
+    The factor is that of each window's divisor; it is constant and omitted where it is 1.
+    """
+    if x.dim() != 4:
+        return NotImplemented
+    with _disable_current_modes():
+        ones = torch.ones(1, 1, *x.shape[2:])
+        want = functional.avg_pool2d(ones, kernel_size, stride, *args, **other)
+    padding = other.get("padding", args[0] if args else 0)
     kernel, pads = _pair(kernel_size), _pair(padding)
     strides = _pair(stride) if stride else kernel
-    spare = [
-        (size + 2 * pad - taps) % step
-        for size, pad, taps, step in zip(x.shape[-2:], pads, kernel, strides, strict=True)
+    ends = [
+        max(0, (new - 1) * step + taps - size - pad)
+        for new, step, taps, size, pad in zip(want.shape[2:], strides, kernel, ones.shape[2:], pads, strict=True)
     ]
-    padded = any(pads) and count_include_pad
-    if divisor_override is not None or (ceil_mode and any(spare)) or not (padded or ceil_mode):
-        return NotImplemented
-    if padded:
-        x, pads = functional.pad(x, (pads[1], pads[1], pads[0], pads[0])), (0, 0)
-    return functional.avg_pool2d(x, kernel, strides, pads, ceil_mode=False, count_include_pad=count_include_pad)
+    around = (pads[1], ends[1], pads[0], ends[0])
+
+    def pool(y: Tensor) -> Tensor:
+        return functional.avg_pool2d(functional.pad(y, around) if any(around) else y, kernel, strides)
+
+    with _disable_current_modes():
+        factor = want / pool(ones)
+        is_one = bool((factor == 1).all())
+    return pool(x) if is_one else pool(x) * constant(x, lambda: factor)
 
 
 def _pair(value: Any) -> tuple[int, int]:
     pair = (value,) if isinstance(value, int) else tuple(value)
     return (pair[0], pair[-1])
+
+
+def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
+    """Compute a cyclic shift as two slices in the other order."""
+    if dims is None:
+        return NotImplemented
+    for shift, dim in zip(*((v,) if isinstance(v, int) else v for v in (shifts, dims)), strict=True):
+        size = x.shape[dim]
+        if shift % size:
+            x = torch.cat((x.narrow(dim, -shift % size, shift % size), x.narrow(dim, 0, -shift % size)), dim)
+    return x
 
 
 def interpolate(input: Tensor, size: Any = None, *args: Any, **other: Any) -> Any:

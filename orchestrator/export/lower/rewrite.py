@@ -107,7 +107,8 @@ def replace(module: nn.Module, swap: Callable[[nn.Module], nn.Module]) -> nn.Mod
 _REWRITTEN = {
     "matmul", "scaled_dot_product_attention", "unbind", "split", "split_with_sizes", "chunk", "select", "mean",
     "expand", "hardsigmoid", "hardsigmoid_", "sum", "linalg_vector_norm", "pow", "softmax", "avg_pool2d",
-    "upsample_bicubic2d", "alias", "expand_as", "addcmul",
+    "upsample_bicubic2d", "alias", "expand_as", "addcmul", "roll", "squeeze", "unsqueeze",
+    "arange", "index",
 }  # fmt: skip
 """Operators of a captured graph that may have a better equivalent."""
 
@@ -192,6 +193,8 @@ def _improvable(node: torch.fx.Node) -> bool:
     match name:
         case "mean":
             return list(node.args[1:]) != [[2, 3], True]
+        case "unsqueeze":
+            return cast(int, node.args[1]) not in (-1, node.meta["val"].dim() - 1)
         case "softmax":
             return cast(int, node.args[1]) not in (-1, node.meta["val"].dim() - 1)
     return name in _REWRITTEN
@@ -271,10 +274,14 @@ def _getitem(x: Tensor, index: Any) -> Any:
     Indices other than whole numbers and plain slices are unchanged.
     """
     index = index if isinstance(index, tuple) else (index,)
-    if len(index) > x.dim() or not all(type(one) in (int, slice) for one in index):
+    if not all(one is None or type(one) in (int, slice) for one in index):
         return NotImplemented
     dim = 0
     for one in index:
+        if one is None:
+            x = _unsqueeze(x, dim)
+            dim += 1
+            continue
         if type(one) is int:
             x = _select(x, dim, one)
             continue
@@ -282,6 +289,17 @@ def _getitem(x: Tensor, index: Any) -> Any:
             x = x[(slice(None),) * dim + (one,)]
         dim += 1
     return x
+
+
+def _unsqueeze(x: Tensor, dim: int) -> Tensor:
+    dim %= x.dim() + 1
+    return x.reshape((*x.shape[:dim], 1, *x.shape[dim:]))
+
+
+def _squeeze(x: Tensor, dim: Any = None) -> Any:
+    dims = range(x.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
+    dropped = {own % x.dim() for own in dims if x.shape[own] == 1}
+    return x.reshape([size for own, size in enumerate(x.shape) if own not in dropped])
 
 
 def _expand(x: Tensor, *sizes: Any) -> Any:
@@ -311,6 +329,12 @@ _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     torch.select: _select,
     Tensor.select: _select,
     Tensor.__getitem__: _getitem,
+    torch.squeeze: _squeeze,
+    Tensor.squeeze: _squeeze,
+    torch.unsqueeze: _unsqueeze,
+    Tensor.unsqueeze: _unsqueeze,
+    torch.roll: reductions.roll,
+    Tensor.roll: reductions.roll,
     Tensor.expand: _expand,
     Tensor.expand_as: lambda x, other: x.expand(other.shape),
     torch.addcmul: lambda x, a, b, *, value=1: x + a * b if value == 1 else NotImplemented,

@@ -136,6 +136,25 @@ def test_norms_that_only_look_alike_stay(name):
     assert linear_layernorm(UNLIKE[name]).__class__ is UNLIKE[name].__class__
 
 
+NATIVE = {
+    "pool without zeros": lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+    "softmax of the last": lambda x: x.softmax(-1),
+    "mean of the map": lambda x: x.mean((2, 3), keepdim=True),
+    "square": lambda x: x**2,
+    "bilinear": lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"),
+}
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_what_xnnpack_has_stays(name):
+    module = BetweenConvolutions(NATIVE[name])
+    spelled, plain = (
+        [(node.target, str(node.args)) for node in program.graph.nodes if node.op == "call_function"]
+        for program in (capture(module, (X,)), torch.export.export(module, (X,)))
+    )
+    assert spelled == plain
+
+
 def test_group_norm_of_tokens_is_torchs():
     norm, x = _with_weights(nn.GroupNorm(1, 8)), torch.randn(2, 8, 5)
     torch.testing.assert_close(linear_layernorm(norm)(x), norm(x))
@@ -163,7 +182,9 @@ def test_int8_keeps_sums_in_fp32():
         program = lower_to_executorch(module, inputs, precision="int8")
     assert program.delegates == 1
     convolved = [
-        read[1].datatype.name for node, read, _ in graph_nodes(graphs[0].graph) if type(node).__name__ == "XNNConv2d"
+        read[1].datatype.name
+        for node, read, _ in graph_nodes(graphs[0].graph)
+        if type(node).__name__ == "XNNConv2d"
     ]
     assert sorted(convolved) == ["xnn_datatype_fp32", "xnn_datatype_qcint8", "xnn_datatype_qcint8"]
 

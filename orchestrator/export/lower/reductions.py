@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ FEW = 8
 
 
 class MapGroupNorm(nn.Module):
-    """GroupNorm of one group over maps: means over pixels, then over channels as a 1x1 convolution of one output."""
+    """GroupNorm of one group over maps: means over pixels, then over channels as a 1x1 convolution."""
 
     average: Tensor
 
@@ -50,72 +49,54 @@ def constant(like: Tensor, values: Callable[[], Tensor]) -> Tensor:
         return values().to(like.dtype)
 
 
-def total(x: Tensor, dims: Sequence[int], scale: float) -> Tensor:
-    """Return the sum over some dimensions, which become 1, times `scale`."""
-    dims = sorted(dim % x.dim() for dim in dims)
+def _total(x: Tensor, dims: Sequence[int], scale: float | None) -> Tensor:
+    """Return the sum over sorted dimensions, which become 1, times `scale`; their mean without a scale."""
     count = math.prod(x.shape[dim] for dim in dims)
     if x.dim() == 4 and dims == [2, 3]:
         mean = x.mean((2, 3), keepdim=True)
-        return mean if scale * count == 1 else mean * (scale * count)
+        return mean if scale is None else mean * (scale * count)
+    scale = 1 / count if scale is None else scale
     if x.dim() == 4 and dims == [1]:
-        weights = constant(x, lambda: torch.full((1, count, 1, 1), scale))
-        return functional.conv2d(x, weights)
+        return functional.conv2d(x, constant(x, lambda: torch.full((1, count, 1, 1), scale)))
     if len(dims) == 1 and dims[0] < x.dim() - 1 and count <= FEW:
-        before = (slice(None),) * dims[0]
-        parts = [x[(*before, slice(start, start + 1))] for start in range(count)] if count > 1 else [x]
-        added: Tensor = functools.reduce(operator.add, parts)
+        parts = [x.narrow(dims[0], start, 1) for start in range(count)] if count > 1 else [x]
+        added = functools.reduce(torch.add, parts)
         return added if scale == 1 else added * scale
-    kept = [dim for dim in range(x.dim()) if dim not in dims]
-    if [*kept, *dims] != list(range(x.dim())):
-        x_last = x.permute(*kept, *dims)
-    else:
-        x_last = x
-    flat = x_last.reshape(*(x.shape[dim] for dim in kept), count)
+    order = [dim for dim in range(x.dim()) if dim not in dims] + list(dims)
+    moved = x if order == sorted(order) else x.permute(order)
+    flat = moved.reshape(*moved.shape[: -len(dims)], count)
     summed = functional.linear(flat, constant(x, lambda: torch.full((1, count), scale)))
     return summed.reshape([1 if dim in dims else size for dim, size in enumerate(x.shape)])
 
 
-def _dropped(x: Tensor, dims: Sequence[int], *, keepdim: bool) -> Tensor:
-    dropped = {dim % x.dim() for dim in dims}
-    return x if keepdim else x.reshape([size for dim, size in enumerate(x.shape) if dim not in dropped])
-
-
-def _dims(x: Tensor, dim: Any) -> list[int] | None:
-    """Return which dimensions are reduced; None where all are, or torch's own reduction stays."""
-    dims = [dim] if isinstance(dim, int) else dim
-    usable = isinstance(dims, tuple | list) and dims and x.is_floating_point() and x.dim() > 1
-    return list(dims) if usable else None
+def _reduced(x: Tensor, dim: Any, keepdim: bool, other: Mapping[str, Any], scale: float | None) -> Any:
+    given = [dim] if isinstance(dim, int) else dim
+    if not given or x.dim() < 2 or not x.is_floating_point() or any(v is not None for v in other.values()):
+        return NotImplemented
+    dims = sorted(own % x.dim() for own in given)
+    y = _total(x, dims, scale)
+    return y if keepdim else y.reshape([size for own, size in enumerate(x.shape) if own not in dims])
 
 
 def mean(x: Tensor, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
     """Compute the mean over some dimensions."""
-    dims = _dims(x, dim)
-    native = x.dim() == 4 and keepdim and dims is not None and list(dims) == [2, 3]
-    if dims is None or native or any(value is not None for value in other.values()):
-        return NotImplemented
-    count = math.prod(x.shape[own] for own in dims)
-    return _dropped(total(x, dims, 1 / count), dims, keepdim=keepdim)
+    return _reduced(x, dim, keepdim, other, None)
 
 
 def add_up(x: Tensor, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
     """Compute the sum over some dimensions."""
-    dims = _dims(x, dim)
-    if dims is None or any(value is not None for value in other.values()):
-        return NotImplemented
-    return _dropped(total(x, dims, 1.0), dims, keepdim=keepdim)
+    return _reduced(x, dim, keepdim, other, 1.0)
 
 
 def norm(x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
     """Compute the Euclidean norm over some dimensions; squares are XNNPACK's own, which int8 keeps in fp32."""
-    dims = _dims(x, dim)
-    if dims is None or p not in (2, "fro") or any(value is not None for value in other.values()):
-        return NotImplemented
-    return _dropped(total(x.pow(2), dims, 1.0), dims, keepdim=keepdim).sqrt()
+    y = _reduced(x.pow(2), dim, keepdim, other, 1.0) if p in (2, "fro") else NotImplemented
+    return y if y is NotImplemented else y.sqrt()
 
 
-def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:  # noqa: A002
     """Compute x / max(norm, eps) without expanding the norm."""
-    length = norm(input, p, dim, keepdim=True) if out is None else NotImplemented
+    length = norm(input, p, dim, keepdim=True, out=out)
     return length if length is NotImplemented else input / length.clamp_min(eps)
 
 
@@ -130,37 +111,41 @@ def power(x: Tensor, exponent: Any) -> Any:
     """Compute squares, square roots and reciprocal square roots by the operators that XNNPACK has."""
     if not isinstance(exponent, float) or not x.is_floating_point():
         return NotImplemented
-    own: dict[float, Callable[[Tensor], Tensor]] = {
-        2.0: lambda x: x.pow(2),
-        0.5: torch.sqrt,
-        -0.5: torch.rsqrt,
-    }
-    return own[exponent](x) if exponent in own else NotImplemented
+    own = {2.0: lambda: x.pow(2), 0.5: x.sqrt, -0.5: x.rsqrt}.get(exponent)
+    return own() if own else NotImplemented
 
 
-def avg_pool(x: Tensor, kernel_size: Any, stride: Any = None, *args: Any, **other: Any) -> Any:
+def avg_pool(
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
     """Compute an average pool that counts zeros, or rounds its size up, as padding, a pool and a factor.
 
     The factor is that of each window's divisor; it is constant and omitted where it is 1.
     """
-    if x.dim() != 4:
-        return NotImplemented
-    with _disable_current_modes():
-        ones = torch.ones(1, 1, *x.shape[2:])
-        want = functional.avg_pool2d(ones, kernel_size, stride, *args, **other)
-    padding = other.get("padding", args[0] if args else 0)
     kernel, pads = _pair(kernel_size), _pair(padding)
     strides = _pair(stride) if stride else kernel
-    ends = [
-        max(0, (new - 1) * step + taps - size - pad)
-        for new, step, taps, size, pad in zip(want.shape[2:], strides, kernel, ones.shape[2:], pads, strict=True)
-    ]
-    around = (pads[1], ends[1], pads[0], ends[0])
+    counts_zeros = any(pads) and count_include_pad
+    if x.dim() != 4 or not (counts_zeros or ceil_mode or divisor_override):
+        return NotImplemented
+    around = [pads[1], pads[1], pads[0], pads[0]]
 
     def pool(y: Tensor) -> Tensor:
         return functional.avg_pool2d(functional.pad(y, around) if any(around) else y, kernel, strides)
 
     with _disable_current_modes():
+        ones = torch.ones(1, 1, *x.shape[2:])
+        want = functional.avg_pool2d(
+            ones, kernel, strides, pads, ceil_mode, count_include_pad, divisor_override
+        )
+        for side, (new, step, taps) in enumerate(zip(want.shape[2:], strides, kernel, strict=True)):
+            end = (new - 1) * step + taps - x.shape[2 + side] - pads[side]
+            around[3 - 2 * side] = max(0, end)
         factor = want / pool(ones)
         is_one = bool((factor == 1).all())
     return pool(x) if is_one else pool(x) * constant(x, lambda: factor)
@@ -182,7 +167,7 @@ def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
     return x
 
 
-def interpolate(input: Tensor, size: Any = None, *args: Any, **other: Any) -> Any:
+def interpolate(input: Tensor, size: Any = None, *args: Any, **other: Any) -> Any:  # noqa: A002
     """Compute a bicubic resize to a size as two products with constant matrices, rows and columns apart."""
     if size is None or args or other.get("mode") != "bicubic" or input.dim() != 4:
         return NotImplemented

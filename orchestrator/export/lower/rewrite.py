@@ -73,7 +73,7 @@ class PointwiseChannelNorm(nn.Module):
 
 
 def linear_layernorm(module: nn.Module) -> nn.Module:
-    """Replace each LayerNorm over the last dimension alone or over the channels of a map, and GroupNorm of one group."""
+    """Replace LayerNorm over the last dimension alone or channels of a map, and GroupNorm of one group."""
     return replace(module, _linear)
 
 
@@ -129,17 +129,16 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
 def _broadcast(graph: torch.fx.Graph) -> None:
     """Omit expanding what only element-wise operations read, which broadcast."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.expand.default):
-        shapes = [
-            [node.args[0].meta["val"].shape if x is node else x.meta["val"].shape for x in user.all_input_nodes]
-            for user in node.users
-            if user.target in _ELEMENTWISE
-        ]
-        if len(shapes) == len(node.users) and all(
-            torch.broadcast_shapes(*each) == user.meta["val"].shape
-            for each, user in zip(shapes, node.users, strict=True)
-        ):
+        if all(user.target in _ELEMENTWISE and _broadcasts(user, node) for user in node.users):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _broadcasts(user: torch.fx.Node, expanded: torch.fx.Node) -> bool:
+    """Return whether an operation has the same shape if it reads what was expanded."""
+    read = [x.args[0] if x is expanded else x for x in user.all_input_nodes]
+    shape = torch.broadcast_shapes(*(cast(torch.fx.Node, x).meta["val"].shape for x in read))  # type: ignore[no-untyped-call]
+    return bool(shape == user.meta["val"].shape)
 
 
 _ELEMENTWISE = {
@@ -329,29 +328,19 @@ _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     torch.select: _select,
     Tensor.select: _select,
     Tensor.__getitem__: _getitem,
-    torch.squeeze: _squeeze,
-    Tensor.squeeze: _squeeze,
-    torch.unsqueeze: _unsqueeze,
-    Tensor.unsqueeze: _unsqueeze,
-    torch.roll: reductions.roll,
-    Tensor.roll: reductions.roll,
+    **dict.fromkeys((torch.squeeze, Tensor.squeeze), _squeeze),
+    **dict.fromkeys((torch.unsqueeze, Tensor.unsqueeze), _unsqueeze),
+    **dict.fromkeys((torch.roll, Tensor.roll), reductions.roll),
     Tensor.expand: _expand,
     Tensor.expand_as: lambda x, other: x.expand(other.shape),
     torch.addcmul: lambda x, a, b, *, value=1: x + a * b if value == 1 else NotImplemented,
     functional.hardsigmoid: _hardsigmoid,
-    torch.mean: reductions.mean,
-    Tensor.mean: reductions.mean,
-    torch.sum: reductions.add_up,
-    Tensor.sum: reductions.add_up,
-    torch.norm: reductions.norm,
-    Tensor.norm: reductions.norm,
+    **dict.fromkeys((torch.mean, Tensor.mean), reductions.mean),
+    **dict.fromkeys((torch.sum, Tensor.sum), reductions.add_up),
+    **dict.fromkeys((torch.norm, Tensor.norm), reductions.norm),
     functional.normalize: reductions.normalize,
-    torch.softmax: reductions.softmax,
-    Tensor.softmax: reductions.softmax,
-    functional.softmax: reductions.softmax,
-    torch.pow: reductions.power,
-    Tensor.pow: reductions.power,
-    Tensor.__pow__: reductions.power,
+    **dict.fromkeys((torch.softmax, Tensor.softmax, functional.softmax), reductions.softmax),
+    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__), reductions.power),
     functional.avg_pool2d: reductions.avg_pool,
     functional.interpolate: reductions.interpolate,
 }

@@ -192,6 +192,8 @@ def _improvable(node: torch.fx.Node) -> bool:
     match name:
         case "mean":
             return list(node.args[1:]) != [[2, 3], True]
+        case "avg_pool2d":
+            return len(node.args) > 3
         case "unsqueeze":
             return cast(int, node.args[1]) not in (-1, node.meta["val"].dim() - 1)
         case "softmax":

@@ -334,7 +334,7 @@ _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.unsqueeze, Tensor.unsqueeze), _unsqueeze),
     **dict.fromkeys((torch.roll, Tensor.roll), reductions.roll),
     Tensor.expand: _expand,
-    Tensor.expand_as: lambda x, other: x.expand(other.shape),
+    Tensor.expand_as: lambda x, other: x if x.shape == other.shape else x.expand(other.shape),
     torch.addcmul: lambda x, a, b, *, value=1: x + a * b if value == 1 else NotImplemented,
     functional.hardsigmoid: _hardsigmoid,
     **dict.fromkeys((torch.mean, Tensor.mean), reductions.mean),

@@ -324,11 +324,19 @@ def _short_name(row: Mapping[str, Any]) -> str:
     return " ".join(Path(part).stem if "/" in part else part for part in (network, weights) if part)
 
 
-COLOURS: Mapping[str, str] = {"conv": BLUE, "transformer": ORANGE, "hybrid": GREEN}
-NAMES: Mapping[str, str] = {"conv": "convolutions", "transformer": "transformer", "hybrid": "both in turn"}
+COLOURS: Mapping[str, str] = {"conv": BLUE, "transformer": ORANGE, "hybrid": GREEN, "mlp": PURPLE}
+NAMES: Mapping[str, str] = {
+    "conv": "convolutions",
+    "transformer": "transformer",
+    "hybrid": "both in turn",
+    "mlp": "MLPs",
+}
 
-LABEL_GAP = 0.034
-"""Smallest distance of two labels, as a fraction of the axis."""
+LABEL_PX = 18.5
+"""Smallest distance of two labels; more than fit into `SUITE_PX` make the picture higher."""
+
+SUITE_PX, AXIS_PX = 640, 544
+"""Height of a suite's picture and of its axis, if the labels fit."""
 
 
 def suite_figure(
@@ -340,10 +348,11 @@ def suite_figure(
     published = {row["row"]: ms for row in rows if (ms := row["published_ms"])}
     every = [*measured.values(), *published.values()]
     low, high = min(every) / 1.35, max(every) * 1.35
-    with figure(WIDTH_PX, 640) as drawn:
+    axis_px = max(AXIS_PX, LABEL_PX * (len(rows) + 1))
+    with figure(WIDTH_PX, round(axis_px + SUITE_PX - AXIS_PX)) as drawn:
         panel = drawn.add_subplot()
         panel.set(yscale="log", ylim=(low, high), xlim=(-0.62, 1.62))
-        labels = [_label_places(values, low, high) for values in (measured, published)]
+        labels = [_label_places(values, low, high, LABEL_PX / axis_px) for values in (measured, published)]
         for row in rows:
             _draw_suite_row(panel, row, *labels)
         mark = " (SIMULATED)" if simulated else ""
@@ -381,11 +390,11 @@ def _draw_suite_row(
         label(1, published, right[name], f"{published:.1f}  {name}", 1)
 
 
-def _label_places(values: Mapping[str, float], low: float, high: float) -> dict[str, float]:
-    """Return the latencies at which labels stand, no two closer than `LABEL_GAP`, within the axis."""
+def _label_places(values: Mapping[str, float], low: float, high: float, gap: float) -> dict[str, float]:
+    """Return the latencies at which labels stand, no two closer than `gap` of the axis, within it."""
     scale = math.log(high / low)
-    places = separate([math.log(value / low) / scale for value in values.values()], LABEL_GAP)
-    inside = np.clip(places, LABEL_GAP / 2, 1 - LABEL_GAP / 2)
+    places = separate([math.log(value / low) / scale for value in values.values()], gap)
+    inside = np.clip(places, gap / 2, 1 - gap / 2)
     return {name: low * math.exp(place * scale) for name, place in zip(values, inside, strict=True)}
 
 

@@ -14,7 +14,7 @@ from luts.published import PublishedRow, PublishedTable, load_published
 _ROOT = Path(__file__).parent
 
 MAX_BYTES = 64 * 1024
-"""Largest suite file; a suite of two dozen networks has 5 KiB."""
+"""Largest suite file; a suite of three dozen networks has 6 KiB."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9:@._-]{1,100}$")]
 
@@ -32,7 +32,7 @@ class SuiteEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: Annotated[str, Field(min_length=1, max_length=80)]
-    kind: Literal["conv", "transformer", "hybrid"]
+    kind: Literal["conv", "transformer", "hybrid", "mlp"]
     model: Name
     figures: Name
     differs: Annotated[str, Field(max_length=300)] = ""

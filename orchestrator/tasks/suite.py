@@ -38,7 +38,9 @@ class SuiteCommand(MeasureOptions):
     Without --output, pictures are written to the run's folder.
     """
 
-    name: str = argument(REQUIRED, "Suite of published networks: autovit-table2.", metavar="SUITE")
+    name: str = argument(
+        REQUIRED, "Suite of published networks: autovit-table2 or efficient-vit-survey.", metavar="SUITE"
+    )
     target: Target
 
 
@@ -90,6 +92,16 @@ class MeasuredSuite(DrawnResult):
         """Published tables by name."""
         return {entry.figures: entry.table for entry in self.suite.networks}
 
+    @property
+    def by_device(self) -> dict[str, tuple[float | None, int]]:
+        """Rank correlation of the networks whose latencies were published for one device, by its name."""
+        devices = {name: table.latency_device for name, table in self.tables.items()}
+        return {
+            device: rank_correlation([r for r in self.rows if devices[r["published_table"]] == device])
+            for device in dict.fromkeys(devices.values())
+            if device
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
         tau, shared = rank_correlation(self.rows)
@@ -100,6 +112,10 @@ class MeasuredSuite(DrawnResult):
             "networks": [dict(row) for row in self.rows],
             "kendall_tau": tau,
             "kendall_tau_networks": shared,
+            "kendall_tau_by_device": {
+                device: {"kendall_tau": tau, "networks": count}
+                for device, (tau, count) in self.by_device.items()
+            },
             "published": {name: table.model_dump(include=shown) for name, table in self.tables.items()},
         }
 
@@ -120,11 +136,12 @@ class MeasuredSuite(DrawnResult):
         for table in self.tables.values():
             device = f"latency on {table.latency_device}" if table.latency_device else "no latency of a phone"
             yield f"published figures: {table.paper}, {table.table}; {device}. {table.note}"
-        tau, shared = rank_correlation(self.rows)
-        yield (
-            f"Kendall's tau of measured and published latency: {'-' if tau is None else f'{tau:.2f}'} over the "
-            f"{shared} networks that have both; phones, runtimes and delegates differ, so do not expect 1"
-        )
+        for device, (tau, shared) in self.by_device.items():
+            yield (
+                f"Kendall's tau of measured latency and that published for {device}: "
+                f"{'-' if tau is None else f'{tau:.2f}'} over the {shared} networks that have both; "
+                "phones, runtimes and delegates differ, so do not expect 1"
+            )
 
     def draw(self) -> Any:
         """Draw measured next to published latencies."""

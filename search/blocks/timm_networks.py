@@ -38,7 +38,7 @@ class FeatureMap:
 
 
 def native_side(name: str) -> int:
-    """Return the side in pixels of the images that a network of timm is made for.
+    """Return the side in pixels of the images that a network of timm is made for; `NAME.TAG` are its weights.
 
     Raises:
         UsageError: timm has no such network.
@@ -46,7 +46,7 @@ def native_side(name: str) -> int:
     import timm  # imports torch
 
     known = (*timm.list_models(), *WIDTHS)
-    if name not in known:
+    if name not in known and name not in timm.list_pretrained():
         raise UsageError(
             unknown("timm model", name, known, "all: python -c 'import timm; print(timm.list_models())'"),
             code="unknown_timm_model",

@@ -114,9 +114,14 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
 
     In an `nn.Sequential`, BN is fused into the convolution before it, else into the linear layer after it;
     each `WeightValue` becomes a constant. Only exactly these classes change: a subclass may do more in its
-    forward. BN without such a neighbour stays.
+    forward. BN without such a neighbour stays. Networks of timm merge their parallel branches first (RepViT,
+    FastViT), as their papers do before they measure.
     """
     module = copy.deepcopy(module)
+    if type(module).__module__.startswith("timm."):
+        from timm.utils.model import reparameterize_model
+
+        module = reparameterize_model(module, inplace=True)
     for part in module.modules():
         if isinstance(part, nn.Sequential):
             _fuse_pairs(part)

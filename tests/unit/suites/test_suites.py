@@ -1,8 +1,10 @@
 """Suites and published figures: networks match their rows, and published figures are not LUTs."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.schema import LutMeta
@@ -13,13 +15,15 @@ from orchestrator.export.lower.source import build_module
 from orchestrator.suites import list_suites, load_suite
 from orchestrator.tasks import measure
 from orchestrator.tasks.networks import at_resolution, named_network
-from orchestrator.tasks.suite import rank_correlation, suite_rows
+from orchestrator.tasks.suite import MeasuredSuite, rank_correlation, suite_rows
 from search.blocks import parse_key
+from search.blocks.timm_networks import create_classifier, native_side
 from search.networks import build_block
 from tests.support.bench import invoke
 from tests.support.errors import raises
 
 TABLE2 = load_suite("autovit-table2")
+SURVEY = load_suite("efficient-vit-survey")
 
 
 def test_the_published_table_matches_the_paper():
@@ -87,7 +91,8 @@ def test_unsupported_resolutions_are_refused():
 
 
 def _own_networks():
-    return [entry for entry in TABLE2.networks if not entry.model.startswith("timm:")]
+    entries = (*TABLE2.networks, *SURVEY.networks)
+    return {entry.model: entry for entry in entries if not entry.model.startswith("timm:")}.values()
 
 
 def test_every_network_has_a_row_and_a_name():
@@ -111,10 +116,22 @@ def test_timm_networks_have_the_papers_parameters(row):
     _agrees(entry, sum(p.numel() for p in module.parameters()))
 
 
+@pytest.mark.parametrize(
+    "entry", [e for e in SURVEY.networks if e.model.startswith("timm:")], ids=lambda entry: entry.row
+)
+def test_networks_of_the_survey_have_the_published_parameters(entry):
+    name, _, side = entry.model.removeprefix("timm:").partition("@")
+    with torch.device("meta"):
+        module = create_classifier(name, int(side or native_side(name)))
+    assert module.num_classes == 1000
+    if entry.published.params_m:
+        _agrees(entry, sum(p.numel() for p in module.parameters()))
+
+
 def _agrees(entry, params):
-    """Agree within the paper's rounding, unless the suite says how the network differs."""
+    """Agree within the table's rounding, whole or tenths of millions, unless the suite says how they differ."""
     printed = entry.published.params_m
-    agrees = abs(params / 1e6 - printed) <= 0.0501
+    agrees = abs(params / 1e6 - printed) <= (0.501 if printed == int(printed) else 0.0501)
     assert agrees != ("M parameters" in entry.differs), (params, printed)
 
 
@@ -140,6 +157,22 @@ def test_ranks_and_tau_use_networks_with_both_latencies():
     assert rows["ShuffleNetv2"]["shared_rank"] is None
     assert rows["DeiT-T"]["failure"] == "no"
     assert rank_correlation(found) == (1.0, 2)
+
+
+def test_latencies_of_different_phones_are_not_ranked_together():
+    rows = (
+        *("RepViT-M0.9", "EfficientFormerV2-S0", "EfficientFormer-L1"),
+        *("SwiftFormer-XS", "MobileViT_XXS", "Swin-T"),
+    )
+    chosen = [next(e for e in SURVEY.networks if e.row == row) for row in rows]
+    ms = dict(zip([e.model for e in chosen], (2.0, 3.0, 1.0, 4.0, 5.0, 6.0), strict=True))
+    found = suite_rows(chosen, {model: {"ms": value} for model, value in ms.items()}, {})
+    measured = MeasuredSuite("efficient-vit-survey", SURVEY, None, found, Path())
+    by_device = measured.by_device
+    assert by_device["iPhone 12"] == (pytest.approx(-(2**0.5) / 3**0.5), 3)
+    assert by_device["iPhone 14"] == (None, 1)
+    assert by_device["iPhone 13"] == (None, 1)
+    assert sum(count for _, count in by_device.values()) == 5
 
 
 @pytest.mark.parametrize(("option", "tested"), [("--no-self-test", False), ("--self-test", True)])

@@ -348,7 +348,7 @@ def suite_figure(
     published = {row["row"]: ms for row in rows if (ms := row["published_ms"])}
     every = [*measured.values(), *published.values()]
     low, high = min(every) / 1.35, max(every) * 1.35
-    axis_px = max(AXIS_PX, LABEL_PX * (len(rows) + 1))
+    axis_px: float = max(AXIS_PX, LABEL_PX * (len(rows) + 1))
     with figure(WIDTH_PX, round(axis_px + SUITE_PX - AXIS_PX)) as drawn:
         panel = drawn.add_subplot()
         panel.set(yscale="log", ylim=(low, high), xlim=(-0.62, 1.62))

@@ -394,7 +394,8 @@ def _label_places(values: Mapping[str, float], low: float, high: float, gap: flo
     """Return the latencies at which labels stand, no two closer than `gap` of the axis, within it."""
     scale = math.log(high / low)
     places = separate([math.log(value / low) / scale for value in values.values()], gap)
-    inside = np.clip(places, gap / 2, 1 - gap / 2)
+    below = np.argsort(np.argsort(places))
+    inside = np.clip(places, gap * (below + 0.5), 1 - gap * (len(places) - below - 0.5))
     return {name: low * math.exp(place * scale) for name, place in zip(values, inside, strict=True)}
 
 

@@ -332,7 +332,7 @@ NAMES: Mapping[str, str] = {
     "mlp": "MLPs",
 }
 
-LABEL_PX = 18.5
+SUITE_LABEL_PX = 18.5
 """Smallest distance of two labels; more than fit into `SUITE_PX` make the picture higher."""
 
 SUITE_PX, AXIS_PX = 640, 544
@@ -348,11 +348,13 @@ def suite_figure(
     published = {row["row"]: ms for row in rows if (ms := row["published_ms"])}
     every = [*measured.values(), *published.values()]
     low, high = min(every) / 1.35, max(every) * 1.35
-    axis_px: float = max(AXIS_PX, LABEL_PX * (len(rows) + 1))
+    axis_px: float = max(AXIS_PX, SUITE_LABEL_PX * (len(rows) + 1))
     with figure(WIDTH_PX, round(axis_px + SUITE_PX - AXIS_PX)) as drawn:
         panel = drawn.add_subplot()
         panel.set(yscale="log", ylim=(low, high), xlim=(-0.62, 1.62))
-        labels = [_label_places(values, low, high, LABEL_PX / axis_px) for values in (measured, published)]
+        labels = [
+            _label_places(values, low, high, SUITE_LABEL_PX / axis_px) for values in (measured, published)
+        ]
         for row in rows:
             _draw_suite_row(panel, row, *labels)
         mark = " (SIMULATED)" if simulated else ""

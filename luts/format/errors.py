@@ -43,6 +43,14 @@ class UsageError(BlocktimeError):
     """A name, option or value that the caller must correct: unknown space, bad architecture."""
 
 
+class InfeasibleError(BlocktimeError):
+    """No architecture of the space meets the constraints."""
+
+    def __init__(self, message: str) -> None:
+        """Set the message."""
+        super().__init__(message, code="infeasible")
+
+
 class InvalidArtifactError(BlocktimeError):
     """A LUT, journal, checkpoint, architecture or model file is damaged, foreign or too large."""
 

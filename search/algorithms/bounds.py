@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from luts.format.errors import BlocktimeError
+from luts.format.errors import InfeasibleError
 from luts.format.schema import Floats, Integers
 from search.algorithms.cost import Codes, CompiledSpace, Prices
 from search.algorithms.feasible import (
@@ -23,15 +23,6 @@ from search.algorithms.feasible import (
 from search.algorithms.pareto import pareto_rows
 from search.algorithms.record import Constraints, PricedArch
 from search.spaces import Space
-
-
-class InfeasibleError(BlocktimeError):
-    """No architecture of the space meets the constraints."""
-
-    def __init__(self, message: str) -> None:
-        """Set the message."""
-        super().__init__(message, code="infeasible")
-
 
 ROUNDING = 1e-12
 """Relative difference of sums in another order; it may not exclude an architecture at the edge of a limit."""

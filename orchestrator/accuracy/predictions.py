@@ -198,10 +198,12 @@ class Predictions:
     Attributes:
         first: (N, k) int32, the indices of the k largest logits of each image, the largest first; k is `TOP`, or
             `outputs` where that is less.
+        confidence: (N,) float64, the largest softmax probability; None for predictions that older versions cached.
     """
 
     first: np.ndarray
     outputs: int
+    confidence: np.ndarray | None = None
 
     @classmethod
     def of_logits(cls, logits: np.ndarray) -> Predictions:
@@ -215,7 +217,9 @@ class Predictions:
                 "its logits are not finite; export it again, or with another precision",
                 code="outputs_not_finite",
             )
-        return cls(np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype(np.int32), logits.shape[1])
+        first = np.argsort(-logits, axis=1, kind="stable")[:, :TOP].astype(np.int32)
+        below = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        return cls(first, logits.shape[1], 1 / np.exp(below).sum(axis=1))
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -223,7 +227,10 @@ class Predictions:
 
     def followed_by(self, others: Predictions) -> Predictions:
         """Return these predictions and those for further images."""
-        return Predictions(np.concatenate((self.first, others.first)), self.outputs)
+        confidence = None
+        if self.confidence is not None and others.confidence is not None:
+            confidence = np.concatenate((self.confidence, others.confidence))
+        return Predictions(np.concatenate((self.first, others.first)), self.outputs, confidence)
 
     def correct(self, expected: np.ndarray, among: int = 1) -> np.ndarray:
         """Return (N,) bool: whether the `expected` (N,) output of an image is one of the first `among`."""
@@ -273,15 +280,20 @@ class PredictionCache:
                 raise ValueError(f"over {MAX_CACHE_BYTES >> 20} MiB")
             with safe_open(self.path, "np") as file:
                 first, outputs = file.get_tensor("first"), int((file.metadata() or {})["outputs"])
+                confidence = file.get_tensor("confidence") if "confidence" in file.keys() else None
             if first.dtype != np.int32 or first.ndim != 2 or first.shape[1] != min(TOP, outputs):
                 raise ValueError(f"{first.dtype}{first.shape} of {outputs} outputs")
             if not 1 <= len(first) <= self._most or not 0 <= first.min() <= first.max() < outputs:
                 raise ValueError("predictions for other images")
+            if confidence is not None and not (
+                confidence.shape == first.shape[:1] and ((confidence > 0) & (confidence <= 1)).all()
+            ):
+                raise ValueError("confidences that are not probabilities")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InvalidArtifactError(
                 f"{self.path}: damaged predictions ({error}); remove the file", code="damaged_cache"
             ) from error
-        return Predictions(first, outputs)
+        return Predictions(first, outputs, confidence)
 
     def write(self, predictions: Predictions) -> None:
         """Write all predictions so far; raises StorageError."""
@@ -289,7 +301,10 @@ class PredictionCache:
             return
         from safetensors.numpy import save
 
-        data = save({"first": np.ascontiguousarray(predictions.first)}, {"outputs": str(predictions.outputs)})
+        tensors = {"first": np.ascontiguousarray(predictions.first)}
+        if predictions.confidence is not None:
+            tensors["confidence"] = predictions.confidence
+        data = save(tensors, {"outputs": str(predictions.outputs)})
         try:
             write_atomically(self.path, data)
         except OSError as error:

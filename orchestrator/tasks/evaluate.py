@@ -30,7 +30,14 @@ from orchestrator.export.artifacts.spec import QUANTISED, Variant
 from orchestrator.export.lower.coreml import UnknownOperatorError
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.candidates import Candidate, dense_candidate, seen_by_timm
-from orchestrator.tasks.evaluation_options import DENSE_EVAL, EvalConfig, EvalOptions, refuse_options
+from orchestrator.tasks.cascade import replay_cascade
+from orchestrator.tasks.evaluation_options import (
+    ADAPTIVE_EVAL,
+    DENSE_EVAL,
+    EvalConfig,
+    EvalOptions,
+    refuse_options,
+)
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all, files_of
 from orchestrator.tasks.networks import as_named
@@ -391,9 +398,12 @@ def exported_scores(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a network as fractions, None where one does not apply, and the facts that the command prints."""
+    """Metrics of a network as fractions, None where one does not apply, and the facts that the command prints.
 
-    arch: Arch
+    `arch` is None for a cascade.
+    """
+
+    arch: Arch | None
     metrics: dict[str, float | None]
     facts: dict[str, Any]
 
@@ -410,6 +420,8 @@ def evaluate(options: EvalOptions, progress: Progress = silent) -> Evaluation:
     if is_dense_run(options.supernet):
         return _evaluate_dense(options, progress)
     evaluator = open_evaluator(options.supernet, options.data, final=options.final, progress=progress)
+    if options.adaptive is not None:
+        return _evaluate_cascade(options, options.adaptive, evaluator, progress)
     arch = options.arch or trained_alone(evaluator, options.supernet)
     arch = arch.with_classes(evaluator.data.classes)
     if not options.outside:
@@ -417,10 +429,21 @@ def evaluate(options: EvalOptions, progress: Progress = silent) -> Evaluation:
     evaluator.move_to(options.on)
     scores = _scores(options, evaluator, arch, progress)
     if options.final:
-        _record_final(options.supernet, evaluator.info, arch, scores, progress)
+        _record_final(options.supernet, evaluator.info, arch.to_json(), scores, progress)
     metrics: dict[str, float | None] = {"top1": scores.top1, "top5": scores.top5}
     facts = {"arch": arch.to_json(), "split": evaluator.split_name, **metrics, "params": arch.params()}
     return Evaluation(arch, metrics, facts)
+
+
+def _evaluate_cascade(
+    options: EvalOptions, folder: Path, evaluator: InheritedAccuracy, progress: Progress
+) -> Evaluation:
+    refuse_options(options, ADAPTIVE_EVAL, "a cascade")
+    facts, scores, name = replay_cascade(folder, evaluator, progress)
+    if options.final:
+        _record_final(options.supernet, evaluator.info, name, scores, progress)
+    metrics = ("top1", "top5", "top1_promised")
+    return Evaluation(None, {each: facts[each] for each in metrics}, dict(facts))
 
 
 def _scores(options: EvalOptions, evaluator: InheritedAccuracy, arch: Arch, progress: Progress) -> Scores:
@@ -437,12 +460,10 @@ def _scores(options: EvalOptions, evaluator: InheritedAccuracy, arch: Arch, prog
 
 
 def _record_final(
-    supernet: Path, info: CheckpointInfo, arch: Arch, scores: Scores, progress: Progress
+    supernet: Path, info: CheckpointInfo, arch: str, scores: Scores, progress: Progress
 ) -> None:
     """Record a use of the validation images, with a note if other architectures were evaluated before."""
-    score = FinalScore(
-        arch=arch.to_json(), weights_sha256=info.weights_sha256, top1=scores.top1, top5=scores.top5
-    )
+    score = FinalScore(arch=arch, weights_sha256=info.weights_sha256, top1=scores.top1, top5=scores.top5)
     notes = Notes.of(supernet, info.weights_sha256, (FINAL_FILE,), progress)
     if others := record_final(notes.file(FINAL_FILE), score, notes.shared_file(FINAL_FILE)):
         progress(

@@ -194,6 +194,11 @@ class EvalOptions(CalibrationOptions):
         shown="the training's",
         panel=EVALUATION,
     )
+    adaptive: Path | None = option(
+        None,
+        "Folder of bench search --adaptive: run its exported stages in order on the images.",
+        panel=NETWORKS,
+    )
     final: bool = option(
         False,
         "Evaluate on the held-out validation images (use once, at the end).",
@@ -230,6 +235,9 @@ class EvalOptions(CalibrationOptions):
 
 DENSE_EVAL = frozenset({"supernet", "data", "precision", "on"})
 """Options of `bench eval` that apply to detection and segmentation."""
+
+ADAPTIVE_EVAL = frozenset({"supernet", "data", "adaptive", "final"})
+"""Options of `bench eval` that apply to a cascade."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ from search.algorithms import (
     open_objective,
     search,
 )
+from search.algorithms.adaptive import CascadeLimits
 from search.algorithms.cost import fingerprint
 from search.algorithms.evaluation import OnResult, ProcessPool, RayPool
 from search.algorithms.objectives import BackboneAccuracy, MovableObjective, move_objective
@@ -80,6 +81,7 @@ class _Problem:
         name: Name of the objective.
         on: Device of the evaluation.
         inherited: Evaluates the trained supernet; None without one.
+        adaptive: Limits of a cascade; then `constraints` hold its worst case. None for one network.
     """
 
     targets: Sequence[LatencyTarget]
@@ -90,6 +92,7 @@ class _Problem:
     objective: Objective
     on: str
     inherited: InheritedAccuracy | None
+    adaptive: CascadeLimits | None = None
 
     @property
     def inputs(self) -> SearchInputs:
@@ -101,6 +104,7 @@ class _Problem:
             price=fingerprint([target.price for target in self.targets]),
             constraints=self.constraints,
             settings=self.settings,
+            adaptive=self.adaptive,
         )
 
     @property
@@ -143,11 +147,19 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
         check_folder(options.output)
     store = options.open_store(progress, create=options.feedback)
     targets = _targets(options, store, progress)
+    adaptive = options.cascade_limits(targets[0], store)
+    if adaptive is not None:
+        targets = [replace(targets[0], latency_ms=adaptive.worst_ms)]
+        if targets[0].head:
+            raise UsageError(
+                "--adaptive is for classifiers; use a LUT without a head", code="adaptive_of_head"
+            )
     problem = (
         _with_supernet(options, targets, progress)
         if options.supernet
         else _without(options, targets, progress)
     )
+    problem = replace(problem, adaptive=adaptive)
     folder = ResultFolder(options.output or _default_folder(problem.inputs))
     if options.output is None:
         check_folder(folder.path)
@@ -161,6 +173,8 @@ def _find_in(
     folder: ResultFolder, problem: _Problem, options: SearchCommand, store: LutStore, progress: Progress
 ) -> FoundNetwork:
     """Search, measure and train in a folder that no other process writes to."""
+    if problem.adaptive is not None:
+        return _find_cascade(folder, problem, problem.adaptive, options, progress)
     trainings = None
     if options.finals and any(target.head for target in problem.targets):
         raise UsageError(
@@ -205,6 +219,34 @@ def _find_in(
     if trainings is not None and finals is not None:
         final = trainings.first.evaluator(found.winner.architecture())
     return replace(found, weights=_write_winner(problem, found, final, options, progress))
+
+
+def _find_cascade(
+    folder: ResultFolder,
+    problem: _Problem,
+    limits: CascadeLimits,
+    options: SearchCommand,
+    progress: Progress,
+) -> FoundNetwork:
+    """Search single networks, choose a cascade of them and export its stages."""
+    from orchestrator.tasks.cascade import choose_cascade, largest_within, write_stages  # imports torch
+
+    inherited, target = problem.inherited, problem.targets[0]
+    assert inherited is not None
+    largest = largest_within(
+        problem.space, target.price, problem.constraints, limits, len(inherited.held_out)
+    )
+    with _evaluator(problem, options, folder.path, progress) as (evaluator, on_start):
+        result = search(
+            problem.space, [target.price], evaluator, problem.constraints, problem.settings, on_start
+        )
+    cascade = choose_cascade(result, largest, limits, inherited, folder.path, progress)
+    result = result.model_copy(
+        update={"provenance": problem.provenance, "adaptive": limits, "cascade": cascade}
+    )
+    files = folder.save(result)
+    write_stages(cascade.cascade, target.variant, inherited, folder.path, options.workers, progress)
+    return FoundNetwork(result, None, files, folder.path)
 
 
 def _inherited_top1(
@@ -269,7 +311,10 @@ def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], pro
     supernet = options.supernet
     assert supernet is not None
     head = next((target.head for target in targets if target.head), "")
-    name = options.objective or (BACKBONE_ACCURACY if head else options.settings.usual_objective)
+    setting = options.settings
+    if options.cascade.adaptive and setting.strategy is None:
+        setting = replace(setting, strategy="pareto")  # a cascade needs small networks as well as large ones
+    name = options.objective or (BACKBONE_ACCURACY if head else setting.usual_objective)
     if head and name in (INHERITED_ACCURACY, BACKBONE_ACCURACY):
         name = BACKBONE_ACCURACY
         progress(Note(f"note: {PROXY}"))
@@ -308,7 +353,7 @@ def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], pro
     fixed = options.on == "auto" and not isinstance(objective, MovableObjective)
     on = "cpu" if fixed else inherited.device.type
     objective = move_objective(objective, on)
-    settings = options.settings.of(name)
+    settings = setting.of(name)
     return _Problem(targets, space, constraints, settings, name, objective, on, inherited)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
@@ -24,6 +24,7 @@ from orchestrator.tasks.options import (
 from orchestrator.tasks.parsing import parse_budget, parse_bytes, parse_count, parse_fraction, parse_latency
 from orchestrator.tasks.target import DeviceOptions
 from search.algorithms import Constraints, Criterion, SearchSettings, get_strategy
+from search.algorithms.adaptive import MOST_STAGES, CascadeLimits
 from search.algorithms.record import INHERITED_ACCURACY, INHERITED_LIKELIHOOD, MACS, usual_settings
 
 _target, _constraint, _search, _measuring, _advanced = (
@@ -44,6 +45,12 @@ def _parse_confidence(text: str, flag: str) -> float:
     if not 0.5 <= confidence <= 0.999:
         raise UsageError(f"{flag} {text!r}: expected 50% to 99.9%", code="invalid_value")
     return confidence
+
+
+def _parse_adaptive(text: str, flag: str) -> Literal["cascade"]:
+    if text != "cascade":
+        raise UsageError(f"{flag} {text!r}: expected cascade", code="invalid_value")
+    return "cascade"
 
 
 def _parse_criteria(text: str, flag: str) -> tuple[Criterion, ...]:
@@ -206,6 +213,22 @@ class SettingOptions:
 _USED_BY_LARGEST = ("strategy", "seed", "draws", "skeletons")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveOptions:
+    """A cascade in place of one network."""
+
+    adaptive: Literal["cascade"] | None = _search(
+        None,
+        "cascade: networks of the supernet that run in order until one is confident; --latency then limits the "
+        "expected latency.",
+        parse=_parse_adaptive,
+        shown="one network",
+        metavar="KIND",
+    )
+    worst: str = _search("", "With --adaptive: limit of the stages' latencies together, as --latency.")
+    stages: int = _search(2, "With --adaptive: most networks of a cascade.", minimum=2, maximum=MOST_STAGES)
+
+
 @dataclass(frozen=True)
 class OptionalDevice(DeviceOptions):
     """The device that the best networks are measured on; "" for none."""
@@ -222,6 +245,7 @@ class SearchCommand(ExportOptions, StoreOptions):
 
     targets: TargetOptions
     limits: ConstraintOptions = field(default_factory=ConstraintOptions)
+    cascade: AdaptiveOptions = field(default_factory=AdaptiveOptions)
     supernet: Path | None = option(
         None, "Folder of a trained supernet.", shown="list the largest networks", panel=SEARCH
     )
@@ -297,6 +321,18 @@ class SearchCommand(ExportOptions, StoreOptions):
                 "--objective naswot",
                 code="supernet_required",
             )
+        if not self.cascade.adaptive:
+            if self.cascade != AdaptiveOptions():
+                raise UsageError(
+                    "--worst and --stages are for --adaptive cascade; add it", code="missing_option"
+                )
+        elif self.supernet is None or not self.cascade.worst:
+            raise UsageError("--adaptive needs --supernet and --worst; add them", code="missing_option")
+        elif self.finals or self.measured_on.device or self.targets.also:
+            raise UsageError(
+                "--adaptive takes inherited weights and one LUT; leave --finals, --device and --also out",
+                code="conflicting_options",
+            )
         if self.finals and self.supernet is None and not self.data:
             raise UsageError(
                 "--finals trains networks; add --data, such as cifar10:DIR or imagefolder:DIR",
@@ -311,3 +347,26 @@ class SearchCommand(ExportOptions, StoreOptions):
                 "--finals 1 compares nothing; train at least 2 networks, such as --finals 8",
                 code="too_few_finals",
             )
+
+    def cascade_limits(self, target: LatencyTarget, store: LutStore) -> CascadeLimits | None:
+        """Return the limits of a cascade for a target; None for one network.
+
+        Raises:
+            UsageError: the worst case's limit is not a latency, or below that of the expected latency.
+        """
+        if not self.cascade.adaptive:
+            return None
+        worst_ms = LatencyTarget.open(str(target.ref), self.cascade.worst, store, "--worst").latency_ms
+        if worst_ms < target.latency_ms:
+            raise UsageError(
+                f"--worst {worst_ms:.4g} ms is below --latency {target.latency_ms:.4g} ms, which no cascade can "
+                "use up; give --worst at least that",
+                code="invalid_value",
+            )
+        return CascadeLimits(
+            latency_ms=target.latency_ms,
+            worst_ms=worst_ms,
+            stages=self.cascade.stages,
+            cautious=not self.limits.point,
+            confidence=self.limits.confidence,
+        )

@@ -205,10 +205,18 @@ def write_winner(
     found: FoundNetwork, lut: Lut, supernet: CheckpointInfo, weights: Path, artifacts: Iterable[Artifact]
 ) -> None:
     """Write `winner.json`, the weights, the exported models, and last the card with their digests."""
-    arch_file = found.folder / "winner.json"
-    write_json(arch_file, found.winner.architecture().to_document())
+    files = write_network(found.folder, "winner", found.winner.architecture(), weights, artifacts)
+    write_text(found.folder / "winner.md", model_card(found, lut, supernet, files))
+
+
+def write_network(
+    folder: Path, name: str, arch: Arch, weights: Path, artifacts: Iterable[Artifact]
+) -> dict[str, str]:
+    """Write a network's architecture, weights and exported models as `name` with suffixes; return their sha256."""
+    arch_file = folder / f"{name}.json"
+    write_json(arch_file, arch.to_document())
     files = {arch_file.name: digest(arch_file)[0]}
     models = [(artifact.path, artifact.suffix, artifact.sha256) for artifact in artifacts]
     for path, suffix, sha256 in [*models, (weights, ".safetensors", digest(weights)[0])]:
-        files[deliver(path, found.folder / f"winner{suffix}").name] = sha256
-    write_text(found.folder / "winner.md", model_card(found, lut, supernet, files))
+        files[deliver(path, folder / f"{name}{suffix}").name] = sha256
+    return files

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from luts.format.table import Column, Table, filled
+from luts.format.table import Column, Facts, Table, filled
 from orchestrator.winner.winner import LARGEST_BY, MeasuredBest, largest_document
 from search.algorithms import Evaluated, SearchResult
+from search.algorithms.adaptive import AdaptiveResult
 from search.algorithms.finals import Finals
 from search.algorithms.record import BACKBONE_ACCURACY, MACS, LutPin
 
@@ -115,6 +116,14 @@ class FoundNetwork:
         Column("winner", ""),
     )
 
+    STAGES: ClassVar = (
+        Column("rule", "network"),
+        Column("share", "answers", 1, percent=True),
+        Column("threshold", "threshold", 4),
+        Column("accuracy", "top-1 alone", 2, percent=True),
+        *NETWORKS[2:6],
+    )
+
     @property
     def winner(self) -> Evaluated:
         """The winner that finals chose, or measurements; the search's own without both."""
@@ -169,6 +178,8 @@ class FoundNetwork:
             "finals": self._finals_document(),
             "front": [row.model_dump() | {"file": str(file)} for file, row in self.files.items()],
         }
+        if result.cascade is not None:
+            document["cascade"] = result.cascade.model_dump()
         if self._note:
             document |= {
                 "arch": str(self.folder / "winner.json"),
@@ -180,8 +191,11 @@ class FoundNetwork:
             }
         return document
 
-    def report(self) -> Iterator[Table | str]:
+    def report(self) -> Iterator[Facts | Table | str]:
         """Yield the facts, the networks, the measurements, and where the files are."""
+        if self.result.cascade is not None:
+            yield from self._cascade_report(self.result.cascade)
+            return
         facts = self.facts()
         width = max(map(len, facts))
         yield "\n".join(f"  {name:<{width}}  {text}" for name, text in facts.items())
@@ -212,6 +226,34 @@ class FoundNetwork:
             )
         else:
             yield f"winner.json, .safetensors, .pte, .mlpackage and model card winner.md in {self.folder}"
+
+    def _cascade_report(self, found: AdaptiveResult) -> Iterator[Facts | Table | str]:
+        """Yield a cascade's facts, its stages next to static networks, and where the files are."""
+        cascade, limits = found.cascade, self.result.adaptive
+        assert limits is not None
+        certainty = (
+            f", upper bounds at {100 * limits.confidence:g} %" if limits.cautious else ", by prediction"
+        )
+        facts = {
+            "lut": self.result.lut_names[0],
+            "limits": f"expected {limits.latency_ms:.3f} ms, worst case {limits.worst_ms:.3f} ms{certainty}",
+            "candidates": f"{found.candidates} of {len(self.result.evaluated)} evaluated and the largest networks",
+            "accuracy": f"{100 * cascade.accuracy:.2f} % on {cascade.images} images of the search split, with "
+            "inherited weights; thresholds are chosen on them",
+            "expected": f"{cascade.expected_ms:.3f} ms (up to {cascade.expected_high_ms:.3f})",
+            "worst case": f"{cascade.worst_ms:.3f} ms (up to {cascade.worst_high_ms:.3f})",
+        }
+        yield Facts("", facts)
+        rows: list[dict[str, Any]] = [
+            stage.model_dump() | {"rule": f"stage {number}", "share": share, "threshold": threshold}
+            for number, (stage, share, threshold) in enumerate(
+                zip(cascade.stages, cascade.shares, (*cascade.thresholds, None), strict=True), start=1
+            )
+        ]
+        for rule, row in (("best of equal mean latency", found.equal), ("largest within", found.largest)):
+            rows.append(row.model_dump() | {"rule": rule, "share": None, "threshold": None})
+        yield Table("stages, and single networks", self.STAGES, rows)
+        yield f"stage1.json, .safetensors, .pte, .mlpackage and so on, and result.json in {self.folder}"
 
     def facts(self) -> dict[str, str]:
         """Return what the report says above its tables."""

@@ -12,6 +12,7 @@ from luts.format.files import read_json, write_atomically
 from luts.format.provenance import CodeVersion
 from luts.format.registry import NAME
 from luts.format.schema import Value
+from search.algorithms.adaptive import AdaptiveResult, CascadeLimits
 from search.spaces import Arch
 from search.spaces.registry import MAX_ARCH_BYTES, arch_from_json
 
@@ -320,6 +321,7 @@ class SearchInputs(Value):
         evaluator: Fingerprint of checkpoint, data and split.
         price: Fingerprint of the LUTs.
         constraints: `budget` in files.
+        adaptive: Limits of a cascade of the networks; None for a search of one network.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
@@ -331,12 +333,17 @@ class SearchInputs(Value):
     price: str
     constraints: Constraints = Field(validation_alias="budget", serialization_alias="budget")
     settings: SearchSettings
+    adaptive: CascadeLimits | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def difference(self, now: SearchInputs) -> str:
         """Return the first difference to other inputs as text; "" if there is none."""
         if (self.space, self.space_digest) != (now.space, now.space_digest):
             return f"space: {self.space}" + (f", now {now.space}" if self.space != now.space else ", changed")
-        for name, label in (("price", "LUT"), ("evaluator", "supernet, objective or images")):
+        for name, label in (
+            ("price", "LUT"),
+            ("evaluator", "supernet, objective or images"),
+            ("adaptive", "limit of --adaptive"),
+        ):
             if getattr(self, name) != getattr(now, name):
                 return label
         for part, label in (("constraints", "constraint"), ("settings", "setting")):
@@ -360,6 +367,7 @@ class SearchResult(SearchInputs):
         largest: The network with the most MACs within the constraints; None in files that do not say.
         deepest: That of the greatest depth, then the most MACs; None in files that do not say.
         provenance: None if `search` was called as a function.
+        cascade: The cascade of an adaptive search.
     """
 
     coarse: CoarseStage
@@ -369,6 +377,7 @@ class SearchResult(SearchInputs):
     largest: Evaluated | None = None
     deepest: Evaluated | None = None
     provenance: Provenance | None = None
+    cascade: AdaptiveResult | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def best(self, count: int) -> list[Evaluated]:
         """Return the `count` best architectures; the winner first."""

@@ -27,7 +27,7 @@ from search.spaces.registry import arch_from_json
 from search.supernet.inherit import InheritedAccuracy, Scores
 
 RUNGS = 8
-"""Latencies between the smallest and the worst case, at which the largest network of each resolution is a candidate."""
+"""Latencies, up to the worst case, at which the largest network of each resolution is a candidate."""
 
 MOST_OF_FRONT = 32
 """Networks of the search's front that are candidates; each costs an evaluation, and neighbours differ little."""
@@ -58,7 +58,7 @@ def largest_within(
             except InfeasibleError:
                 continue  # this resolution has no network that fast
             rows |= {row.arch: row for row in candidates.compiled.priced(candidates.largest(1))}
-    limits.check([limits.price(row) for row in rows.values()], images)
+    limits.check([limits.price(row.latency_ms, row.latency_high_ms) for row in rows.values()], images)
     return list(rows.values())
 
 
@@ -93,15 +93,13 @@ def choose_cascade(
         predictions.append(known)
     correct = np.array([each.correct(labels) for each in predictions])
     scored = [
-        ScoredArch(
-            **{name: getattr(row, name, None) for name in ScoredArch.model_fields} | {"accuracy": top1}
-        )
+        ScoredArch(**row.model_dump(include=set(ScoredArch.model_fields)) | {"accuracy": top1})
         for row, top1 in zip(rows, correct.mean(axis=1).tolist(), strict=True)
     ]
     confidences = np.array([each.confidence for each in predictions], np.float64)
     cascade = best_cascade(scored, confidences, correct, limits)
     as_fast = [row for row in scored if row.latency_ms <= cascade.expected_ms]
-    within = [row for row in scored if limits.price(row) <= limits.latency_ms]
+    within = [row for row in scored if limits.price(row.latency_ms, row.latency_high_ms) <= limits.latency_ms]
     return AdaptiveResult(
         cascade=cascade,
         candidates=len(scored),

@@ -321,18 +321,7 @@ class SearchCommand(ExportOptions, StoreOptions):
                 "--objective naswot",
                 code="supernet_required",
             )
-        if not self.cascade.adaptive:
-            if self.cascade != AdaptiveOptions():
-                raise UsageError(
-                    "--worst and --stages are for --adaptive cascade; add it", code="missing_option"
-                )
-        elif self.supernet is None or not self.cascade.worst:
-            raise UsageError("--adaptive needs --supernet and --worst; add them", code="missing_option")
-        elif self.finals or self.measured_on.device or self.targets.also:
-            raise UsageError(
-                "--adaptive takes inherited weights and one LUT; leave --finals, --device and --also out",
-                code="conflicting_options",
-            )
+        self._check_adaptive()
         if self.finals and self.supernet is None and not self.data:
             raise UsageError(
                 "--finals trains networks; add --data, such as cifar10:DIR or imagefolder:DIR",
@@ -346,6 +335,20 @@ class SearchCommand(ExportOptions, StoreOptions):
             raise UsageError(
                 "--finals 1 compares nothing; train at least 2 networks, such as --finals 8",
                 code="too_few_finals",
+            )
+
+    def _check_adaptive(self) -> None:
+        if not self.cascade.adaptive:
+            if self.cascade != AdaptiveOptions():
+                raise UsageError(
+                    "--worst and --stages are for --adaptive cascade; add it", code="missing_option"
+                )
+        elif self.supernet is None or not self.cascade.worst:
+            raise UsageError("--adaptive needs --supernet and --worst; add them", code="missing_option")
+        elif self.finals or self.measured_on.device or self.targets.also:
+            raise UsageError(
+                "--adaptive takes inherited weights and one LUT; leave --finals, --device and --also out",
+                code="conflicting_options",
             )
 
     def cascade_limits(self, target: LatencyTarget, store: LutStore) -> CascadeLimits | None:

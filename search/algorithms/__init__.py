@@ -1,6 +1,7 @@
 """Architecture search: which architectures meet the constraints, and which of them is the best."""
 
-from search.algorithms.bounds import InfeasibleError, LatencyBounds, latency_bounds
+from luts.format.errors import InfeasibleError
+from search.algorithms.bounds import LatencyBounds, latency_bounds
 from search.algorithms.cost import CompiledSpace, LutPrice, Prices
 from search.algorithms.evaluation import CachedEvaluator
 from search.algorithms.objectives import (

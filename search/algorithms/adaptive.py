@@ -198,9 +198,9 @@ class CascadeLimits(Value):
     cautious: bool = True
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
-    def price(self, row: ScoredArch) -> float:
-        """Return the latency of a network that counts, in ms."""
-        return row.latency_high_ms if self.cautious else row.latency_ms
+    def price(self, ms: float, high_ms: float) -> float:
+        """Return the one of a predicted latency and its upper bound that counts."""
+        return high_ms if self.cautious else ms
 
     def share(self, count: Any, images: int, stages: int = 2) -> Floats:
         """Return the share that counts where `count` of `images` reach a stage."""
@@ -324,7 +324,7 @@ def best_cascade(
         InfeasibleError: no cascade meets the limits; the message says what can be reached.
     """
     images = confidences.shape[1]
-    prices = np.array([limits.price(row) for row in rows])
+    prices = np.array([limits.price(row.latency_ms, row.latency_high_ms) for row in rows])
     limits.check(prices.tolist(), images)
     found: list[_Prefix] = []
     for count in range(2, limits.stages + 1):

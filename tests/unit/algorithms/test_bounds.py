@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
+from luts.format.errors import InfeasibleError
 from search.algorithms import Constraints, LutPrice, bounds, latency_bounds, search
-from search.algorithms.bounds import Goal, InfeasibleError, exact_front, fastest
+from search.algorithms.bounds import Goal, exact_front, fastest
 from search.algorithms.cost import CompiledSpace
 from search.algorithms.feasible import UNLIMITED, ChannelLimits, FeasibleSet, extreme
 from search.algorithms.pareto import pareto_rows

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from luts.format.errors import InfeasibleError
 from search.algorithms import CompiledSpace, Constraints
-from search.algorithms.bounds import InfeasibleError
 from search.algorithms.feasible import UNLIMITED, ChannelLimits, FeasibleSet, extreme
 from search.algorithms.record import ClassifierParams
 from search.algorithms.study import Candidates

@@ -198,12 +198,12 @@ class Predictions:
     Attributes:
         first: (N, k) int32, the indices of the k largest logits of each image, the largest first; k is `TOP`, or
             `outputs` where that is less.
-        confidence: (N,) float64, the largest softmax probability; None for predictions that older versions cached.
+        confidence: (N,) float64, the largest softmax probability; NaN from caches of older versions.
     """
 
     first: np.ndarray
     outputs: int
-    confidence: np.ndarray | None = None
+    confidence: np.ndarray
 
     @classmethod
     def of_logits(cls, logits: np.ndarray) -> Predictions:
@@ -227,10 +227,11 @@ class Predictions:
 
     def followed_by(self, others: Predictions) -> Predictions:
         """Return these predictions and those for further images."""
-        confidence = None
-        if self.confidence is not None and others.confidence is not None:
-            confidence = np.concatenate((self.confidence, others.confidence))
-        return Predictions(np.concatenate((self.first, others.first)), self.outputs, confidence)
+        both = (
+            np.concatenate((self.first, others.first)),
+            np.concatenate((self.confidence, others.confidence)),
+        )
+        return Predictions(both[0], self.outputs, both[1])
 
     def correct(self, expected: np.ndarray, among: int = 1) -> np.ndarray:
         """Return (N,) bool: whether the `expected` (N,) output of an image is one of the first `among`."""
@@ -280,14 +281,13 @@ class PredictionCache:
                 raise ValueError(f"over {MAX_CACHE_BYTES >> 20} MiB")
             with safe_open(self.path, "np") as file:
                 first, outputs = file.get_tensor("first"), int((file.metadata() or {})["outputs"])
-                confidence = file.get_tensor("confidence") if "confidence" in file.keys() else None
+                known = "confidence" in file.keys()
+                confidence = file.get_tensor("confidence") if known else np.full(len(first), np.nan)
             if first.dtype != np.int32 or first.ndim != 2 or first.shape[1] != min(TOP, outputs):
                 raise ValueError(f"{first.dtype}{first.shape} of {outputs} outputs")
             if not 1 <= len(first) <= self._most or not 0 <= first.min() <= first.max() < outputs:
                 raise ValueError("predictions for other images")
-            if confidence is not None and not (
-                confidence.shape == first.shape[:1] and ((confidence > 0) & (confidence <= 1)).all()
-            ):
+            if confidence.shape != first.shape[:1] or ((confidence <= 0) | (confidence > 1)).any():
                 raise ValueError("confidences that are not probabilities")
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InvalidArtifactError(
@@ -301,9 +301,7 @@ class PredictionCache:
             return
         from safetensors.numpy import save
 
-        tensors = {"first": np.ascontiguousarray(predictions.first)}
-        if predictions.confidence is not None:
-            tensors["confidence"] = predictions.confidence
+        tensors = {"first": np.ascontiguousarray(predictions.first), "confidence": predictions.confidence}
         data = save(tensors, {"outputs": str(predictions.outputs)})
         try:
             write_atomically(self.path, data)

@@ -31,13 +31,7 @@ from orchestrator.export.lower.coreml import UnknownOperatorError
 from orchestrator.export.lower.source import build_module
 from orchestrator.tasks.candidates import Candidate, dense_candidate, seen_by_timm
 from orchestrator.tasks.cascade import replay_cascade
-from orchestrator.tasks.evaluation_options import (
-    ADAPTIVE_EVAL,
-    DENSE_EVAL,
-    EvalConfig,
-    EvalOptions,
-    refuse_options,
-)
+from orchestrator.tasks.evaluation_options import DENSE_EVAL, EvalConfig, EvalOptions, refuse_options
 from orchestrator.tasks.export import Lowering
 from orchestrator.tasks.models import export_all, files_of
 from orchestrator.tasks.networks import as_named
@@ -398,10 +392,7 @@ def exported_scores(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a network as fractions, None where one does not apply, and the facts that the command prints.
-
-    `arch` is None for a cascade.
-    """
+    """Metrics as fractions, None where one does not apply, and what the command prints; no `arch` of a cascade."""
 
     arch: Arch | None
     metrics: dict[str, float | None]
@@ -421,7 +412,11 @@ def evaluate(options: EvalOptions, progress: Progress = silent) -> Evaluation:
         return _evaluate_dense(options, progress)
     evaluator = open_evaluator(options.supernet, options.data, final=options.final, progress=progress)
     if options.adaptive is not None:
-        return _evaluate_cascade(options, options.adaptive, evaluator, progress)
+        refuse_options(options, frozenset({"supernet", "data", "adaptive", "final"}), "a cascade")
+        facts, scores, name = replay_cascade(options.adaptive, evaluator, progress)
+        if options.final:
+            _record_final(options.supernet, evaluator.info, name, scores, progress)
+        return Evaluation(None, {each: facts[each] for each in ("top1", "top1_promised", "top5")}, facts)
     arch = options.arch or trained_alone(evaluator, options.supernet)
     arch = arch.with_classes(evaluator.data.classes)
     if not options.outside:
@@ -433,17 +428,6 @@ def evaluate(options: EvalOptions, progress: Progress = silent) -> Evaluation:
     metrics: dict[str, float | None] = {"top1": scores.top1, "top5": scores.top5}
     facts = {"arch": arch.to_json(), "split": evaluator.split_name, **metrics, "params": arch.params()}
     return Evaluation(arch, metrics, facts)
-
-
-def _evaluate_cascade(
-    options: EvalOptions, folder: Path, evaluator: InheritedAccuracy, progress: Progress
-) -> Evaluation:
-    refuse_options(options, ADAPTIVE_EVAL, "a cascade")
-    facts, scores, name = replay_cascade(folder, evaluator, progress)
-    if options.final:
-        _record_final(options.supernet, evaluator.info, name, scores, progress)
-    metrics = ("top1", "top5", "top1_promised")
-    return Evaluation(None, {each: facts[each] for each in metrics}, dict(facts))
 
 
 def _scores(options: EvalOptions, evaluator: InheritedAccuracy, arch: Arch, progress: Progress) -> Scores:

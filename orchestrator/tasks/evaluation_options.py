@@ -236,9 +236,6 @@ class EvalOptions(CalibrationOptions):
 DENSE_EVAL = frozenset({"supernet", "data", "precision", "on"})
 """Options of `bench eval` that apply to detection and segmentation."""
 
-ADAPTIVE_EVAL = frozenset({"supernet", "data", "adaptive", "final"})
-"""Options of `bench eval` that apply to a cascade."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityOptions(EvalConfig):

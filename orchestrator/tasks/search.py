@@ -20,6 +20,8 @@ from luts.format.store import LutStore
 from orchestrator.agent.device import usable_cores
 from orchestrator.devices.discover import resolve
 from orchestrator.devices.lock import lock_device
+from orchestrator.export import ExportSpec
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.latency_target import LatencyTarget, searchable_space
@@ -28,7 +30,7 @@ from orchestrator.tasks.models import export_all
 from orchestrator.tasks.options import MeasureOptions
 from orchestrator.tasks.progress import Note, Progress, Step, silent
 from orchestrator.tasks.search_options import SearchCommand
-from orchestrator.winner.card import save_weights, weighted, winner_variants, write_winner
+from orchestrator.winner.card import save_weights, weighted, winner_variants, write_network, write_winner
 from orchestrator.winner.feedback import with_feedback
 from orchestrator.winner.result import PROXY, FoundNetwork
 from orchestrator.winner.winner import MeasuredBest, ResultFolder
@@ -150,10 +152,6 @@ def find_network(options: SearchCommand, progress: Progress = silent) -> FoundNe
     adaptive = options.cascade_limits(targets[0], store)
     if adaptive is not None:
         targets = [replace(targets[0], latency_ms=adaptive.worst_ms)]
-        if targets[0].head:
-            raise UsageError(
-                "--adaptive is for classifiers; use a LUT without a head", code="adaptive_of_head"
-            )
     problem = (
         _with_supernet(options, targets, progress)
         if options.supernet
@@ -222,30 +220,24 @@ def _find_in(
 
 
 def _find_cascade(
-    folder: ResultFolder,
-    problem: _Problem,
-    limits: CascadeLimits,
-    options: SearchCommand,
-    progress: Progress,
+    folder: ResultFolder, problem: _Problem, limits: CascadeLimits, options: SearchCommand, progress: Progress
 ) -> FoundNetwork:
     """Search single networks, choose a cascade of them and export its stages."""
-    from orchestrator.tasks.cascade import choose_cascade, largest_within, write_stages  # imports torch
+    from orchestrator.tasks.cascade import choose_cascade, largest_within  # imports torch
 
-    inherited, target = problem.inherited, problem.targets[0]
+    inherited, price, variant = problem.inherited, problem.targets[0].price, problem.targets[0].variant
     assert inherited is not None
-    largest = largest_within(
-        problem.space, target.price, problem.constraints, limits, len(inherited.held_out)
-    )
+    largest = largest_within(problem.space, price, problem.constraints, limits, len(inherited.held_out))
     with _evaluator(problem, options, folder.path, progress) as (evaluator, on_start):
-        result = search(
-            problem.space, [target.price], evaluator, problem.constraints, problem.settings, on_start
-        )
-    cascade = choose_cascade(result, largest, limits, inherited, folder.path, progress)
-    result = result.model_copy(
-        update={"provenance": problem.provenance, "adaptive": limits, "cascade": cascade}
-    )
-    files = folder.save(result)
-    write_stages(cascade.cascade, target.variant, inherited, folder.path, options.workers, progress)
+        result = search(problem.space, price, evaluator, problem.constraints, problem.settings, on_start)
+    found = choose_cascade(result, largest, limits, inherited, folder.path, progress)
+    more = {"provenance": problem.provenance, "adaptive": limits, "cascade": found}
+    files = folder.save(result := result.model_copy(update=more))
+    for number, stage in enumerate(found.cascade.stages, start=1):
+        arch = arch_from_json(stage.arch)
+        weights = save_weights(inherited, arch, folder.path / "weights")
+        artifacts = export_all(_specs(variant, arch, weights), options.workers, progress)
+        write_network(folder.path, f"stage{number}", arch, weights, artifacts.values())
     return FoundNetwork(result, None, files, folder.path)
 
 
@@ -312,7 +304,7 @@ def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], pro
     assert supernet is not None
     head = next((target.head for target in targets if target.head), "")
     setting = options.settings
-    if options.cascade.adaptive and setting.strategy is None:
+    if options.adaptive and setting.strategy is None:
         setting = replace(setting, strategy="pareto")  # a cascade needs small networks as well as large ones
     name = options.objective or (BACKBONE_ACCURACY if head else setting.usual_objective)
     if head and name in (INHERITED_ACCURACY, BACKBONE_ACCURACY):
@@ -492,10 +484,12 @@ def _write_winner(
         return save_weights(trained, arch, found.folder / "weights")
     target = problem.targets[0]
     weights = save_weights(trained, arch, found.folder / ("weights" if final is None else "finals"))
-    specs = {
-        variant.name: weighted(variant.export_spec(arch.keys()), weights)
-        for variant in winner_variants(target.variant)
-    }
-    artifacts = export_all(specs, options.workers, progress)
+    artifacts = export_all(_specs(target.variant, arch, weights), options.workers, progress)
     write_winner(found, target.lut, trained.info, weights, artifacts.values())
     return weights
+
+
+def _specs(variant: Variant, arch: Arch, weights: Path) -> dict[str, ExportSpec]:
+    """Return what a network with weights is exported as."""
+    variants = winner_variants(variant)
+    return {each.name: weighted(each.export_spec(arch.keys()), weights) for each in variants}

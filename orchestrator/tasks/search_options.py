@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from luts.format.errors import UsageError
 from luts.format.store import LutStore
@@ -24,7 +24,7 @@ from orchestrator.tasks.options import (
 from orchestrator.tasks.parsing import parse_budget, parse_bytes, parse_count, parse_fraction, parse_latency
 from orchestrator.tasks.target import DeviceOptions
 from search.algorithms import Constraints, Criterion, SearchSettings, get_strategy
-from search.algorithms.adaptive import MOST_STAGES, CascadeLimits
+from search.algorithms.adaptive import CascadeLimits
 from search.algorithms.record import INHERITED_ACCURACY, INHERITED_LIKELIHOOD, MACS, usual_settings
 
 _target, _constraint, _search, _measuring, _advanced = (
@@ -45,12 +45,6 @@ def _parse_confidence(text: str, flag: str) -> float:
     if not 0.5 <= confidence <= 0.999:
         raise UsageError(f"{flag} {text!r}: expected 50% to 99.9%", code="invalid_value")
     return confidence
-
-
-def _parse_adaptive(text: str, flag: str) -> Literal["cascade"]:
-    if text != "cascade":
-        raise UsageError(f"{flag} {text!r}: expected cascade", code="invalid_value")
-    return "cascade"
 
 
 def _parse_criteria(text: str, flag: str) -> tuple[Criterion, ...]:
@@ -213,22 +207,6 @@ class SettingOptions:
 _USED_BY_LARGEST = ("strategy", "seed", "draws", "skeletons")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptiveOptions:
-    """A cascade in place of one network."""
-
-    adaptive: Literal["cascade"] | None = _search(
-        None,
-        "cascade: networks of the supernet that run in order until one is confident; --latency then limits the "
-        "expected latency.",
-        parse=_parse_adaptive,
-        shown="one network",
-        metavar="KIND",
-    )
-    worst: str = _search("", "With --adaptive: limit of the stages' latencies together, as --latency.")
-    stages: int = _search(2, "With --adaptive: most networks of a cascade.", minimum=2, maximum=MOST_STAGES)
-
-
 @dataclass(frozen=True)
 class OptionalDevice(DeviceOptions):
     """The device that the best networks are measured on; "" for none."""
@@ -245,7 +223,12 @@ class SearchCommand(ExportOptions, StoreOptions):
 
     targets: TargetOptions
     limits: ConstraintOptions = field(default_factory=ConstraintOptions)
-    cascade: AdaptiveOptions = field(default_factory=AdaptiveOptions)
+    adaptive: str | None = _search(
+        None,
+        "cascade: a network, then a second one for images with low confidence; --latency limits the mean.",
+        shown="one network",
+    )
+    worst: str | None = _search(None, "With --adaptive: limit of the latency of both.", metavar="TIME")
     supernet: Path | None = option(
         None, "Folder of a trained supernet.", shown="list the largest networks", panel=SEARCH
     )
@@ -338,38 +321,32 @@ class SearchCommand(ExportOptions, StoreOptions):
             )
 
     def _check_adaptive(self) -> None:
-        if not self.cascade.adaptive:
-            if self.cascade != AdaptiveOptions():
-                raise UsageError(
-                    "--worst and --stages are for --adaptive cascade; add it", code="missing_option"
-                )
-        elif self.supernet is None or not self.cascade.worst:
-            raise UsageError("--adaptive needs --supernet and --worst; add them", code="missing_option")
-        elif self.finals or self.measured_on.device or self.targets.also:
+        if self.adaptive not in (None, "cascade"):
+            raise UsageError(f"--adaptive {self.adaptive!r}: expected cascade", code="invalid_value")
+        if (self.adaptive or self.worst) and None in (self.adaptive, self.worst, self.supernet):
+            raise UsageError("--adaptive needs --worst and --supernet; add them", code="missing_option")
+        if self.adaptive and (self.finals or self.measured_on.device or self.targets.also):
             raise UsageError(
                 "--adaptive takes inherited weights and one LUT; leave --finals, --device and --also out",
                 code="conflicting_options",
             )
 
     def cascade_limits(self, target: LatencyTarget, store: LutStore) -> CascadeLimits | None:
-        """Return the limits of a cascade for a target; None for one network.
-
-        Raises:
-            UsageError: the worst case's limit is not a latency, or below that of the expected latency.
-        """
-        if not self.cascade.adaptive:
+        """Return a cascade's limits, None for one network; UsageError if they contradict each other."""
+        if self.worst is None:
             return None
-        worst_ms = LatencyTarget.open(str(target.ref), self.cascade.worst, store, "--worst").latency_ms
+        worst_ms = LatencyTarget.open(str(target.ref), self.worst, store, "--worst").latency_ms
+        if target.head:
+            raise UsageError("--adaptive is for classifiers; use a LUT without a head", code="wrong_space")
         if worst_ms < target.latency_ms:
             raise UsageError(
-                f"--worst {worst_ms:.4g} ms is below --latency {target.latency_ms:.4g} ms, which no cascade can "
-                "use up; give --worst at least that",
+                f"--worst {worst_ms:.4g} ms is below --latency; the worst case is never below the mean, give at "
+                f"least {target.latency_ms:.4g} ms",
                 code="invalid_value",
             )
         return CascadeLimits(
             latency_ms=target.latency_ms,
             worst_ms=worst_ms,
-            stages=self.cascade.stages,
             cautious=not self.limits.point,
             confidence=self.limits.confidence,
         )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from luts.format.table import Column, Facts, Table, filled
 from orchestrator.winner.winner import LARGEST_BY, MeasuredBest, largest_document
 from search.algorithms import Evaluated, SearchResult
-from search.algorithms.adaptive import AdaptiveResult
+from search.algorithms.adaptive import AdaptiveResult, CascadeLimits
 from search.algorithms.finals import Finals
 from search.algorithms.record import BACKBONE_ACCURACY, MACS, LutPin
 
@@ -167,7 +167,7 @@ class FoundNetwork:
                 "finals": self._finals_document(),
             }
         document = {
-            **result.model_dump(include={"space", "constraints", "settings", "coarse", "history"}),
+            **result.model_dump(include={"space", "constraints", "settings", "coarse", "history", "cascade"}),
             "winner": self.winner.model_dump(),
             "lut": result.lut_names[0],
             "luts": [pin.model_dump() for pin in pins],
@@ -178,8 +178,6 @@ class FoundNetwork:
             "finals": self._finals_document(),
             "front": [row.model_dump() | {"file": str(file)} for file, row in self.files.items()],
         }
-        if result.cascade is not None:
-            document["cascade"] = result.cascade.model_dump()
         if self._note:
             document |= {
                 "arch": str(self.folder / "winner.json"),
@@ -193,8 +191,8 @@ class FoundNetwork:
 
     def report(self) -> Iterator[Facts | Table | str]:
         """Yield the facts, the networks, the measurements, and where the files are."""
-        if self.result.cascade is not None:
-            yield from self._cascade_report(self.result.cascade)
+        if self.result.cascade is not None and self.result.adaptive is not None:
+            yield from self._cascade_report(self.result.cascade, self.result.adaptive)
             return
         facts = self.facts()
         width = max(map(len, facts))
@@ -227,32 +225,27 @@ class FoundNetwork:
         else:
             yield f"winner.json, .safetensors, .pte, .mlpackage and model card winner.md in {self.folder}"
 
-    def _cascade_report(self, found: AdaptiveResult) -> Iterator[Facts | Table | str]:
-        """Yield a cascade's facts, its stages next to static networks, and where the files are."""
-        cascade, limits = found.cascade, self.result.adaptive
-        assert limits is not None
-        certainty = (
-            f", upper bounds at {100 * limits.confidence:g} %" if limits.cautious else ", by prediction"
-        )
+    def _cascade_report(self, found: AdaptiveResult, limits: CascadeLimits) -> Iterator[Facts | Table | str]:
+        """Yield a cascade's facts, its stages next to single networks, and where the files are."""
+        cascade, by = found.cascade, "by upper bounds" if limits.cautious else "by prediction"
         facts = {
-            "lut": self.result.lut_names[0],
-            "limits": f"expected {limits.latency_ms:.3f} ms, worst case {limits.worst_ms:.3f} ms{certainty}",
-            "candidates": f"{found.candidates} of {len(self.result.evaluated)} evaluated and the largest networks",
-            "accuracy": f"{100 * cascade.accuracy:.2f} % on {cascade.images} images of the search split, with "
-            "inherited weights; thresholds are chosen on them",
+            "limits": f"expected {limits.latency_ms:.3f} ms, worst case {limits.worst_ms:.3f} ms, {by}",
             "expected": f"{cascade.expected_ms:.3f} ms (up to {cascade.expected_high_ms:.3f})",
             "worst case": f"{cascade.worst_ms:.3f} ms (up to {cascade.worst_high_ms:.3f})",
+            "accuracy": f"{100 * cascade.accuracy:.2f} % on the {cascade.images} images that chose the threshold, "
+            "with inherited weights",
         }
         yield Facts("", facts)
-        rows: list[dict[str, Any]] = [
-            stage.model_dump() | {"rule": f"stage {number}", "share": share, "threshold": threshold}
-            for number, (stage, share, threshold) in enumerate(
-                zip(cascade.stages, cascade.shares, (*cascade.thresholds, None), strict=True), start=1
-            )
+        names = ("stage 1", "stage 2", "best of equal mean latency", "largest within")
+        networks = (*cascade.stages, found.equal, found.largest)
+        cells = zip(
+            names, networks, (*cascade.shares, None, None), (*cascade.thresholds, *[None] * 3), strict=True
+        )
+        rows = [
+            row.model_dump() | {"rule": name, "share": share, "threshold": threshold}
+            for name, row, share, threshold in cells
         ]
-        for rule, row in (("best of equal mean latency", found.equal), ("largest within", found.largest)):
-            rows.append(row.model_dump() | {"rule": rule, "share": None, "threshold": None})
-        yield Table("stages, and single networks", self.STAGES, rows)
+        yield Table(f"stages, and single networks of {found.candidates}", self.STAGES, rows)
         yield f"stage1.json, .safetensors, .pte, .mlpackage and so on, and result.json in {self.folder}"
 
     def facts(self) -> dict[str, str]:

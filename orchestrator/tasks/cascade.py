@@ -83,7 +83,7 @@ def choose_cascade(
         predictions.append(known)
     correct = np.array([each.correct(labels) for each in predictions])
     scored = [
-        ScoredArch(**row.model_dump(include=set(ScoredArch.model_fields)), accuracy=top1)
+        ScoredArch(**(row.model_dump(include=set(ScoredArch.model_fields)) | {"accuracy": top1}))
         for row, top1 in zip(rows, correct.mean(axis=1).tolist(), strict=True)
     ]
     cascade = best_cascade(scored, np.array([each.confidence for each in predictions]), correct, limits)

@@ -42,11 +42,11 @@ def test_first_guesses_are_the_largest_logits_and_ties_go_to_the_lower_index():
 
 
 def test_accuracy_and_agreement_are_counted_image_by_image():
-    guesses = Predictions(np.array([[6, 1, 3], [0, 1, 2], [4, 0, 6]]), 7)
+    guesses = Predictions(np.array([[6, 1, 3], [0, 1, 2], [4, 0, 6]]), 7, np.ones(3))
     expected = np.array([6, 2, 5])
     assert guesses.accuracy(expected) == Proportion(1, 3)
     assert guesses.accuracy(expected, among=5) == Proportion(2, 3)
-    assert guesses.agreement(Predictions(np.array([[6], [1], [4]]), 7)) == Proportion(2, 3)
+    assert guesses.agreement(Predictions(np.array([[6], [1], [4]]), 7, np.ones(3))) == Proportion(2, 3)
 
 
 def torch_twin():
@@ -109,6 +109,6 @@ def test_cached_predictions_have_the_first_five(tmp_path, kept, outputs, whole):
     """Fewer make top-5 accuracy too low, unless there are fewer classes."""
     cache = PredictionCache(tmp_path, "classifier", image_set(4, side=8))
     (tmp_path / "guesses").mkdir()
-    cache.write(Predictions(np.tile(np.arange(kept, dtype=np.int32), (4, 1)), outputs))
+    cache.write(Predictions(np.tile(np.arange(kept, dtype=np.int32), (4, 1)), outputs, np.ones(4)))
     with contextlib.nullcontext() if whole else raises("damaged_cache"):
         assert cache.read().outputs == outputs

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from orchestrator.accuracy.predictions import (
@@ -84,12 +85,16 @@ def test_images_are_those_that_training_holds_out():
 
 def test_predictions_are_cached_by_all_inputs(tmp_path):
     images = ImageSet("digits", "d" * 64, np.arange(3))
-    guesses = Predictions(np.array([[1, 0], [0, 1]], np.int32), 2)
+    guesses = Predictions(np.array([[1, 0], [0, 1]], np.int32), 2, np.array([0.75, 0.5]))
     kept = PredictionCache(tmp_path, "program a", images)
     assert kept.read() is None
     kept.write(guesses)
     again = PredictionCache(tmp_path, "program a", ImageSet("digits", "d" * 64, np.arange(3))).read()
-    assert (again.first.tolist(), again.outputs) == ([[1, 0], [0, 1]], 2)
+    assert (again.first.tolist(), again.outputs, again.confidence.tolist()) == (
+        [[1, 0], [0, 1]],
+        2,
+        [0.75, 0.5],
+    )
     others = [
         PredictionCache(tmp_path, "program b", images),
         PredictionCache(tmp_path, "program a", ImageSet("digits", "e" * 64, np.arange(3))),
@@ -104,12 +109,29 @@ def test_predictions_are_cached_by_all_inputs(tmp_path):
     assert nowhere.read() is None
 
 
-@pytest.mark.parametrize("harm", ["cut", "outputs", "more"])
+def test_predictions_of_older_versions_have_unknown_confidences(tmp_path):
+    cache = PredictionCache(tmp_path, "program a", ImageSet("digits", "d" * 64, np.arange(3)))
+    cache.path.parent.mkdir()
+    save_file({"first": np.array([[1, 0]], np.int32)}, cache.path, {"outputs": "2"})
+    known = cache.read().followed_by(Predictions(np.array([[0, 1]], np.int32), 2, np.array([0.5])))
+    assert known.first.tolist() == [[1, 0], [0, 1]]
+    assert np.isnan(known.confidence).tolist() == [True, False]
+    cache.write(known)
+    assert np.isnan(cache.read().confidence).tolist() == [True, False]
+
+
+def test_the_confidence_is_the_largest_softmax_probability():
+    logits = np.array([[np.log(3), 0.0], [1000.0, 1000.0]], np.float32)
+    assert Predictions.of_logits(logits).confidence == pytest.approx([0.75, 0.5])
+
+
+@pytest.mark.parametrize("harm", ["cut", "outputs", "more", "confidence"])
 def test_damaged_predictions_are_refused(harm, tmp_path):
     images = ImageSet("digits", "d" * 64, np.arange(3))
     kept = PredictionCache(tmp_path, "program a", images)
     rows = [[1, 0]] * (4 if harm == "more" else 2)
-    kept.write(Predictions(np.array(rows, np.int32), 1 if harm == "outputs" else 2))
+    confidence = np.full(len(rows), 2.0 if harm == "confidence" else 0.5)
+    kept.write(Predictions(np.array(rows, np.int32), 1 if harm == "outputs" else 2, confidence))
     if harm == "cut":
         kept.path.write_bytes(kept.path.read_bytes()[:-3])
     with raises("damaged_cache"):

@@ -34,8 +34,7 @@ def largest_within(
 ) -> list[PricedArch]:
     """Return the largest networks of each resolution within latencies up to the worst case's limit.
 
-    Raises:
-        InfeasibleError: no network or no two networks are within the limits; the message says what can be reached.
+    Raises InfeasibleError, which says what can be reached, if no two networks meet the limits.
     """
 
     def within(part: Space, latency_ms: float) -> Candidates:

@@ -228,12 +228,12 @@ class FoundNetwork:
     def _cascade_report(self, found: AdaptiveResult, limits: CascadeLimits) -> Iterator[Facts | Table | str]:
         """Yield a cascade's facts, its stages next to single networks, and where the files are."""
         cascade, by = found.cascade, "by upper bounds" if limits.cautious else "by prediction"
+        top1 = f"{100 * cascade.accuracy:.2f} % on the {cascade.images} images that chose the threshold"
         facts = {
             "limits": f"expected {limits.latency_ms:.3f} ms, worst case {limits.worst_ms:.3f} ms, {by}",
             "expected": f"{cascade.expected_ms:.3f} ms (up to {cascade.expected_high_ms:.3f})",
             "worst case": f"{cascade.worst_ms:.3f} ms (up to {cascade.worst_high_ms:.3f})",
-            "accuracy": f"{100 * cascade.accuracy:.2f} % on the {cascade.images} images that chose the threshold, "
-            "with inherited weights",
+            "accuracy": f"{top1}, with inherited weights",
         }
         yield Facts("", facts)
         names = ("stage 1", "stage 2", "best of equal mean latency", "largest within")

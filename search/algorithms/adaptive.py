@@ -170,9 +170,7 @@ class CascadeLimits(Value):
 
     def share(self, count: Any, images: int) -> Floats:
         """Return the share that counts where `count` of `images` reach the second stage."""
-        if self.cautious:
-            return share_bound(count, images, self.confidence)
-        return np.asarray(count / images, np.float64)
+        return share_bound(count, images, self.confidence) if self.cautious else np.asarray(count) / images
 
     def check(self, prices: Sequence[float], images: int) -> None:
         """Raise InfeasibleError, which says what can be reached, if no two networks with these latencies fit."""
@@ -183,15 +181,14 @@ class CascadeLimits(Value):
                 f"no cascade has a worst case of at most {self.worst_ms:.4g} ms: the two fastest networks take "
                 f"{first + second:.4g} ms together; allow that with --worst"
             )
-        if least <= self.latency_ms:
-            return
         few = self.cautious and first + second / images <= self.latency_ms
         reached = f"{images} images bound the mean by" if few else "the fastest cascade takes"
-        raise InfeasibleError(
-            f"no cascade has an expected latency of at most {self.latency_ms:.4g} ms: the fastest network takes "
-            f"{first:.4g} ms, {reached} {least:.4g} ms; allow that with --latency"
-            + (", or compare predictions with --point" if few else "")
-        )
+        if least > self.latency_ms:
+            raise InfeasibleError(
+                f"no cascade has an expected latency of at most {self.latency_ms:.4g} ms: the fastest network takes "
+                f"{first:.4g} ms, {reached} {least:.4g} ms; allow that with --latency"
+                + (", or compare predictions with --point" if few else "")
+            )
 
 
 def best_cascade(

@@ -339,11 +339,12 @@ class SearchInputs(Value):
         """Return the first difference to other inputs as text; "" if there is none."""
         if (self.space, self.space_digest) != (now.space, now.space_digest):
             return f"space: {self.space}" + (f", now {now.space}" if self.space != now.space else ", changed")
-        for name, label in (
-            ("price", "LUT"),
-            ("evaluator", "supernet, objective or images"),
-            ("adaptive", "limit of --adaptive"),
-        ):
+        names = {
+            "price": "LUT",
+            "evaluator": "supernet, objective or images",
+            "adaptive": "limit of a cascade",
+        }
+        for name, label in names.items():
             if getattr(self, name) != getattr(now, name):
                 return label
         for part, label in (("constraints", "constraint"), ("settings", "setting")):

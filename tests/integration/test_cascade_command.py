@@ -182,7 +182,7 @@ def test_too_few_images_for_a_bound_say_which_bound_they_give(home, monkeypatch)
 
 def test_other_limits_in_the_same_folder_are_refused(interrupted):
     done = bench(*command(interrupted[0], "--latency", "99%", "--worst", "220%"))
-    refused(done, 2, "a search with another limit of --adaptive")
+    refused(done, 2, "a search with another limit of a cascade")
 
 
 def test_a_replay_that_cannot_be_is_one_line(home, interrupted, tmp_path):

@@ -22,9 +22,8 @@ def share_bound(count: Any, images: int, confidence: float) -> Floats:
     """
     from scipy.special import betaincinv
 
-    count = np.asarray(count)
-    bound = betaincinv(count + 1, np.maximum(images - count, 1), confidence)
-    return np.asarray(np.where(count >= images, 1.0, bound), np.float64)
+    bound = betaincinv(np.asarray(count) + 1, np.maximum(images - np.asarray(count), 1), confidence)
+    return np.asarray(np.where(np.asarray(count) >= images, 1.0, bound), np.float64)
 
 
 class ScoredArch(Value):
@@ -150,11 +149,9 @@ class AdaptiveResult(Value):
 
 
 class CascadeLimits(Value):
-    """What a cascade must meet.
+    """Limits of a cascade's expected latency and of its worst case.
 
     Attributes:
-        latency_ms: Limit of the expected latency.
-        worst_ms: Limit of the worst case.
         cautious: Whether limits hold for upper bounds, with `confidence`, or for predictions and counted shares.
     """
 
@@ -185,7 +182,7 @@ class CascadeLimits(Value):
         reached = f"{images} images bound the mean by" if few else "the fastest cascade takes"
         if least > self.latency_ms:
             raise InfeasibleError(
-                f"no cascade has an expected latency of at most {self.latency_ms:.4g} ms: the fastest network takes "
+                f"no cascade has a mean latency of at most {self.latency_ms:.4g} ms: the fastest network takes "
                 f"{first:.4g} ms, {reached} {least:.4g} ms; allow that with --latency"
                 + (", or compare predictions with --point" if few else "")
             )

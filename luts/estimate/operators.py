@@ -31,15 +31,15 @@ ROWS, COLUMNS = (1, 4, 5, 6, 7, 8, 14), (1, 4, 8, 16, 32, 64)
 """Tiles to choose from: XNNPACK's fp32 and int8 kernels of Arm and x86 are among them."""
 FIRST_TILE = (1, 16)
 TILE_PROGRAMS = 8
-"""A kind in fewer programs keeps the tile of another, or `FIRST_TILE`."""
+"""A kind in fewer programs keeps `FIRST_TILE`."""
 
 FOLDS = 8
 STEPS, NEARLY_CONVERGED, CONVERGED, SMALLEST_STEP = 60, 1e-4, 1e-9, 0.02
 """Last changes of logarithms, for what is refined later or has errors of percents, and for what a LUT stores."""
 ANNEALED_SD, ANNEALING = 0.4, 0.6
 """The rows' error starts at 40 % and shrinks by this factor a step, else the first steps overshoot."""
-WITHIN, WITHIN_SHARE = 0.10, 0.9
-"""A prediction counts as extrapolated above the largest deviation up to which 9 in 10 were within 10 %."""
+WITHIN = 0.10
+"""A prediction counts as extrapolated where networks as uncertain mostly missed this."""
 
 
 def solve_rows(
@@ -146,12 +146,8 @@ def choose_tiles(model: OperatorModel) -> OperatorModel:
 
 def learn(models: Sequence[MeasuredModel]) -> OperatorModel:
     """Return the model of measured programs: tiles, deviations, coefficients. Errors as `ProgramRows.of`."""
-    kinds = {
-        operator.features.kind: operator.kind
-        for model in models
-        for operator in map(parse_operator, set(model.blocks))
-    }
-    tiles = {kind: (1, FIRST_TILE[1]) for kind, base in sorted(kinds.items()) if base in TILED}
+    operators = map(parse_operator, sorted({key for model in models for key in model.blocks}))
+    tiles = {each.features.kind: FIRST_TILE for each in operators if each.kind in TILED}
     model = OperatorModel.start(ProgramRows.of(models, tiles), tiles, np.exp(_CENTRE))
     model = solve_rows(model, annealed=True)
     model = choose_tiles(solve_rows(replace(model, sds=components(model).maximise())))
@@ -173,12 +169,15 @@ class LeftOut:
         return np.asarray(np.log(self.ms / self.predicted_ms) / np.hypot(self.log_sd, SD_FLOOR))
 
     def extrapolated_sd(self) -> float:
-        """Return the largest deviation up to which 9 in 10 were within 10 %; 0 for none."""
+        """Return the smallest deviation above which fewer than half were within 10 %, at most the largest."""
         order = np.argsort(self.log_sd, kind="stable")
         near = np.abs(self.predicted_ms / self.ms - 1)[order] <= WITHIN
-        share = np.cumsum(near) / np.arange(1, len(near) + 1)
-        good = np.flatnonzero(share >= WITHIN_SHARE)
-        return float(self.log_sd[order][good[-1]]) if len(good) else 0.0
+        lines = [0.0, *self.log_sd[order].tolist()]
+        return next(
+            line
+            for below, line in enumerate(lines)
+            if 2 * near[below:].sum() < len(near) - below or below == len(near)
+        )
 
 
 def family_of(model: MeasuredModel) -> str:

@@ -252,7 +252,7 @@ class OperatorFit(Value):
         shared_sd: Relative deviation from physics that similar operators share.
         quantile_95: Predictive standard deviations that a 95 % interval reaches.
         basis: Origin of `quantile_95`: conformal over held-out families, or `posterior` where networks were few.
-        extrapolated_sd: Predictive standard deviation above which held-out networks were not within 10 %.
+        extrapolated_sd: Predictive standard deviation above which held-out networks mostly missed 10 %.
     """
 
     tiles: Annotated[dict[Name, tuple[Tile, Tile]], Field(max_length=256)]

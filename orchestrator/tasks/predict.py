@@ -129,7 +129,7 @@ class Predictions:
             )
             if row["extrapolated"]:
                 yield (
-                    f"{row['arch']} is extrapolated: networks with as little known operators were not within 10 %; "
+                    f"{row['arch']} is extrapolated: networks as uncertain mostly missed 10 %; "
                     f"least is known of {', '.join(row['uncertain'])}"
                 )
 

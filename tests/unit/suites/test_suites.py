@@ -1,6 +1,8 @@
 """Suites and published figures: networks match their rows, and published figures are not LUTs."""
 
+import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from luts.published import REFERENCE, load_published
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.counting import Counts, count_module
 from orchestrator.export.lower.source import build_module
+from orchestrator.report.figures import _label_places
 from orchestrator.suites import list_suites, load_suite
 from orchestrator.tasks import measure
 from orchestrator.tasks.networks import at_resolution, named_network
@@ -173,6 +176,15 @@ def test_latencies_of_different_phones_are_not_ranked_together():
     assert by_device["iPhone 14"] == (None, 1)
     assert by_device["iPhone 13"] == (None, 1)
     assert sum(count for _, count in by_device.values()) == 5
+
+
+def test_labels_that_crowd_an_edge_of_the_picture_stay_apart_and_inside():
+    values = {str(index): 99.0 - index / 10 for index in range(40)}
+    places = _label_places(values, 1.0, 100.0, gap := 1 / 41)
+    heights = sorted(math.log(place) / math.log(100.0) for place in places.values())
+    assert gap / 2 - 1e-9 <= heights[0]
+    assert heights[-1] <= 1 - gap / 2 + 1e-9
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= gap - 1e-9
 
 
 @pytest.mark.parametrize(("option", "tested"), [("--no-self-test", False), ("--self-test", True)])

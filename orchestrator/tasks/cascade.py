@@ -69,7 +69,8 @@ def choose_cascade(
     """
     front = pareto_front(result.evaluated, ("accuracy", "latency"))
     spread = np.unique(np.linspace(0, len(front) - 1, MOST_OF_FRONT).astype(int))
-    rows = list({row.arch: row for row in (*largest, *(front[at] for at in spread))}.values())
+    known_rows = {row.arch: row for row in (*largest, *(front[at] for at in spread))}
+    rows = [row for _, row in sorted(known_rows.items())]  # equal first stages share cached activations
     images, labels = _held_out(inherited)
     predictions = []
     for done, row in enumerate(rows):

@@ -33,7 +33,7 @@ def home(tmp_path_factory, export_cache):
 
 
 def command(output, *limits, adaptive=("--adaptive", "cascade")):
-    options = ("--confidence", "0.8", "--population", "6", "--generations", "1", "--workers", "1")
+    options = ("--confidence", "0.8", "--population", "4", "--generations", "0", "--workers", "1")
     supernet = ("--lut", "host", "--supernet", "supernet")
     return ("search", *adaptive, *supernet, *options, *(limits or LIMITS), "-o", output)
 

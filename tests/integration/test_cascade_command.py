@@ -9,7 +9,8 @@ import pytest
 from luts.format.store import LutStore
 from orchestrator.accuracy.predictions import PredictionCache
 from orchestrator.export.artifacts.artifact import digest
-from search.algorithms import SearchResult
+from search.algorithms import Constraints, SearchResult, latency_bounds
+from search.spaces import arch_from_json, get_space
 from search.supernet.inherit import InheritedAccuracy, open_inherited
 from tests.support.bench import answer, bench, refused
 from tests.support.winner_world import make_lut
@@ -97,19 +98,13 @@ def test_the_record_has_a_cascade_within_its_limits_and_single_networks(interrup
 def test_shares_and_accuracy_are_those_of_the_networks_in_pytorch(home, interrupted):
     cascade = SearchResult.load(interrupted[0] / "result.json").cascade.cascade
     inherited = open_inherited(home / "supernet")
-    outputs = [inherited.outputs(json_arch) for json_arch in map(arch_of, cascade.stages)]
+    outputs = [inherited.outputs(arch_from_json(stage.arch)) for stage in cascade.stages]
     probabilities = [logits.double().softmax(1) for logits, _ in outputs]
     correct = [(logits.argmax(1) == labels).numpy() for logits, labels in outputs]
     confident = probabilities[0].max(1).values.numpy() >= cascade.thresholds[0]
     assert cascade.answered == (int(confident.sum()), int((~confident).sum()))
-    assert cascade.correct == int(np.where(confident, *correct).sum())
+    assert cascade.correct == int(np.where(confident, correct[0], correct[1]).sum())
     assert [stage.accuracy for stage in cascade.stages] == pytest.approx([each.mean() for each in correct])
-
-
-def arch_of(stage):
-    from search.spaces import arch_from_json
-
-    return arch_from_json(stage.arch)
 
 
 def test_exported_stages_are_replayed_on_the_search_and_the_validation_images(home, interrupted):
@@ -150,9 +145,6 @@ def test_limits_that_cannot_be_met_are_one_line(home, limits, code, words):
 
 def fastest_percent():
     """Return 1.5 times the upper bound of the fastest network's latency, in percent of the LUT's reference."""
-    from search.algorithms import Constraints, latency_bounds
-    from search.spaces import get_space
-
     lut = make_lut()
     constraints = Constraints(latency_ms=1e6, confidence=0.8)
     smallest = latency_bounds(get_space("autovit-nano"), lut, constraints).smallest

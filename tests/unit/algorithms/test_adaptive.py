@@ -96,13 +96,13 @@ def test_the_threshold_answers_the_most_images_correctly():
     """After one image 4 of 4 are right, after three (the second and third have equal confidence) 3 of 4."""
     best = best_cascade([FAST, SLOW], CONFIDENCES, CORRECT, limits())
     assert best.stages == (FAST, SLOW)
-    assert best.thresholds == (pytest.approx(0.85),)
+    assert best.thresholds == pytest.approx((0.85,))
     assert (best.answered, best.correct) == ((1, 3), 4)
 
 
 def test_a_tighter_expected_latency_lets_more_images_leave_early():
     best = best_cascade([FAST, SLOW], CONFIDENCES, CORRECT, limits(4.0))
-    assert best.thresholds == (pytest.approx(0.55),)
+    assert best.thresholds == pytest.approx((0.55,))
     assert (best.answered, best.correct) == ((3, 1), 3)
     assert best.expected_ms == 1.0 + 0.25 * 10.0
 

@@ -78,7 +78,13 @@ def read_mutated(reader: str, inputs: int, seed: int, folder: Path) -> Outcome:
         with (folder / "output").open("wb") as output:
             try:
                 done = subprocess.run(
-                    command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=3600, check=False
+                    command,
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=output,
+                    stderr=output,
+                    timeout=3600,
+                    check=False,
                 )
                 code: int | str = done.returncode
             except subprocess.TimeoutExpired:

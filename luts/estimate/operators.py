@@ -172,12 +172,9 @@ class LeftOut:
         """Return the smallest deviation above which fewer than half were within 10 %, at most the largest."""
         order = np.argsort(self.log_sd, kind="stable")
         near = np.abs(self.predicted_ms / self.ms - 1)[order] <= WITHIN
-        lines = [0.0, *self.log_sd[order].tolist()]
-        return next(
-            line
-            for below, line in enumerate(lines)
-            if 2 * near[below:].sum() < len(near) - below or below == len(near)
-        )
+        lines: list[float] = [0.0, *self.log_sd[order].tolist()]
+        missed = [2 * near[below:].sum() < len(near) - below for below in range(len(near))]
+        return lines[[*missed, True].index(True)]
 
 
 def family_of(model: MeasuredModel) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from luts.format.errors import InvalidArtifactError
+from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.latency import MAX_LOG, Prediction
 from luts.format.operators import ELEMENT_BYTES, Operator, parse_operator
 from luts.format.schema import (
@@ -412,6 +412,8 @@ class OperatorModel:
     def price(self, blocks: Sequence[str]) -> tuple[OperatorCosts, Floats, Floats]:
         """Return a network's costs, counts (k,), and operators' parts (k,) of the variance of its logarithm."""
         counted = Counter(blocks)
+        if not counted:
+            raise UsageError("a network has at least one operator; give their keys", code="not_a_network")
         costs, counts = self.costs([*counted]), np.array([*counted.values()], dtype=np.float64)
         ms = counts * costs.ms
         return costs, counts, self.variance_parts(costs, ms / ms.sum())

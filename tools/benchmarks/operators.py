@@ -25,6 +25,7 @@ LUT = os.environ.get("BLOCKTIME_OPERATORS", "host/operators")
 DESIGNED, NETWORKS, CURVE_FOLDS = (45, 90, 180), (0, 20, 40), 4
 """Numbers of programs to learn from, and of folds of the learning curve."""
 RIDGE = 1e-3
+"""Of linear predictors, relative to the mean latency: decides only what the programs leave open."""
 
 Predictor = Callable[[Sequence[MeasuredModel], Sequence[MeasuredModel]], Floats]
 """From programs to learn from and networks: their predicted ms and standard deviations of logarithms (2, n)."""
@@ -54,7 +55,7 @@ def _linear(known: Floats, ms: Floats, networks: Floats) -> Floats:
     from scipy.optimize import nnls
 
     scale = np.maximum(known.max(axis=0), 1e-12)
-    system = np.vstack([known / scale / ms[:, None], RIDGE * np.eye(len(scale))])
+    system = np.vstack([known / scale / ms[:, None], RIDGE / ms.mean() * np.eye(len(scale))])
     solved = nnls(system, np.concatenate([np.ones(len(ms)), np.zeros(len(scale))]))[0]
     return np.asarray(networks / scale @ solved)
 

@@ -131,9 +131,8 @@ def bundle(options: BundleCommand, progress: Progress = silent) -> Facts:
     check_writable(output)
     policy = options.policy or agent_policy(Policy.of(variant.is_simulated, pace_us=options.pace_us))
     plan, expectation = choose_plan(options, policy, options.budget_s, options.open_store(progress))
-    progress(
-        Note(f"{len(plan.models)} models for {len(plan.covered_keys()) or 'the'} blocks of {options.space}")
-    )
+    blocks = len(plan.covered_keys()) or "the"
+    progress(Note(f"{len(plan.models)} models for {blocks} blocks of {options.space}"))
     exported = export_plan(plan, variant, expectation, options.workers, progress)
     script = make_script(exported.model_set, variant, policy, options.budget_s)
     planned = BundledPlan(

@@ -155,7 +155,8 @@ def test_another_kind_and_a_lut_without_the_resolutions_are_refused(home):
     refused(bench(*command("refused", adaptive=("--adaptive", "exits"))), 2, "expected cascade")
     refused(bench(*command("refused", *LIMITS, adaptive=())), 2, "--adaptive needs")
     LutStore([home / "other"]).write(make_lut("autovit-cifar16"))
-    refused(bench(*command("refused"), "--luts", home / "other"), 2, "is of space autovit-cifar16")
+    other = ("--luts", home / "other", "--lut", "host/autovit-cifar16")
+    refused(bench(*command("refused"), *other), 2, "is of space autovit-cifar16")
 
 
 def test_too_few_images_for_a_bound_say_which_bound_they_give(home, monkeypatch):

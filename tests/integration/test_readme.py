@@ -32,7 +32,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from luts.format.store import LutStore
-from orchestrator.suites import load_suite
+from orchestrator.suites import Suite, load_suite
 from orchestrator.tasks import suite as suite_task
 from orchestrator.tasks.networks import named_network
 from orchestrator.winner.winner import MeasuredBest
@@ -62,6 +62,8 @@ SHORTER = {
 INSTEAD = {
     "bench profile --device host --space autovit-xxs": ("--plan-only",),
     "bench profile --device host --agent": ("--plan-only",),
+    "bench profile --device host --space operators": ("--plan-only",),
+    "bench predict": ("--help",),
     "bench measure efficientvit-m5": ("--batch", "1,2", *SECOND, "--no-self-test"),
     "bench measure sustained": ("--duration", "2s"),
     "bench measure suite": SECOND,
@@ -86,8 +88,19 @@ SMALLER = {
     "timm:mobilenetv3_large_100": "timm:test_efficientnet",
 }
 WORDS = {"LUT=12ms": "linux-x86-64/autovit-nano=12ms", **SMALLER}
-IN_SUITE = {"MobileNetv3": "timm:test_efficientnet", "AutoViT_XXS": "timm:test_resnet"}
-"""By row of the suite: the networks that are measured in its place."""
+IN_SUITES = {
+    "autovit-table2": {"MobileNetv3": "timm:test_efficientnet", "AutoViT_XXS": "timm:test_resnet"},
+    "efficient-vit-survey": {"RepViT-M0.9": "timm:test_efficientnet", "PiT-Ti": "timm:test_resnet"},
+}
+"""By suite and its row: the networks that are measured in its place."""
+
+
+def small_suite(name: str) -> Suite:
+    """A packaged suite cut to the networks of `IN_SUITES`."""
+    suite, instead = load_suite(name), IN_SUITES[name]
+    networks = [each for each in suite.networks if each.row in instead]
+    small = [each.model_copy(update={"model": instead[each.row]}) for each in networks]
+    return suite.model_copy(update={"networks": tuple(small)})
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +122,8 @@ def home(tmp_path_factory, export_cache):
         patch.chdir(home)
         for name, place in places.items():
             patch.setenv(name, str(place))
-        suite = load_suite("autovit-table2")
-        networks = (
-            network.model_copy(update={"model": IN_SUITE[network.row]})
-            for network in suite.networks
-            if network.row in IN_SUITE
-        )
-        two = suite.model_copy(update={"networks": tuple(networks)})
-        patch.setattr(suite_task, "load_suite", {"autovit-table2": two}.__getitem__)
+        suites = {name: small_suite(name) for name in IN_SUITES}
+        patch.setattr(suite_task, "load_suite", suites.__getitem__)
         yield home
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -213,6 +214,25 @@ def test_measured_classifiers_narrow_intervals():
         errors.append([abs(predicted.ms / ms - 1) for predicted, ms in both])
     assert np.mean(widths, axis=0)[1] < np.mean(widths, axis=0)[0]
     assert np.mean(errors, axis=0)[1] < np.mean(errors, axis=0)[0]
+
+
+def test_half_width_is_the_longer_arm():
+    lut = profiled(0)
+    arms = {"low": {"ci_low": 0.5, "ci_high": 1.2}, "high": {"ci_low": 0.8, "ci_high": 1.5}}
+    for longer, ends in arms.items():
+        entry = lut.entries[0].model_copy(update={"ms": 1.0, **ends})
+        priced = LatencyModel.of(lut.meta, (entry, *lut.entries[1:]), lut.models)
+        assert priced.costs[entry.key].half_width_ms == 0.5, longer
+
+
+def test_extra_heads_are_of_fitted_networks():
+    plan = make_plan(SPACE, design=6, heldout=6, removals="none")
+    first, *others = plan.models
+    turned = replace(plan, models=(first, *reversed(others)))
+    fitted = {model.blocks[:-1] for model in plan.models if model.role != "heldout"}
+    added = with_heads(turned, (plan.classes + 90,)).models[len(plan.models) :]
+    assert added
+    assert fitted >= {model.blocks[:-1] for model in added}
 
 
 def test_plan_without_extra_heads_is_unchanged():

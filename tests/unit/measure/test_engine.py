@@ -18,7 +18,7 @@ from orchestrator.journal.records import (
     MeasurementRejectedError,
     RoundsRecord,
 )
-from orchestrator.measure.batches import close_batch
+from orchestrator.measure.batches import close_batch, pass_groups
 from orchestrator.measure.engine import ModelSet
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import AgentLostError
@@ -274,3 +274,9 @@ def test_the_last_batches_judge_the_next():
         append=lambda _: None,
     )
     assert close_batch(log, 2 * AA_MEMORY).kept
+
+
+def test_batches_of_a_pass_are_of_equal_size_and_not_larger_than_allowed() -> None:
+    groups = pass_groups([f"m{number}" for number in range(7)], seed=0, pass_index=0, batch_models=3)
+    assert sorted(map(len, groups)) == [2, 2, 3]
+    assert {model for group in groups for model in group} == {f"m{number}" for number in range(7)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,8 @@ def test_what_moves_meanwhile_is_no_difference() -> None:
     assert excess_without_keep_warm(settled(100), settled(110), settled(110)) == pytest.approx(0.1)
     assert excess_without_keep_warm(settled(110), settled(100), settled(100)) == pytest.approx(100 / 110 - 1)
     assert excess_without_keep_warm(settled(100), settled(100), settled(110)) == 0.0
+    drifting = excess_without_keep_warm(settled(100), settled(110), settled(120))
+    assert drifting == pytest.approx((1.1 * 1.2) ** 0.5 - 1 - math.log(1.2 / 1.1))
     up, down = InterferenceResult((), {8: 0.0}, 0.1), InterferenceResult((), {8: 0.0}, -0.2)
     assert up.combine(down).cold_excess == 0.0
     assert up.combine(InterferenceResult((), {8: 0.0}, 0.05)).cold_excess == 0.05

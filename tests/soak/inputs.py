@@ -148,8 +148,8 @@ def converse(agent: Running, stream: bytes) -> list[str]:
 
 def send_mutated(language: str, inputs: int, seed: int, folder: Path) -> Outcome:
     """Send an agent damaged requests over many connections; it must answer, live and serve the next client."""
+    from tests.soak.frame_readers import REQUEST_HEADERS, mutate_frames, stream_of
     from tests.soak.mutations import mutate_bytes
-    from tests.soak.readers import REQUEST_HEADERS, mutate_frames, stream_of
 
     sent, hung, problems = 0, 0, []
     with started(agent_program(language), folder / "store", "--store-bytes", "2000000") as agent:

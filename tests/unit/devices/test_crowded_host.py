@@ -8,7 +8,7 @@ import pytest
 from orchestrator.agent.programs import AgentProgram
 from orchestrator.devices import host
 from orchestrator.wire.errors import AgentLostError
-from tests.soak.readers import REPLY_HEADERS, stream_of
+from tests.soak.frame_readers import REPLY_HEADERS, stream_of
 
 AGENT = """
 import json, socket, sys

@@ -11,9 +11,10 @@ from luts.format import lut as lut_files
 from luts.format.errors import InvalidArtifactError
 from luts.format.schema import LutMeta
 from tests.soak import inputs
+from tests.soak.lut_readers import LutReader
 from tests.soak.mutations import mutate_bytes, mutate_json, mutate_text, mutate_zip, zipped
 from tests.soak.read_inputs import Report, hang, peak_bytes, problem_with, read_seeded
-from tests.soak.readers import READERS, LutReader
+from tests.soak.readers import READERS
 
 
 def read_in_process(folder: Path, count: int) -> list[str]:

@@ -58,16 +58,15 @@ def check(lut: Lut) -> None:
     assert {entry.key for entry in lut.entries} == {key for model in lut.models for key in model.blocks}
 
 
-def test_a_simulated_device_is_profiled(store: LutStore) -> None:
+def profiled(store: LutStore, target: Target) -> Lut:
     command = ProfileCommand(
-        space=OPERATORS,
-        target=Target("simulated:quiet"),
-        plan=SMALL,
-        self_test=False,
-        budget_s=0.1,
-        store=store,
+        space=OPERATORS, target=target, plan=SMALL, self_test=False, budget_s=0.1, store=store
     )
-    lut = verify_lut(profile(command).path)
+    return verify_lut(profile(command).path)
+
+
+def test_a_simulated_device_is_profiled(store: LutStore) -> None:
+    lut = profiled(store, Target("simulated:quiet"))
     check(lut)
     assert lut.meta.measured == "simulated"
     with raises("table_of_operators", UsageError):
@@ -75,11 +74,7 @@ def test_a_simulated_device_is_profiled(store: LutStore) -> None:
 
 
 def test_this_machine_is_profiled(store: LutStore) -> None:
-    target = Target("host", threads=1)
-    command = ProfileCommand(
-        space=OPERATORS, target=target, plan=SMALL, self_test=False, budget_s=0.1, store=store
-    )
-    lut = verify_lut(profile(command).path)
+    lut = profiled(store, Target("host", threads=1))
     check(lut)
     assert lut.meta.measured == "measured"
 
@@ -97,7 +92,6 @@ def test_a_bundle_gives_the_same_table(store: LutStore, tmp_path: Path) -> None:
 
 
 def test_programs_that_cannot_be_exported_are_failures(store: LutStore, monkeypatch) -> None:
-
     def failing(specs, *rest):
         refused = next(name for name, spec in specs.items() if spec.module == "chain:dense-0")
         artifacts, reasons = export_possible(
@@ -106,15 +100,7 @@ def test_programs_that_cannot_be_exported_are_failures(store: LutStore, monkeypa
         return artifacts, {**reasons, refused: "no memory"}
 
     monkeypatch.setattr(exported_plan, "export_possible", failing)
-    command = ProfileCommand(
-        space=OPERATORS,
-        target=Target("simulated:quiet"),
-        plan=SMALL,
-        self_test=False,
-        budget_s=0.1,
-        store=store,
-    )
-    lut = verify_lut(profile(command).path)
+    lut = profiled(store, Target("simulated:quiet"))
     assert list(lut.meta.failures.values()) == ["no memory"]
     assert len(lut.models) == 3
 

@@ -194,9 +194,7 @@ def _improvable(node: torch.fx.Node) -> bool:
             return list(node.args[1:]) != [[2, 3], True]
         case "avg_pool2d":
             return len(node.args) > 3
-        case "unsqueeze":
-            return cast(int, node.args[1]) not in (-1, node.meta["val"].dim() - 1)
-        case "softmax":
+        case "unsqueeze" | "softmax":
             return cast(int, node.args[1]) not in (-1, node.meta["val"].dim() - 1)
     return name in _REWRITTEN
 

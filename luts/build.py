@@ -208,7 +208,7 @@ def _operator_estimates(
         "misfit_sd": fit.misfit_sd,
         "base_ms": 0.0,
         "transfer_ms_per_mib": 0.0,
-        "prior": fit.prior,
+        "prior": (),
         "heldout_error": heldout_error(ms, predicted_ms),
         "conformal": conformal_widths(ms, predicted_ms),
         "operators": fit.stored,

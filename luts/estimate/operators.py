@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luts.estimate.likelihood import ENTRY, KIND, MISFIT, SHARED, VarianceComponents
-from luts.estimate.physics import coefficients_of
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, predictive_quantile
 from luts.format.errors import InvalidArtifactError
-from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel, ProgramRows
+from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel
 from luts.format.operators import parse_operator
-from luts.format.schema import Floats, KindPrior, MeasuredModel, OperatorFit
+from luts.format.schema import Floats, MeasuredModel, OperatorFit
 
 _CENTRE = np.log([0.05, 0.03, 0.7, 0.3])
 _SD = np.array([0.7, 0.7, 0.3, 0.5])
@@ -42,117 +41,97 @@ WITHIN = 0.10
 """A prediction counts as extrapolated where networks as uncertain mostly missed this."""
 
 
-def solve_rows(
-    model: OperatorModel, *, annealed: bool = False, converged: float = NEARLY_CONVERGED
-) -> OperatorModel:
-    """Return the model at its most probable coefficients and deviations: Gauss-Newton with line search.
+def solve_rows(model: OperatorModel, converged: float = NEARLY_CONVERGED) -> OperatorModel:
+    """Return the model at its most probable deviations: Gauss-Newton with line search.
 
-    It solves for m rows instead of k operators. The prior's penalty of a point z is v' (z - mean), v its weights.
-
-    Args:
-        model: The point to start from; with `annealed` its own start.
-        annealed: Start from the prior and let the rows' error shrink to its value.
-        converged: Largest change of a logarithm in the last step.
+    It starts at physics and solves for m rows instead of k operators: deviations are the prior covariance times
+    weights (k,), and their penalty is the product of both. `converged` is the largest change in the last step.
     """
-    origin = OperatorModel.start(model.rows, model.tiles, model.sds)
-    model, weights = (origin, np.zeros(len(_point(origin)))) if annealed else (model, None)
+    model, weights = (
+        replace(model, deviations=np.zeros(len(model.deviations))),
+        np.zeros(len(model.deviations)),
+    )
     for step in range(STEPS):
-        error = max(float(model.sds[MISFIT]), ANNEALED_SD * ANNEALING**step if annealed else 0.0)
-        variance = model.rows.variance + error**2
-        alpha = np.linalg.solve(model.covariance(variance), model.residual)
-        aim = np.concatenate([model.by_coefficient.T @ alpha, model.by_entry.T @ alpha])
-        moved = model.coefficient_covariance @ (model.by_coefficient.T @ alpha)
-        target = replace(
-            model,
-            coefficients=origin.coefficients + moved.reshape(origin.coefficients.shape),
-            deviations=model.deviations_to_rows @ alpha,
-        )
-        size, before = 1.0, math.inf
-        if weights is not None:  # those of the start are known after the first step only
-            before = _objective(model, origin, weights, variance)
+        error = max(float(model.sds[MISFIT]), ANNEALED_SD * ANNEALING**step)
+        variance = model.variance + error**2
+        covariance = model.by_entry @ model.to_rows + np.diag(variance)
+        pull = np.linalg.solve(covariance, model.residual)
+        aim, target = model.by_entry.T @ pull, model.to_rows @ pull
+        size, before = 1.0, _objective(model, weights, variance)
         while True:
-            trial = _between(model, target, size)
-            toward = aim if weights is None else weights + size * (aim - weights)
-            if size < SMALLEST_STEP or _objective(trial, origin, toward, variance) <= before:
+            toward = weights + size * (aim - weights)
+            trial = replace(model, deviations=model.deviations + size * (target - model.deviations))
+            if size < SMALLEST_STEP or _objective(trial, toward, variance) <= before:
                 break
             size /= 2
-        change = float(np.abs(_point(trial) - _point(model)).max())
+        change = float(np.abs(trial.deviations - model.deviations).max())
         model, weights = trial, toward
         if error == model.sds[MISFIT] and change < converged:
             break
     return model
 
 
-def _point(model: OperatorModel) -> Floats:
-    return np.concatenate([model.coefficients.ravel(), model.deviations])
-
-
-def _between(one: OperatorModel, other: OperatorModel, share: float) -> OperatorModel:
-    return replace(
-        one,
-        coefficients=one.coefficients + share * (other.coefficients - one.coefficients),
-        deviations=one.deviations + share * (other.deviations - one.deviations),
-    )
-
-
-def _objective(model: OperatorModel, origin: OperatorModel, weights: Floats, variance: Floats) -> float:
-    errors = model.rows.log_ms - np.log(model.totals)
-    return float((errors**2 / variance).sum() + weights @ (_point(model) - _point(origin)))
+def _objective(model: OperatorModel, weights: Floats, variance: Floats) -> float:
+    errors = model.log_ms - np.log(model.totals)
+    return float((errors**2 / variance).sum() + weights @ model.deviations)
 
 
 def components(model: OperatorModel) -> VarianceComponents:
     """Return the likelihood of the rows, linearised, as a function of the deviations."""
-    design = model.by_coefficient
-    fixed = replace(model, sds=model.sds * [1, 1, 0, 1]).coefficient_covariance
+    rows, shared = model.by_entry, np.zeros((len(model.log_ms),) * 2)
+    common, kinds = rows @ model.operators.common, []
+    for place, _, similar in model.operators.similarities(model.operators):
+        own = rows[:, place].toarray()
+        shared += own @ similar @ own.T
+        kinds.append(own.sum(axis=1))
     return VarianceComponents(
         model.residual,
-        np.diag(model.rows.variance) + design @ fixed @ design.T,
+        np.diag(model.variance) + common @ common.T,
         {
-            ENTRY: model.by_entry @ model.by_entry.T,
-            MISFIT: np.eye(len(design)),
-            KIND: design @ design.T,
-            SHARED: model.by_entry @ model.shared_to_rows,
+            ENTRY: (rows @ rows.T).toarray(),
+            MISFIT: np.eye(len(shared)),
+            KIND: np.transpose(kinds) @ kinds,
+            SHARED: shared,
         },
         _CENTRE,
         _SD,
     )
 
 
-def _with_tile(model: OperatorModel, kind: str, tile: tuple[int, int]) -> OperatorModel:
-    """Return the model with another tile of a kind, at the same costs of all operators."""
-    other = replace(model, rows=model.rows.with_tile(kind, tile), tiles={**model.tiles, kind: tile})
-    return replace(other, deviations=model.deviations + np.log(model.physics / other.physics))
-
-
 def choose_tiles(model: OperatorModel) -> OperatorModel:
-    """Return the model with the tiles that make the rows most likely, kind by kind: columns, then rows."""
-    for kind, (place, _) in model.rows.similarities.items():
-        if (model.rows.counts[:, place].sum(axis=1) > 0).sum() < TILE_PROGRAMS:
-            continue
-        sizes = TILED.get(parse_operator(model.rows.operators.keys[place[0]]).kind)
-        if sizes is None:
+    """Return the model with the tiles that make the rows most likely, kind by kind: columns, then rows.
+
+    The costs of all operators stay as they are.
+    """
+    sds, logs = model.sds, np.log(model.sds)
+    for kind in np.unique(model.operators.kinds).tolist():
+        place = np.flatnonzero(model.operators.kinds == kind)
+        sizes = TILED.get(parse_operator(model.operators.keys[place[0]]).kind)
+        if sizes is None or (model.counts[:, place].sum(axis=1) > 0).sum() < TILE_PROGRAMS:
             continue
         for side, candidates in ((1, COLUMNS), (0, ROWS if sizes[0] else ())):
-            costs = {model.tiles[kind]: components(model).cost(np.log(model.sds))}
-            models = {model.tiles[kind]: model}
-            for extent in candidates:
-                tile = (extent, model.tiles[kind][1]) if side == 0 else (model.tiles[kind][0], extent)
-                if tile not in models:
-                    models[tile] = _with_tile(model, kind, tile)
-                    costs[tile] = components(models[tile]).cost(np.log(model.sds))
-            model = models[min(costs, key=lambda tile: costs[tile])]
-    return model
+            tile = model.operators.tiles[place[0]]
+            tiles = {tuple(np.where(np.arange(2) == side, extent, tile)) for extent in candidates}
+            tried = [model, *(_with_tile(model, kind, each) for each in sorted(tiles - {tuple(tile)}))]
+            model = min(tried, key=lambda each: components(each).cost(logs))
+    return model.with_prior(sds)
+
+
+def _with_tile(model: OperatorModel, kind: str, tile: tuple[int, int]) -> OperatorModel:
+    """Return the model with another tile and the same costs, its `covariance` as it was."""
+    operators = model.operators.with_tile(kind, tile)
+    ratio = model.operators.terms.sum(axis=1) / operators.terms.sum(axis=1)
+    return replace(model, operators=operators, deviations=model.deviations + np.log(ratio))
 
 
 def learn(models: Sequence[MeasuredModel]) -> OperatorModel:
-    """Return the model of measured programs: tiles, deviations, coefficients. Errors as `ProgramRows.of`."""
+    """Return the model of measured programs: tiles and deviations. Errors as `OperatorModel.start`."""
     operators = map(parse_operator, sorted({key for model in models for key in model.blocks}))
     tiles = {each.features.kind: FIRST_TILE for each in operators if each.kind in TILED}
-    model = OperatorModel.start(ProgramRows.of(models, tiles), tiles, np.exp(_CENTRE))
-    model = solve_rows(model, annealed=True)
-    model = choose_tiles(solve_rows(replace(model, sds=components(model).maximise())))
+    model = solve_rows(OperatorModel.start(models, tiles, np.exp(_CENTRE)))
+    model = choose_tiles(solve_rows(model.with_prior(components(model).maximise())))
     model = solve_rows(model)
-    return solve_rows(replace(model, sds=components(model).maximise()), converged=CONVERGED)
+    return solve_rows(model.with_prior(components(model).maximise()), CONVERGED)
 
 
 @dataclass(frozen=True)
@@ -203,16 +182,20 @@ def leave_families_out(
     """Return `predicted` of the networks among the rows by the other families and the designed programs."""
     found: list[tuple[float, float, float]] = []
     for out in family_folds(fitted):
-        part = solve_rows(replace(model, rows=model.rows.only(np.flatnonzero(~out))))
+        rows = np.flatnonzero(~out)
+        part = solve_rows(
+            replace(
+                model, counts=model.counts[rows], log_ms=model.log_ms[rows], variance=model.variance[rows]
+            )
+        )
         found += [predicted(part, fitted[row]) for row in np.flatnonzero(out)]
     return found
 
 
 def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, float, float]:
     """Return a network's milliseconds as measured and predicted, and the deviation of the predicted logarithm."""
-    costs, counts, parts = model.price(network.blocks)
-    log_sd = float(np.sqrt(max(parts.sum(), 0.0) + model.sds[MISFIT] ** 2))
-    return network.ms, float(counts @ costs.ms), log_sd
+    _, ms, parts = model.price_network(network.blocks)
+    return network.ms, float(ms.sum()), math.sqrt(max(parts.sum(), 0.0) + model.sds[MISFIT] ** 2)
 
 
 @dataclass(frozen=True)
@@ -228,28 +211,17 @@ class OperatorEstimates:
         """Relative misfit of additivity."""
         return float(self.model.sds[MISFIT])
 
-    @property
-    def prior(self) -> tuple[KindPrior, ...]:
-        """Physics by kind; 0 for a term that no operator of the kind has."""
-        found = []
-        for (kind, (place, _)), logs in zip(
-            self.model.rows.similarities.items(), self.model.coefficients, strict=True
-        ):
-            has = self.model.rows.operators.amounts[place].any(axis=0)
-            found.append(KindPrior(kind=kind, **dict(coefficients_of(np.exp(logs) * has))))
-        return tuple(found)
-
     def price(self, keys: Sequence[str]) -> tuple[list[float], list[float]]:
         """Return ms of operators, measured or not, and standard deviations of their logarithms."""
-        costs = self.model.costs(keys)
-        return costs.ms.tolist(), self.model.log_sd(costs).tolist()
+        ms, covariance = self.model.price(keys)
+        return ms.tolist(), np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()
 
 
 def fit_operators(measured: Sequence[MeasuredModel]) -> OperatorEstimates:
     """Fit operators to the fitted models; networks of each family, and held-out ones, calibrate intervals.
 
     With fewer than 19 networks intervals are the posterior's, calibrated by every row as the others predict it.
-    Errors as `ProgramRows.of` and `family_of`.
+    Errors as `OperatorModel.start` and `family_of`.
     """
     fitted = [model for model in measured if model.fitted]
     model = learn(fitted)
@@ -259,7 +231,7 @@ def fit_operators(measured: Sequence[MeasuredModel]) -> OperatorEstimates:
     quantile = conformal_quantile(np.abs(errors), CONFIDENCE)
     rows = (model.inverse @ model.residual) / np.sqrt(np.diag(model.inverse))
     stored = OperatorFit(
-        tiles=dict(model.tiles),
+        tiles={kind: tile for kind, tile in model.tiles.items() if kind.partition(".")[0] in TILED},
         entry_sd=float(model.sds[ENTRY]),
         kind_sd=float(model.sds[KIND]),
         shared_sd=float(model.sds[SHARED]),

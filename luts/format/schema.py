@@ -248,8 +248,8 @@ class OperatorFit(Value):
     Attributes:
         tiles: Rows and columns of the output that a kernel computes at once, by kind of operator.
         entry_sd: Relative deviation of single operators from others alike.
-        kind_sd: Relative deviation of a kind's coefficients from other kinds'.
-        shared_sd: Relative deviation from physics that similar operators share.
+        kind_sd: Relative deviation of all operators of a kind from physics.
+        shared_sd: Relative deviation that similar operators of a kind share.
         quantile_95: Predictive standard deviations that a 95 % interval reaches.
         basis: Origin of `quantile_95`: conformal over held-out families, or `posterior` where networks were few.
         extrapolated_sd: Predictive standard deviation above which held-out networks mostly missed 10 %.

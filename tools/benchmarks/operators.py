@@ -14,7 +14,7 @@ import numpy as np
 from luts.estimate.operators import LeftOut, family_folds, family_of, learn, predicted
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, mape, share_within
 from luts.format.errors import UsageError
-from luts.format.operator_latency import TERMS, OperatorArrays
+from luts.format.operator_latency import TERMS, Operators
 from luts.format.schema import Floats, MeasuredModel
 from luts.format.store import lut_store
 from orchestrator.agent.device import usable_cores
@@ -39,9 +39,9 @@ def by_operators(known: Sequence[MeasuredModel], networks: Sequence[MeasuredMode
 
 def _amounts(models: Sequence[MeasuredModel], *, by_kind: bool) -> tuple[Floats, list[str]]:
     """Return (m, c) sums of physical amounts over programs, all kinds together or each apart, and the kinds."""
-    arrays = OperatorArrays.of(sorted({key for model in models for key in model.blocks}), {})
+    arrays = Operators.of(sorted({key for model in models for key in model.blocks}), {})
     place = {key: row for row, key in enumerate(arrays.keys)}
-    kinds = sorted(set(arrays.kinds)) if by_kind else [""]
+    kinds = sorted(set(arrays.kinds.tolist())) if by_kind else [""]
     sums = np.zeros((len(models), len(kinds), TERMS))
     for row, model in enumerate(models):
         for key in model.blocks:

@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 
 from luts.build import build_lut
-from luts.estimate.operators import LeftOut, family_folds, family_of, fit_operators, learn, solve_rows
+from luts.estimate.operators import (
+    LeftOut,
+    family_folds,
+    family_of,
+    fit_operators,
+    learn,
+    predicted,
+    solve_rows,
+)
 from luts.format.lut import Lut, decode, encode
 from luts.format.operator_latency import (
     MAX_NAMED,
-    OperatorArrays,
     OperatorModel,
     OperatorPrediction,
-    ProgramRows,
+    Operators,
 )
 from luts.format.schema import TransferSource
 from luts.verify import verify_values
@@ -27,6 +34,11 @@ from tests.support.operator_world import (
     operator_study,
     programs,
 )
+
+
+def physics_ms(key: str, memory: float) -> float:
+    return float(Operators.of([key], {"gemm": (1, 16)}).terms[0] @ [1, 1, 1, memory])
+
 
 UNKNOWN = "portable.grid_sampler_2d(in=100000,out=100000)"
 
@@ -50,9 +62,9 @@ def log_errors(model: OperatorModel, world: OperatorWorld, wanted: list[Program]
     """Errors of logarithms, and in predicted standard deviations."""
     found = []
     for program in wanted:
-        costs, counts, parts = model.price(program.blocks)
-        error = np.log(counts @ costs.ms / world.program_ms(program.blocks))
-        found.append((error, error / np.sqrt(parts.sum())))
+        _, ms, log_sd = predicted(model, measured(program, world))
+        error = np.log(ms / world.program_ms(program.blocks))
+        found.append((error, error / np.sqrt(log_sd**2 - model.sds[1] ** 2)))
     return np.array(found).T
 
 
@@ -78,43 +90,65 @@ def test_a_single_operator_is_a_row_too(world):
     key = "gemm(m=196,k=64,n=128)"
     known = [measured(program, world) for program in programs(30, 0)]
     alone = measured(Program("chain.gemm", "chain:one", (key,)), world, noise=0.001)
-    rows = ProgramRows.of([*known, alone], {})
-    single = OperatorModel.start(rows, {}, np.array([0.05, 0.001, 0.7, 0.3]))
-    single = solve_rows(single, annealed=True, converged=1e-9)
-    costs = single.costs([key])
-    assert costs.ms[0] == pytest.approx(alone.ms, rel=0.004)
-    assert single.log_sd(costs)[0] < 0.002
-    assert single.log_sd(single.costs(["gemm(m=196,k=64,n=120)"]))[0] > 0.04
+    single = OperatorModel.start([*known, alone], {}, np.array([0.05, 0.001, 0.7, 0.3]))
+    ms, covariance = solve_rows(single, converged=1e-9).price([key, "gemm(m=196,k=64,n=120)"])
+    assert ms[0] == pytest.approx(alone.ms, rel=0.004)
+    assert covariance[0, 0] < 0.002**2
+    assert covariance[1, 1] > 0.04**2
 
 
 def test_the_solution_is_stationary(model):
-    """Once more from the solution leads back to it, and the prices of known operators are those of the point."""
-    again = solve_rows(model, converged=1e-9)
+    """From another start the same, and the prices of known operators are those of the point."""
+    again = solve_rows(replace(model, deviations=model.deviations + 1), converged=1e-9)
     np.testing.assert_allclose(again.deviations, model.deviations, atol=1e-8)
-    prices = model.costs(model.rows.operators.keys).ms
-    np.testing.assert_allclose(prices, model.physics * np.exp(model.deviations), rtol=1e-7)
+    prices, _ = model.price(model.operators.keys)
+    expected = model.operators.terms.sum(axis=1) * np.exp(model.deviations)
+    np.testing.assert_allclose(prices, expected, rtol=1e-7)
+
+
+def test_the_prior_covariance_of_operators():
+    """Term by term, for two of a kind, two kinds, and one outside of delegates."""
+    keys = ["gemm(m=8,k=8,n=8)", "gemm(m=8,k=8,n=16)", "gelu(n=64)", "portable.gather(in=8,out=8)"]
+    operators = Operators.of(keys, {"gemm": (1, 16)})
+    entry, kind, shared = 0.05, 0.7, 0.3
+    found = operators.covariance(operators, np.array([entry, 9.0, kind, shared]))
+    own = 0.8**2 * (1 + operators.shares @ operators.shares.T)
+    assert found[0, 2] == pytest.approx(own[0, 2])
+    assert found[0, 3] == pytest.approx(0.8**2)
+    assert found[3, 3] == pytest.approx(own[3, 3] + kind**2 + shared**2 + entry**2)
+    moved = np.log(2) / 1.5 * np.sqrt(5)  # 8 columns padded to 16 are twice what is wanted, 16 as wanted
+    distance = np.hypot(moved, 3 * moved)
+    similar = (1 + distance + distance**2 / 3) * np.exp(-distance)
+    assert found[0, 1] == pytest.approx(own[0, 1] + kind**2 + shared**2 * similar)
 
 
 def test_uncertainty_is_the_posterior_of_the_linearised_rows(model):
-    """Against the textbook's formula with the whole prior covariance of the operators of a network."""
-    keys = network(3, 77).blocks
-    costs, counts, parts = model.price(keys)
-    weights = counts * costs.ms / (counts @ costs.ms)
-    kinds = np.array(costs.operators.kinds)
-    entry, _, kind_sd, shared = model.sds
-    prior = np.zeros((len(kinds), len(kinds)))
-    for i in range(len(kinds)):
-        for j in range(len(kinds)):
-            outside = kinds[i].startswith("portable.") == kinds[j].startswith("portable.")
-            terms = costs.terms[i][:, None] * costs.terms[j][None, :]
-            own = np.eye(4) * (0.64 * outside + kind_sd**2 * (kinds[i] == kinds[j])) + 0.64
-            prior[i, j] = (terms * own).sum()
-            if kinds[i] == kinds[j]:
-                gap = np.sqrt(5) * np.linalg.norm(costs.operators.points[i] - costs.operators.points[j])
-                prior[i, j] += shared**2 * (1 + gap + gap**2 / 3) * np.exp(-gap) + entry**2 * (i == j)
-    posterior = prior - costs.to_rows @ model.inverse @ costs.to_rows.T
-    np.testing.assert_allclose(parts, weights * (posterior @ weights), rtol=1e-6, atol=1e-12)
-    np.testing.assert_allclose(model.log_sd(costs) ** 2, np.diag(posterior), rtol=1e-6)
+    """Against the posterior of known and new operators together, all in one matrix."""
+    keys = [*dict.fromkeys(network(3, 77).blocks)]
+    both = Operators.of([*model.operators.keys, *keys], model.tiles)
+    prior = both.covariance(both, model.sds)
+    rows = np.hstack([model.by_entry.toarray(), np.zeros((len(model.log_ms), len(keys)))])
+    noise = np.diag(model.variance + model.sds[1] ** 2)
+    gain = prior @ rows.T @ np.linalg.inv(rows @ prior @ rows.T + noise)
+    posterior = (prior - gain @ rows @ prior)[-len(keys) :, -len(keys) :]
+    ms, covariance = model.price(keys)
+    np.testing.assert_allclose(covariance, posterior, rtol=1e-6, atol=1e-9)
+    mean = (gain @ model.residual)[-len(keys) :]
+    np.testing.assert_allclose(np.log(ms), np.log(Operators.of(keys, model.tiles).terms.sum(axis=1)) + mean)
+
+
+def test_prices_of_terms_are_found():
+    """A device whose bytes cost ten times as much is known by its price of memory."""
+    world = OperatorWorld({"gemm": 16})
+    plain, slow = (
+        learn([
+            measured(program, world).model_copy(update={"ms": ms, "ci_low": ms * 0.99, "ci_high": ms * 1.01})
+            for program in programs(100, 0)
+            for ms in [float(sum(price(key) for key in program.blocks))]
+        ]).term_prices[0]
+        for price in (lambda key: physics_ms(key, 1), lambda key: physics_ms(key, 10))
+    )  # fmt: skip
+    assert slow[3] / plain[3] > 2 * slow[1] / plain[1]
 
 
 def test_families_are_held_out_whole_and_once(world):
@@ -203,15 +237,18 @@ def test_order_and_repetition_of_operators(lut):
 
 def test_short_runs_move_whole_cache_lines():
     """A copy of runs of 4 bytes writes 64 for each: (1 + 16) / 2 times the traffic."""
-    long, short = OperatorArrays.of(["copy(n=4096,run=16)", "copy(n=4096,run=1)"], {}).amounts
+    long, short = Operators.of(["copy(n=4096,run=16)", "copy(n=4096,run=1)"], {}).amounts
     assert long[3] == pytest.approx(8 * 4096 / 2**20)
     assert short[3] == pytest.approx(8.5 * long[3])
 
 
 def test_macs_are_padded_to_tiles():
     """10 x 20 outputs in tiles of 8 x 16 compute 16 x 32."""
-    (row,) = OperatorArrays.of(["gemm(m=10,k=3,n=20)"], {"gemm": (8, 16)}).amounts
-    assert row[1] == pytest.approx(16 * 3 * 32 / 1e6)
+    plain = Operators.of(["gemm(m=10,k=3,n=20)"], {})
+    padded = plain.with_tile("gemm", (8, 16))
+    assert padded.terms[0, 1] == pytest.approx(16 * 3 * 32 / 1e6 / 60)
+    assert padded.terms[0, 1] / plain.terms[0, 1] == pytest.approx(16 * 32 / (10 * 20))
+    assert padded.terms[0, 3] == plain.terms[0, 3]
 
 
 def test_what_no_lut_of_operators_can_be_is_refused(world):

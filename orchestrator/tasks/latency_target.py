@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from luts.estimate.statistics import CONFIDENCE, normal_quantile
 from luts.format.errors import UsageError
 from luts.format.latency import LatencyModel
 from luts.format.lut import META_FILE, Lut
+from luts.format.schema import Entry
 from luts.format.store import LutRef, LutStore
 from orchestrator.export.artifacts.artifact import digest
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.measure.session import Measurement
 from orchestrator.measure.validate import LatencyComparison, compare_latencies
-from orchestrator.plan.plan import classifier_note, with_classifier_prices
+from orchestrator.plan.plan import classifier_note, features_of, with_classifier_prices
 from orchestrator.tasks.parsing import parse_latency, parse_percent
 from orchestrator.tasks.predict import Proxy, proxy_for
 from orchestrator.tasks.progress import Note, Progress, silent
+from orchestrator.tasks.sources import price_blocks
 from search.algorithms import LutPrice
 from search.algorithms.record import LutPin
-from search.spaces import Arch, Space
+from search.spaces import Arch, Space, get_space
 from search.spaces.scope import covered_space
 from search.spaces.stages import TaskName
 
@@ -65,6 +68,42 @@ class LatencyTarget:
         if proxy is not None:
             progress(Note(f"warning: {proxy.warning(self.ref)}"))
         return replace(self, proxy=proxy)
+
+    def for_space(self, space: Space, workers: int | None, progress: Progress = silent) -> LatencyTarget:
+        """Return the target; a LUT of operators becomes one of this space, whose blocks it prices.
+
+        Raises UsageError: a block can't be exported.
+        """
+        if self.lut.meta.operators is None:
+            return self
+        features = features_of(space.block_specs())
+        priced = price_blocks(str(self.ref), self.lut, features, workers, progress)
+        if missing := sorted(features.keys() - priced.entry_ms):
+            raise UsageError(
+                f"{missing[0]} can't be exported, so operators can't price it ({len(missing)} blocks in all); "
+                f"profile {space.name}",
+                code="not_priceable",
+            )
+        reach = normal_quantile(0.5 + CONFIDENCE / 2)
+        entries = tuple(
+            Entry(
+                key=key,
+                ms=ms,
+                ci_low=max(ms - reach * priced.entry_se[key], 0.0),
+                ci_high=ms + reach * priced.entry_se[key],
+                removal_ms=None,
+                removal_ci_low=None,
+                removal_ci_high=None,
+                loads=0,
+                rounds=0,
+                method="prior",
+                **dict(features[key]),
+            )
+            for key, ms in priced.entry_ms.items()
+        )
+        of_space = {"space": space.name, "space_hash": get_space(space.name).digest, "operators": None}
+        meta = self.lut.meta.model_copy(update=of_space)
+        return replace(self, lut=replace(self.lut, meta=meta, entries=entries))
 
     def for_classes(self, classes: int, progress: Progress = silent) -> LatencyTarget:
         """Return the target for networks of this many classes (`with_classifier_prices`)."""

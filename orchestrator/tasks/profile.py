@@ -173,7 +173,7 @@ class ProfilingRun:
             return find_run(runs_root(), label, fresh=options.fresh, reuse=options.reuse)
 
         plan, self.expectation = choose_plan(options, self.policy, options.budget_s, self._store, sources)
-        sources = covering(sources, sorted(features_of_plan(plan)))
+        sources = covering(sources, sorted(features_of_plan(plan)), options.workers, self._progress)
         at_first, self.room = seed_design(plan) if sources.named else (plan, 0)
         run = find(target.variant) if target.is_settled else None
         exported = None

@@ -317,8 +317,10 @@ def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], pro
             "makes without --arch, or evaluate the network with bench eval",
             code="not_a_supernet",
         )
-    classes = inherited.data.classes
+    classes, scope = inherited.data.classes, inherited.info.scope
     base, whole = inherited.supernet.space, inherited.supernet.space
+    trained = scope.restrict(base) if scope is not None and not options.outside else base
+    targets = [target.for_space(trained, options.workers, progress) for target in targets]
     if head:
         whole = get_space(f"{base.name}.{head}") if targets[0].head else base
         if targets[0].lut.meta.space != whole.name:
@@ -330,7 +332,6 @@ def _with_supernet(options: SearchCommand, targets: Sequence[LatencyTarget], pro
     else:
         targets = [target.for_classes(classes, progress) for target in targets]
     space, constraints = searchable_space(targets, whole), options.limits.of(targets)
-    scope = inherited.info.scope
     if scope is not None and not options.outside:
         space, constraints = (
             scope.restrict(space),

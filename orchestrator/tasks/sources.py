@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from luts.estimate.sources import SourceEntries, source_from_lut
@@ -14,22 +15,33 @@ from luts.format.operators import OPERATORS
 from luts.format.schema import MAX_SOURCES, TransferSource
 from luts.format.store import LutRef, LutStore, digest_of
 from luts.published import FOLDER, PublishedLut, load_published_lut
+from orchestrator.export import ExportSpec
+from orchestrator.export.artifacts.spec import Variant
+from orchestrator.export.lower.operators import read_operators
+from orchestrator.tasks.models import export_possible
+from orchestrator.tasks.progress import Note, Progress, silent
 
 NONE, BEST = "none", "best"
 
 
 @dataclass(frozen=True)
 class LutSource:
-    """A LUT or published table to learn from: its entries, and where they come from."""
+    """A LUT or published table to learn from: its entries, and where they come from.
+
+    A LUT of `operators` has no entries of a space before `covering` prices them.
+    """
 
     entries: SourceEntries
     digest: str
     measured: Literal["measured", "simulated", "published"]
+    operators: Lut | None = None
 
     @classmethod
     def of_lut(cls, ref: LutRef, lut: Lut) -> LutSource:
         """Return a LUT as a source."""
-        return cls(source_from_lut(str(ref), lut), digest_of(ref), lut.meta.measured)
+        operators = lut if lut.meta.operators else None
+        entries = SourceEntries(str(ref), {}) if operators else source_from_lut(str(ref), lut)
+        return cls(entries, digest_of(ref), lut.meta.measured, operators)
 
     @classmethod
     def of_table(cls, table: PublishedLut) -> LutSource:
@@ -67,8 +79,8 @@ class Sources:
         return tuple(source.stored(sorted(keys)) for source in self.each)
 
     def priors(self) -> tuple[SourceEntries, ...]:
-        """Return the sources for the joint fit."""
-        return tuple(source.entries for source in self.each)
+        """Return the sources for the joint fit; those of operators once their blocks are priced."""
+        return tuple(source.entries for source in self.each if source.entries.entry_ms)
 
 
 NO_SOURCES = Sources()
@@ -125,9 +137,10 @@ def _check_once(name: str, known: Collection[str]) -> None:
 
 
 def _check_space(name: str, of: str, space: str) -> None:
-    if of != space:
+    if of not in (space, OPERATORS):
         raise InvalidArtifactError(
-            f"--from: {name} is of the space {of}, not {space}; give a LUT of {space} (bench lut list), or none",
+            f"--from: {name} is of the space {of}, not {space}; give a LUT of {space} or of operators (bench lut "
+            "list), or none",
             code="wrong_space",
         )
 
@@ -176,14 +189,46 @@ def _best(store: LutStore, space: str, device: str, variant: str) -> LutRef | No
     return min(ranked)[2] if ranked else None
 
 
-def covering(sources: Sources, keys: Collection[str]) -> Sources:
-    """Return the sources that cover enough of the blocks.
+def covering(
+    sources: Sources, keys: Collection[str], workers: int | None = None, progress: Progress = silent
+) -> Sources:
+    """Return the sources that cover enough of the blocks; those of operators with the blocks priced.
 
     Raises:
         UsageError: one that the user named covers fewer than half of them.
     """
+    priced = [
+        replace(source, entries=price_blocks(source.entries.name, source.operators, keys, workers, progress))
+        if source.operators
+        else source
+        for source in sources.each
+    ]
     if sources.named:
-        for source in sources.each:
+        for source in priced:
             source.entries.check(list(keys))
-        return sources
-    return Sources(tuple(source for source in sources.each if source.entries.covers(list(keys))))
+        return replace(sources, each=tuple(priced))
+    return Sources(tuple(source for source in priced if source.entries.covers(list(keys))))
+
+
+def price_blocks(
+    name: str, lut: Lut, keys: Collection[str], workers: int | None, progress: Progress
+) -> SourceEntries:
+    """Return blocks as a LUT of operators prices them, each exported alone; without those that can't be exported.
+
+    The call of the delegate, and changes of layout at both ends of a block, are not parts of a network's block.
+    """
+    model, variant = lut.operator_model, Variant.parse(lut.meta.variant)
+    assert model is not None
+    precision = "fp32" if variant.is_simulated else variant.precision
+    specs = {key: ExportSpec(blocks=(key,), precision=precision) for key in sorted(keys)}
+    progress(Note(f"pricing {len(specs)} blocks by their operators from {name}"))
+    found, se = dict[str, float](), dict[str, float]()
+    for key, artifact in export_possible(specs, workers, progress)[0].items():
+        inside = [each for each in read_operators(artifact.path) if each.kind != "border"]
+        first = int(bool(inside) and inside[0].kind == "transpose")
+        last = len(inside) - int(len(inside) > first and inside[-1].kind == "transpose")
+        if blocks := [each.key for each in inside[first:last]]:
+            _, ms, parts = model.price_network(blocks)
+            found[key] = float(ms.sum())
+            se[key] = found[key] * math.sqrt(max(parts.sum(), 0.0) + model.sds[1] ** 2)
+    return SourceEntries(name, found, entry_se=se)

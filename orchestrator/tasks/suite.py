@@ -137,11 +137,11 @@ class MeasuredSuite(DrawnResult):
             device = f"latency on {table.latency_device}" if table.latency_device else "no latency of a phone"
             yield f"published figures: {table.paper}, {table.table}; {device}. {table.note}"
         for device, (tau, shared) in self.by_device.items():
-            yield (
-                f"Kendall's tau of measured latency and that published for {device}: "
-                f"{'-' if tau is None else f'{tau:.2f}'} over the {shared} networks that have both; "
-                "phones, runtimes and delegates differ, so do not expect 1"
-            )
+            if tau is not None:
+                yield (
+                    f"Kendall's tau of measured latency and that published for {device}: {tau:.2f} over the "
+                    f"{shared} networks that have both; phones, runtimes and delegates differ, so do not expect 1"
+                )
 
     def draw(self) -> Any:
         """Draw measured next to published latencies."""

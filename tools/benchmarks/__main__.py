@@ -10,6 +10,7 @@ from tools.tables import entry_point, log, show
 BENCHMARKS = {
     "accuracy": "accuracy:main",
     "agents": "agents:main",
+    "blocks_from_operators": "operators:blocks",
     "controls": "controls:main",
     "coreml": "exports:export_coreml",
     "delegate_latencies": "lowerings:delegate_latencies",

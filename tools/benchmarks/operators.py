@@ -11,19 +11,28 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from luts.build import estimates_of, fit_measured
+from luts.estimate.likelihood import FitData
 from luts.estimate.operators import LeftOut, family_folds, family_of, learn, predicted
-from luts.estimate.statistics import CONFIDENCE, conformal_quantile, mape, share_within
+from luts.estimate.sources import SourceEntries
+from luts.estimate.statistics import CONFIDENCE, conformal_quantile, kendall_tau, mape, share_within
 from luts.format.errors import UsageError
 from luts.format.operator_latency import TERMS, Operators
 from luts.format.schema import Floats, MeasuredModel
 from luts.format.store import lut_store
 from orchestrator.agent.device import usable_cores
+from orchestrator.tasks.sources import price_blocks
+from tools.benchmarks.shared import entries_of, predicted_ms
 from tools.tables import Tables, log, run_parallel
 
 LUT = os.environ.get("BLOCKTIME_OPERATORS", "host/operators")
 """Name or folder of the LUT."""
 DESIGNED, NETWORKS, CURVE_FOLDS = (45, 90, 180), (0, 20, 40), 4
 """Numbers of programs to learn from, and of folds of the learning curve."""
+SPACE_LUT = os.environ.get("BLOCKTIME_SPACE_LUT", "host/autovit-cifar16")
+"""LUT of a space, whose blocks are priced by operators."""
+FEW, DRAWS = (6, 10, 20), 10
+"""Networks of the space to learn from, and draws of them."""
 RIDGE = 1e-3
 """Of linear predictors, relative to the mean latency: decides only what the programs leave open."""
 
@@ -136,6 +145,38 @@ def _spread(models: Sequence[MeasuredModel], most: int | None) -> list[MeasuredM
     if most is None or most >= len(models):
         return list(models)
     return [models[place * len(models) // most] for place in range(most)]
+
+
+def blocks() -> Tables:
+    """Predict networks of a space by its blocks' operators, and by fits of few with and without these.
+
+    Errors in percent of the LUT's held-out networks, medians over draws of the networks to learn from.
+    """
+    store = lut_store(None)
+    lut, operators = (store.load(store.resolve(name)) for name in (SPACE_LUT, LUT))
+    estimation, features = estimates_of(lut), {entry.key: entry.features for entry in lut.entries}
+    priced = price_blocks(LUT, operators, features, usable_cores(), log)
+    heldout = [model for model in lut.models if model.split == "heldout"]
+    fitted = [model for model in lut.models if model.fitted]
+    wanted = FitData.of(heldout, np.zeros((len(heldout), len(heldout))))
+
+    def error(costs: SourceEntries) -> float:
+        return 100 * mape(wanted.ms.tolist(), predicted_ms(costs, wanted).tolist())
+
+    rows: list[dict[str, object]] = [{"networks": 0, "with operators": error(priced)}]
+    for count in FEW:
+        row: dict[str, object] = {"networks": count}
+        for name, sources in (("without", ()), ("with operators", (priced,))):
+            draws = [np.random.default_rng(seed).permutation(len(fitted))[:count] for seed in range(DRAWS)]
+            fits = [
+                fit_measured([fitted[at] for at in draw], estimation, features, sources) for draw in draws
+            ]
+            row[name] = float(np.median([error(entries_of(name, fit)) for fit in fits]))
+            row[f"dropped {name}"] = sum(bool(fit.dropped) for fit in fits)
+        rows.append(row)
+    known = [(entry.ms, priced.entry_ms[entry.key]) for entry in lut.entries if entry.method == "design"]
+    tau = kendall_tau(*zip(*known, strict=True))
+    return {f"{SPACE_LUT} by operators of {LUT}; {len(known)} blocks, Kendall's tau {tau:.2f}": rows}
 
 
 def main() -> Tables:

@@ -103,6 +103,41 @@ def test_batch_ends_once_ratios_are_narrow(tmp_path):
         assert set(seen.values()) == {rounds}
 
 
+def rounds_of_batches(folder) -> dict[int, list[int]]:
+    """Rounds of each chunk, by batch."""
+    found: dict[int, list[int]] = {}
+    for chunk in records(folder, RoundsRecord):
+        found.setdefault(chunk.batch, []).append(len(chunk.order))
+    return found
+
+
+def test_the_last_chunk_of_a_batch_is_what_is_left(tmp_path):
+    """20 rounds in chunks of 8, where no load gets narrow."""
+    policy = dataclasses.replace(POLICY, chunk_rounds=8, load_se=0.0, max_attempts=99)
+    run(tmp_path, device(noise=0.5), policy)
+    assert set(map(tuple, rounds_of_batches(tmp_path).values())) == {(8, 8, 4)}
+
+
+@pytest.mark.parametrize(("share", "rounds"), [(1.01, 10), (0.99, 20)])
+def test_a_batch_ends_once_its_widest_load_is_narrow(tmp_path, share, rounds):
+    """After 10 rounds if the policy asks for 1 % more than the widest standard error then, not if for 1 % less."""
+    policy = dataclasses.replace(POLICY, min_passes=1, max_passes=1, chunk_rounds=10, max_attempts=99)
+    known = run(tmp_path / "known", device(noise=0.05), dataclasses.replace(policy, max_rounds=10))
+    first = [load for load in known.estimates.loads if load.batch == 0 and load.model != "model00"]
+    asked = dataclasses.replace(policy, load_se=share * max(load.se for load in first))
+    run(tmp_path / "asked", device(noise=0.05), asked)
+    assert sum(rounds_of_batches(tmp_path / "asked")[0]) == rounds
+
+
+def test_batches_are_twice_as_long_where_only_calls_are_missing(tmp_path):
+    """Three passes of 20 rounds, each with one call that counts, leave 30 of 90; the next batch has 40 rounds."""
+    policy = dataclasses.replace(POLICY, half_width=0.0, load_se=0.0, calls=90, max_attempts=99)
+    run(tmp_path, device(noise=0.5), policy)
+    passes = {batch.batch: batch.pass_index for batch in records(tmp_path, BatchRecord)}
+    rounds = {(passes[batch], sum(chunks)) for batch, chunks in rounds_of_batches(tmp_path).items()}
+    assert rounds == {(0, 20), (1, 20), (2, 20), (3, 40)}
+
+
 def test_load_order_differs_between_batches(tmp_path):
     fake = device()
     run(tmp_path, fake, dataclasses.replace(POLICY, half_width=0.0))

@@ -256,7 +256,8 @@ def deliver(result: Result, files: Sequence[Path], as_json: bool, rows: str = ""
         drawn = result.draw()
         for path in pictures:
             write_figure(path, drawn)
-        document = document | {"pictures": [str(path) for path in pictures]}
+        if isinstance(document, dict):
+            document = document | {"pictures": [str(path) for path in pictures]}
     if as_json:
         emit_json(document)
     else:

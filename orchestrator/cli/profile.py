@@ -9,6 +9,7 @@ import typer
 from orchestrator.cli.options import add_command, example, with_options
 from orchestrator.cli.output import JsonOption, emit_json, print_report, show
 from orchestrator.cli.progress import shown_progress
+from orchestrator.tasks.breakdown import PICTURES
 from orchestrator.tasks.bundle import ImportCommand, bundle, import_journals
 from orchestrator.tasks.fleet import profile_fleet
 from orchestrator.tasks.options import OUTPUT
@@ -35,7 +36,8 @@ def register(app: typer.Typer) -> None:
         "predict",
         predict_latencies,
         "bench predict autovit-nano-0 --lut pixel8/autovit-nano",
-        "bench predict timm:ghostnet_100 net.pte my.py:build --lut pixel8/operators",
+        "bench predict timm:ghostnet_100 net.pte my.py:build --lut pixel8/operators -o prices.png",
+        pictures=PICTURES,
     )
     add_command(app, "validate", validate, "bench validate --lut pixel8/autovit-nano --device pixel8")
 

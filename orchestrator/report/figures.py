@@ -222,6 +222,40 @@ def operators_figure(networks: Sequence[NetworkBreakdown], title: str) -> Figure
     return drawn
 
 
+PRICED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "linear layers, 1x1 convolutions": (ORANGE, ("gemm",)),
+    "convolutions": (BLUE, ("conv", "grouped")),
+    "depthwise convolutions": (GREEN, ("depthwise",)),
+    "products and softmax": (RED, ("bmm", "softmax")),
+    "transposes and copies": (SKY, ("transpose", "copy", "slice", "constantpad", "reshape")),
+    "outside the delegates": (PURPLE, ("portable", "border")),
+    "the rest": (GREY, ("",)),
+}
+"""Pieces of a predicted network: colour and beginnings of kinds of operators, the first that fits."""
+
+
+def predictions_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw a bar in ms for each network that was predicted from its operators, with its interval."""
+    with figure(WIDTH_PX, FRAME_PX + BAR_PX * len(rows)) as drawn:
+        axes, used = drawn.add_subplot(), set()
+        longest = max(row["high"] for row in rows)
+        for place, row in enumerate(rows):
+            sums = dict.fromkeys(PRICED, 0.0)
+            for each in row["operators"]:
+                sums[next(name for name in PRICED if each["key"].startswith(PRICED[name][1]))] += each["ms"]
+            pieces = [(ms, PRICED[name][0], None) for name, ms in sums.items() if ms]
+            used |= {name for name, ms in sums.items() if ms}
+            stacked_bar(axes, place, pieces, 0.055 * longest)
+            axes.plot([row["low"], row["high"]], [place + 0.42] * 2, color=INK, linewidth=1.2)
+        names = [f"{row['arch']}{', extrapolated' if row['extrapolated'] else ''}" for row in rows]
+        bar_labels(
+            axes, range(len(rows)), [f"{n}\n{r['ms']:.2f} ms" for n, r in zip(names, rows, strict=True)]
+        )
+        axes.set_xlabel("predicted ms; lines are 95 % intervals")
+        legend(drawn, [Patch(color=PRICED[name][0], label=name) for name in PRICED if name in used], WIDTH_PX)
+    return drawn
+
+
 def _draw_roofline(axes: Axes, traced: Sequence[tuple[str, Attribution]]) -> None:
     """Draw 10^9 MACs a second against MACs a byte for every operator, and the limits of the device."""
     handles = []

@@ -18,7 +18,7 @@ from luts.format.operator_latency import OperatorPrediction
 from luts.format.operators import Operator
 from luts.format.schema import DeviceInfo
 from luts.format.store import LutRef, LutStore
-from luts.format.table import Column, Table
+from luts.format.table import Column, DrawnResult, Table
 from orchestrator.agent.device import describe_host
 from orchestrator.agent.programs import AGENTS
 from orchestrator.devices.common.registry import known_phone
@@ -62,7 +62,7 @@ class PredictOptions(StoreOptions):
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(DrawnResult):
     """Predicted latencies of networks by name; `operators` says whether they are made of operators."""
 
     by_name: Mapping[str, Prediction]
@@ -132,6 +132,17 @@ class Predictions:
                     f"{row['arch']} is extrapolated: networks as uncertain mostly missed 10 %; "
                     f"least is known of {', '.join(row['uncertain'])}"
                 )
+
+    def draw(self) -> Any:
+        """Draw a bar of operators for each network. Raises UsageError: the LUT is not of operators."""
+        from orchestrator.report.figures import predictions_figure
+
+        if not self.operators:
+            raise UsageError(
+                "predictions of a space's networks have no operators to draw; use a LUT of operators, or --json",
+                code="option_does_not_apply",
+            )
+        return predictions_figure(self.to_dict())
 
 
 def predict_latencies(options: PredictOptions, progress: Progress = silent) -> Predictions:

@@ -130,7 +130,15 @@ def test_the_command(lut: Lut, file: Path, tmp_path: Path) -> None:
     asked = ("predict", f"{file}:sized", "--lut", "operators", "--luts", tmp_path)
     (row,) = json.loads(bench(*asked, "--json").stdout)
     assert row["low"] < row["ms"] < row["high"]
-    assert "gemm(m=3,k=8,n=16)" in bench(*asked).stdout
+    shown = bench(*asked, "-o", tmp_path / "priced.svg", "-o", tmp_path / "priced.json").stdout
+    assert "gemm(m=3,k=8,n=16)" in shown
+    assert json.loads((tmp_path / "priced.json").read_text()) == [row]
+    assert "outside the delegates" in (tmp_path / "priced.svg").read_text(), "its border"
     moved = bench("lut", "predict", "operators")
     assert moved.returncode == 2
     assert "bench predict NETWORK --lut LUT" in moved.stderr
+
+
+def test_a_lut_of_a_space_draws_no_operators() -> None:
+    with raises("option_does_not_apply"):
+        Predictions({}, operators=False).draw()

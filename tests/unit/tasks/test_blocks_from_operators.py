@@ -72,8 +72,7 @@ def test_a_block_is_what_is_inside_of_it(operators):
 
 def test_operators_are_a_source_of_any_space(store, operators, exported):
     one, two, *lost = ("conv(in=3,out=8,k=3,s=2)@8", "conv(in=3,out=16,k=3,s=2)@8", *OF_14)
-    known = {"space": "toy", "device": "other", "variant": VARIANT, "simulated": False}
-    found = find_sources(store, "phone", **known)
+    found = find_sources(store, "phone", space="toy", device="other", variant=VARIANT, simulated=False)
     assert found.priors() == (), "nothing is priced before the plan is known"
     (source,) = covering(found, [one, two, *lost]).priors()
     assert source.entry_ms == {

@@ -28,8 +28,10 @@ def group_blocks(blocks: Sequence[BlockSpec]) -> list[Group]:
     return [tuple(group) for group in groups]
 
 
-def check_chain(blocks: Sequence[BlockSpec]) -> None:
+def check_chain(blocks: Sequence[BlockSpec], *, from_map: bool = False) -> None:
     """Check that blocks follow each other: channels, sides, map or tokens, enclosed blocks in a matching one.
+
+    The first one takes an image, or any map with `from_map`.
 
     Raises:
         UsageError: names the first two blocks that do not fit.
@@ -37,7 +39,7 @@ def check_chain(blocks: Sequence[BlockSpec]) -> None:
     if not blocks:
         raise UsageError("a network needs at least one block", code="empty_network")
     resolution = blocks[0].resolution
-    shape: tuple[int, ...] = (1, IMAGE_CHANNELS, resolution, resolution)
+    shape = blocks[0].input_shape if from_map else (1, IMAGE_CHANNELS, resolution, resolution)
     outer: BlockSpec | None = None
     for index, block in enumerate(blocks):
         before = blocks[index - 1].key if index else "the image"

@@ -17,6 +17,7 @@ from search.networks.network import (
     build_block,
     build_group,
     build_network,
+    build_segment,
     module_around,
     module_of,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "build_block",
     "build_group",
     "build_network",
+    "build_segment",
     "efficient_cnns",
     "efficientvit",
     "mixers",

@@ -145,6 +145,31 @@ def build_network(blocks: Sequence[BlockSpec]) -> Network:
     return Network(blocks)
 
 
+class Prefix(nn.Sequential):
+    """Segment of a network up to an exit, whose classifier is the last module.
+
+    Its outputs are logits (B, classes) and the map (B, channels, H, W) that the rest of the network takes.
+    """
+
+    @override
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        *stages, classifier = self.children()
+        for module in stages:
+            x = module(x)
+        return classifier(x), x
+
+
+def build_segment(blocks: Sequence[BlockSpec], segment: str) -> nn.Sequential:
+    """Create a `prefix` up to an exit, the `tail` that takes the prefix's map, or with "" a whole network.
+
+    Raises:
+        UsageError: two of the blocks do not fit.
+    """
+    check_chain(blocks, from_map=segment == "tail")
+    network = Network(blocks)
+    return Prefix(OrderedDict(network.named_children())) if segment == "prefix" else network
+
+
 def build_group(group: Group) -> nn.Module:
     """Create the module of a block and of those that it encloses."""
     outer, *enclosed = group

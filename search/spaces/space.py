@@ -153,6 +153,11 @@ class Space:
             _check_stage(name, stage, values, width)
             width = stage.width(values)
 
+    def exits(self, arch: Arch) -> tuple[Arch, ...]:
+        """Return an architecture's exits: what ends after its first stages, for each smaller number of them."""
+        counts = (count for count in self.stage_counts if count < len(arch.stages))
+        return tuple(replace(arch, search_space=self, stages=arch.stages[:count]) for count in counts)
+
     def from_document(self, document: dict[str, Any]) -> Arch:
         """Return the architecture of a JSON form; the inverse of `Arch.to_document`.
 

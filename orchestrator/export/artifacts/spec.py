@@ -87,6 +87,8 @@ class ExportSpec:
             where ranges contain that percentage of values, all of them without P (older files); empty for
             seeded random inputs.
         calibration_path: Path of these images; not part of the identity.
+        segment: Empty for a whole network. `prefix`: the blocks end in a classifier that is an exit, and the map that
+            it reads is a second output. `tail`: the blocks after that, which take this map.
         batch: Images that the model computes at once. LUTs, spaces and searches only use batch 1.
         without: Kind of operation that is removed (`orchestrator.export.lower.kinds`); empty for none.
     """
@@ -103,6 +105,7 @@ class ExportSpec:
     calibration: str = ""
     calibration_path: str = ""
     batch: int = 1
+    segment: str = ""
     fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -132,7 +135,7 @@ class ExportSpec:
         object.__setattr__(self, "fp32", tuple(sorted(set(self.fp32), key=_in_order)))
         specs = parse_keys(self.blocks)
         if len(specs) > 1:
-            check_chain(specs)
+            check_chain(specs, from_map=self.segment == "tail")
 
     def _mix_problems(self) -> Iterator[tuple[str, str]]:
         """Yield error code and message of each problem, as the two methods below."""
@@ -177,6 +180,8 @@ class ExportSpec:
                 "bad_spec",
                 "an export needs either block keys or a module such as timm:mobilenetv3_small_100",
             )
+        if self.segment not in ("", "prefix", "tail") or (self.segment and len(self.blocks) < 2):
+            yield "bad_spec", f"segment {self.segment[:80]!r}: expected prefix or tail, of two blocks or more"
         if self.module and not _MODULE.fullmatch(self.module):
             named = self.module[:80]
             yield "unknown_network", f"unknown module {named!r}; modules read timm:NAME or timm:NAME@PX"
@@ -211,7 +216,7 @@ class ExportSpec:
         if len(self.blocks) == 1:
             return self.blocks[0]
         digest = hashlib.sha256(" ".join(self.blocks).encode()).hexdigest()[:12]
-        return f"network {digest} of {len(self.blocks)} blocks"
+        return f"{self.segment or 'network'} {digest} of {len(self.blocks)} blocks"
 
     @property
     def weights_label(self) -> str:
@@ -228,7 +233,7 @@ class ExportSpec:
         return (
             len(self.blocks) > 1
             and self.batch == 1
-            and not self.without
+            and not (self.without or self.segment)
             and (self.backend, self.precision) == ("xnnpack", "fp32")
         )
 

@@ -27,9 +27,9 @@ class _Half(nn.Module):
         super().__init__()
         self.module = copy.deepcopy(module).half()
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        out: Tensor = self.module(*(x.half() for x in inputs))
-        return out.float()
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        out: Tensor | tuple[Tensor, ...] = self.module(*(x.half() for x in inputs))
+        return out.float() if isinstance(out, Tensor) else tuple(x.float() for x in out)
 
 
 class _SpelledInHalf(SpelledOut):

@@ -17,7 +17,7 @@ from orchestrator.export.lower.programs import Program
 from orchestrator.export.lower.removal import without
 from search.blocks import parse_keys
 from search.blocks.timm_networks import WIDTHS, create_classifier, native_side
-from search.networks import build_block, build_network, module_of
+from search.networks import build_block, build_segment, module_of
 from search.spaces import get_arch
 from search.spaces.stages import TaskName
 from search.supernet.model.weights_file import misfit, read_weights, unreadable_weights
@@ -244,10 +244,9 @@ def _build_blocks(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
         module = build_seeded(lambda: build_block(blocks[0])[0], _seed(spec))
         _, x = build_block(blocks[0])
         return module, (x,)
-    module = build_seeded(lambda: build_network(blocks), _seed(spec))
+    module = build_seeded(lambda: build_segment(blocks, spec.segment), _seed(spec))
     generator = torch.Generator().manual_seed(0)
-    side = blocks[0].resolution
-    return module, (torch.randn(1, 3, side, side, generator=generator),)
+    return module, (torch.randn(blocks[0].input_shape, generator=generator),)
 
 
 def _build_timm(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:

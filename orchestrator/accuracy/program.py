@@ -43,23 +43,29 @@ class ImageClassifier(Protocol):
 
 
 class ProgramClassifier:
-    """A .pte file with one thread; InvalidArtifactError if it is damaged or not a classifier of one image."""
+    """A .pte file with one thread; InvalidArtifactError if it is damaged or not a classifier of one image.
 
-    def __init__(self, path: Path):
-        """Load the program."""
-        self._model = load_program(path)
-        shapes = [tuple(spec.shape) for spec in self._model.outputs]
-        if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != 1:
-            raise _unexpected(path, self._model, "is not a classifier, with (1, classes) out")
-        self.side: int = self._model.inputs[0].shape[-1]
+    A second output is the map that the tail of a network takes (`ExportSpec.segment`).
+    """
+
+    def __init__(self, path: Path, prefix: Path | None = None):
+        """Load the program; a tail runs after the `prefix` of its network."""
+        first = load_program(prefix or path)
+        self._models = [first, load_program(path, first.outputs[1].shape)] if prefix else [first]
+        shapes = [tuple(spec.shape) for spec in self._models[-1].outputs]
+        if list(map(len, shapes)) not in ([2], [2, 4]) or shapes[0][0] != 1:
+            raise _unexpected(path, self._models[-1], "is not a classifier, with (1, classes) out")
+        self.side: int = first.inputs[0].shape[-1]
         self.outputs: int = shapes[0][1]
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Return (1, outputs) of an image (1, 3, side, side)."""
-        self._model.prepare([image])()
-        self._model.execute()
-        logits: np.ndarray = self._model.get_outputs()[0]
-        return logits
+        outputs = [image]
+        for model in self._models:
+            model.prepare([outputs[-1]])()
+            model.execute()
+            outputs = model.get_outputs()
+        return outputs[0]
 
 
 class PackageClassifier:
@@ -109,14 +115,16 @@ def predict_with_program(
     path: Path,
     images: ImageSet,
     *,
+    prefix: Path | None = None,
     workers: int = 1,
     known: Predictions | None = None,
     on_predictions: OnPredictions = lambda _: None,
 ) -> Predictions:
     """Return an exported model's predictions for images, each run on its own as on phones.
 
-    A .pte or a Core ML package takes one image (1, 3, side, side) in fp32 and gives logits. `known` and
-    `on_predictions` are as in `predict_with_network`; each of the `workers` has one thread.
+    A .pte or a Core ML package takes one image (1, 3, side, side) in fp32 and gives logits; the .pte of a tail
+    takes the map of its network's `prefix`, which runs before it. `known` and `on_predictions` are as in
+    `predict_with_network`; each of the `workers` has one thread.
 
     Raises:
         UnknownOperatorError: a Core ML program has an operator that the evaluation does not support.
@@ -126,7 +134,7 @@ def predict_with_program(
     count = len(images.indices)
     starts = range(len(known) if known else 0, count, IMAGES_PER_TASK)
     tasks = [(start, min(start + IMAGES_PER_TASK, count)) for start in starts]
-    for part in _in_workers(_start_classifier, (path, images), tasks, workers):
+    for part in _in_workers(_start_classifier, (path, images, prefix), tasks, workers):
         known = known.followed_by(part) if known else part
         on_predictions(known)
     if known is None:
@@ -134,8 +142,10 @@ def predict_with_program(
     return known
 
 
-def _start_classifier(_number: int, path: Path, images: ImageSet) -> Callable[[tuple[int, int]], Predictions]:
-    model: ImageClassifier = PackageClassifier(path) if is_package(path) else ProgramClassifier(path)
+def _start_classifier(
+    _number: int, path: Path, images: ImageSet, prefix: Path | None
+) -> Callable[[tuple[int, int]], Predictions]:
+    model: ImageClassifier = PackageClassifier(path) if is_package(path) else ProgramClassifier(path, prefix)
 
     def predict(task: tuple[int, int]) -> Predictions:
         logits = [model.logits(image) for image in images.batches(model.side, *task, 1)]
@@ -208,8 +218,11 @@ def _in_workers(
         ) from None
 
 
-def load_program(path: Path) -> Model:
-    """Load a program of one image (1, 3, side, side) in fp32, with one thread; raises InvalidArtifactError."""
+def load_program(path: Path, shape: Sequence[int] = ()) -> Model:
+    """Load a program of one image (1, 3, side, side) in fp32, or one input of `shape`, with one thread.
+
+    Raises InvalidArtifactError.
+    """
     from orchestrator.agent.executorch import ExecutorchRuntime, find_loader
 
     try:
@@ -223,9 +236,10 @@ def load_program(path: Path) -> Model:
         ) from None
     kinds = {spec.dtype for spec in (*model.inputs, *model.outputs)}
     match [tuple(spec.shape) for spec in model.inputs]:
-        case [(1, 3, height, width)] if height == width and kinds == {"float32"}:
+        case [given] if kinds == {"float32"} and given == (tuple(shape) or (1, 3, given[-1], given[-1])):
             return model
-    raise _unexpected(path, model, "does not take one image, (1, 3, side, side)")
+    wanted = f"the map {tuple(shape)} of its prefix" if shape else "one image, (1, 3, side, side)"
+    raise _unexpected(path, model, f"does not take {wanted},")
 
 
 def _unexpected(path: Path, model: Model, problem: str) -> InvalidArtifactError:

@@ -230,14 +230,20 @@ def _find_cascade(
     largest = largest_within(problem.space, price, problem.constraints, limits, len(inherited.held_out))
     with _evaluator(problem, options, folder.path, progress) as (evaluator, on_start):
         result = search(problem.space, price, evaluator, problem.constraints, problem.settings, on_start)
-    found = choose_cascade(result, largest, limits, inherited, folder.path, progress)
+    found = choose_cascade(result, largest, limits, problem.space, price, inherited, folder.path, progress)
     more = {"provenance": problem.provenance, "adaptive": limits, "cascade": found}
     files = folder.save(result := result.model_copy(update=more))
-    for number, stage in enumerate(found.cascade.stages, start=1):
-        arch = arch_from_json(stage.arch)
-        weights = save_weights(inherited, arch, folder.path / "weights")
-        artifacts = export_all(_specs(variant, arch, weights), options.workers, progress)
-        write_network(folder.path, f"stage{number}", arch, weights, artifacts.values())
+    first, second = (arch_from_json(stage.arch) for stage in found.cascade.stages)
+    cut = first if limits.kind == "exits" else None
+    for name, arch, after in (("stage1", first, None), ("stage2", second, cut)):
+        weights = save_weights(inherited, arch, folder.path / "weights", after)
+        specs = _specs(variant, arch, weights)
+        if cut is not None:
+            blocks = tuple(block.key for block in arch.after_exit(cut)) if after else arch.keys()
+            segment = "tail" if after else "prefix"
+            specs = {each: replace(spec, blocks=blocks, segment=segment) for each, spec in specs.items()}
+        artifacts = export_all(specs, options.workers, progress)
+        write_network(folder.path, name, arch, weights, artifacts.values())
     return FoundNetwork(result, None, files, folder.path)
 
 

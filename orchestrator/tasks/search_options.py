@@ -225,10 +225,13 @@ class SearchCommand(ExportOptions, StoreOptions):
     limits: ConstraintOptions = field(default_factory=ConstraintOptions)
     adaptive: str | None = _search(
         None,
-        "cascade: a network, then a second one for images with low confidence; --latency limits the mean.",
+        "cascade: a network, then a second one for images with low confidence; exits: one network that such images "
+        "run to its end, and others to an earlier classifier; --latency limits the mean.",
         shown="one network",
     )
-    worst: str | None = _search(None, "With --adaptive: limit of the latency of both.", metavar="TIME")
+    worst: str | None = _search(
+        None, "With --adaptive: limit of the latency of an image that needs both.", metavar="TIME"
+    )
     supernet: Path | None = option(
         None, "Folder of a trained supernet.", shown="list the largest networks", panel=SEARCH
     )
@@ -321,8 +324,8 @@ class SearchCommand(ExportOptions, StoreOptions):
             )
 
     def _check_adaptive(self) -> None:
-        if self.adaptive not in (None, "cascade"):
-            raise UsageError(f"--adaptive {self.adaptive!r}: expected cascade", code="invalid_value")
+        if self.adaptive not in (None, "cascade", "exits"):
+            raise UsageError(f"--adaptive {self.adaptive!r}: expected cascade or exits", code="invalid_value")
         if (self.adaptive or self.worst) and None in (self.adaptive, self.worst, self.supernet):
             raise UsageError("--adaptive needs --worst and --supernet; add them", code="missing_option")
         if self.adaptive and (self.finals or self.measured_on.device or self.targets.also):
@@ -345,6 +348,7 @@ class SearchCommand(ExportOptions, StoreOptions):
                 code="invalid_value",
             )
         return CascadeLimits(
+            kind="exits" if self.adaptive == "exits" else "cascade",
             latency_ms=target.latency_ms,
             worst_ms=worst_ms,
             cautious=not self.limits.point,

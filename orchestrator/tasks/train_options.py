@@ -76,7 +76,7 @@ class ClassifierOptions(TrainingRunOptions, TrainingDeviceOptions):
     recipe: Any = option("default", "Recipe: a name, or a file FILE.toml.", parse=_text, shown="default")
     sampler: str | None = option(
         None,
-        "Subnets of a step: uniform, sandwich or balanced.",
+        "Subnets of a step: uniform, sandwich, balanced or exits.",
         shown="the recipe's",
         panel=TRAINING,
     )

@@ -16,6 +16,7 @@ from orchestrator.export.artifacts.spec import Variant
 from orchestrator.plan.plan import model_id
 from orchestrator.winner.result import FoundNetwork, by_lut, constraints_text, lut_text
 from search.algorithms import SearchResult
+from search.blocks import group_blocks
 from search.spaces import Arch
 from search.spaces.registry import is_timm
 
@@ -162,15 +163,20 @@ def _table(rows: Mapping[str, str]) -> str:
     )
 
 
-def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path) -> Path:
+def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path, after: Arch | None = None) -> Path:
     """Write a subnet's weights with its own batch-norm statistics as safetensors, and return the file.
 
-    Weights of a timm network have timm's names.
+    Weights of a timm network have timm's names. With `after`, an exit of `arch`, they are those of the segment
+    after it, named as in its export.
     """
     from safetensors.torch import save_file  # imports torch, which most commands do not need
+    from torch import nn
 
-    path = folder / f"{model_id(arch.keys())}.safetensors"
-    network = evaluator.network(arch).cpu()
+    blocks = arch.after_exit(after) if after else arch.blocks()
+    path = folder / f"{model_id(tuple(block.key for block in blocks))}.safetensors"
+    network: nn.Sequential = evaluator.network(arch).cpu()
+    if after is not None:
+        network = nn.Sequential(*list(network)[-len(group_blocks(blocks)) :])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         state = (network[0] if is_timm(arch.space) else network).state_dict()

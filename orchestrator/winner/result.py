@@ -226,7 +226,7 @@ class FoundNetwork:
             yield f"winner.json, .safetensors, .pte, .mlpackage and model card winner.md in {self.folder}"
 
     def _cascade_report(self, found: AdaptiveResult, limits: CascadeLimits) -> Iterator[Facts | Table | str]:
-        """Yield a cascade's facts, its stages next to single networks, and where the files are."""
+        """Yield a cascade's facts, its stages or segments next to single networks, and where the files are."""
         cascade, by = found.cascade, "by upper bounds" if limits.cautious else "by prediction"
         top1 = f"{100 * cascade.accuracy:.2f} % on the {cascade.images} images that chose the threshold"
         facts = {
@@ -236,7 +236,8 @@ class FoundNetwork:
             "accuracy": f"{top1}, with inherited weights",
         }
         yield Facts("", facts)
-        names = ("stage 1", "stage 2", "best of equal mean latency", "largest within")
+        stages = ("up to the exit", "after it") if limits.kind == "exits" else ("stage 1", "stage 2")
+        names = (*stages, "best of equal mean latency", "largest within")
         networks = (*cascade.stages, found.equal, found.largest)
         cells = zip(
             names, networks, (*cascade.shares, None, None), (*cascade.thresholds, *[None] * 3), strict=True

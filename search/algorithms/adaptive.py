@@ -1,8 +1,11 @@
-"""Cascades: networks that run one after another until one is confident, their expected latency and their choice."""
+"""Cascades: networks that run one after another until one is confident, their expected latency and their choice.
+
+A network with an exit is a cascade of its two segments: up to the exit, and from the map there to the end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -27,7 +30,10 @@ def share_bound(count: Any, images: int, confidence: float) -> Floats:
 
 
 class ScoredArch(Value):
-    """An architecture (canonical JSON): predicted latency, its upper bound, size, and top-1 when it runs alone."""
+    """An architecture (canonical JSON): predicted latency, its upper bound, size, and top-1 when it runs alone.
+
+    The last stage of a network with an exit has the latency and size of its segment, and the network's top-1.
+    """
 
     arch: str = Field(max_length=MAX_ARCH_BYTES)
     latency_ms: PositiveMs
@@ -148,14 +154,19 @@ class AdaptiveResult(Value):
     largest: ScoredArch
 
 
+Segments = Mapping[tuple[int, int], ScoredArch]
+"""Indices of an exit and of its network -> the segment that runs after the exit."""
+
+
 class CascadeLimits(Value):
     """Limits of a cascade's expected latency and of its worst case.
 
     Attributes:
+        kind: A `cascade` of two networks, or of the segments of a network with `exits`.
         cautious: Whether limits hold for upper bounds, with `confidence`, or for predictions and counted shares.
     """
 
-    kind: Literal["cascade"] = "cascade"
+    kind: Literal["cascade", "exits"] = "cascade"
     latency_ms: PositiveMs
     worst_ms: PositiveMs
     cautious: bool = True
@@ -169,45 +180,72 @@ class CascadeLimits(Value):
         """Return the share that counts where `count` of `images` reach the second stage."""
         return share_bound(count, images, self.confidence) if self.cautious else np.asarray(count) / images
 
-    def check(self, prices: Sequence[float], images: int) -> None:
-        """Raise InfeasibleError, which says what can be reached, if no two networks with these latencies fit."""
-        first, second = (*sorted(prices), max(prices))[:2]
-        least = first + float(self.share(1, images)) * second
-        if first + second > self.worst_ms:
+    def prices(self, rows: Sequence[ScoredArch], segments: Segments | None) -> tuple[Floats, Floats]:
+        """Return latencies that count: of C first stages (C,), and of each second stage after them (C, C).
+
+        They are infinite where there is no second stage. Without `segments` each network follows each other one.
+        """
+        prices = np.array([self.price(row.latency_ms, row.latency_high_ms) for row in rows])
+        if segments is None:
+            return prices, prices + np.where(np.eye(len(rows), dtype=bool), np.inf, 0.0)
+        later = np.full((len(rows), len(rows)), np.inf)
+        for pair, row in segments.items():
+            later[pair] = self.price(row.latency_ms, row.latency_high_ms)
+        return prices, later
+
+    def check(self, prices: Floats, later: Floats, images: int) -> None:
+        """Raise InfeasibleError, which says what can be reached, if no first and second stage of `prices` fit."""
+        if len(prices) == 1:
+            later = prices[None]  # a second network takes as long at least
+        worst_ms = float((prices[:, None] + later).min())
+        seconds, share = later.min(axis=1), float(self.share(1, images))
+        first_ms, second_ms = min(zip(prices, seconds, strict=True), key=lambda ms: ms[0] + share * ms[1])
+        least = first_ms + share * second_ms
+        what, fastest, both = {
+            "cascade": ("cascade", "the fastest network takes", "the two fastest networks take"),
+            "exits": ("network with an exit", "the first exit takes", "the two segments of the fastest take"),
+        }[self.kind]
+        if worst_ms > self.worst_ms:
             raise InfeasibleError(
-                f"no cascade has a worst case of at most {self.worst_ms:.4g} ms: the two fastest networks take "
-                f"{first + second:.4g} ms together; allow that with --worst"
+                f"no {what} has a worst case of at most {self.worst_ms:.4g} ms: {both} "
+                f"{worst_ms:.4g} ms together; allow that with --worst"
             )
-        few = self.cautious and first + second / images <= self.latency_ms
-        reached = f"{images} images bound the mean by" if few else "the fastest cascade takes"
+        few = self.cautious and first_ms + second_ms / images <= self.latency_ms
+        reached = f"{images} images bound the mean by" if few else f"the fastest {what} takes"
         if least > self.latency_ms:
             raise InfeasibleError(
-                f"no cascade has a mean latency of at most {self.latency_ms:.4g} ms: the fastest network takes "
-                f"{first:.4g} ms, {reached} {least:.4g} ms; allow that with --latency"
+                f"no {what} has a mean latency of at most {self.latency_ms:.4g} ms: {fastest} "
+                f"{first_ms:.4g} ms, {reached} {least:.4g} ms; allow that with --latency"
                 + (", or compare predictions with --point" if few else "")
             )
 
 
 def best_cascade(
-    rows: Sequence[ScoredArch], confidences: Floats, correct: NDArray[np.bool_], limits: CascadeLimits
+    rows: Sequence[ScoredArch],
+    confidences: Floats,
+    correct: NDArray[np.bool_],
+    limits: CascadeLimits,
+    segments: Segments | None = None,
 ) -> Cascade:
     """Return the two networks and the threshold that answer the most images correctly within the limits.
 
-    Each stage answers at least one image; the threshold is midway between two confidences. Among equals the cascade
-    with the lowest expected latency is best, then the earlier networks.
+    With `segments` the two are an exit and its network. Each stage answers at least one image; the threshold is
+    midway between two confidences. Among equals the cascade with the lowest expected latency is best, then the
+    earlier networks.
 
     Args:
         rows: C networks of one supernet.
         confidences: (C, N) largest softmax probability for each image.
         correct: (C, N) whether the likeliest class is the label.
         limits: Of expected and worst latency.
+        segments: Those after exits, to choose among networks with exits; None for a cascade of two networks.
 
     Raises:
         InfeasibleError: no cascade meets the limits; the message says what can be reached.
     """
     images, found = confidences.shape[1], []
-    prices = np.array([limits.price(row.latency_ms, row.latency_high_ms) for row in rows])
-    limits.check(prices.tolist(), images)
+    prices, later = limits.prices(rows, segments)
+    limits.check(prices, later, images)
     shares = limits.share(np.arange(images + 1), images)
     for first, price in enumerate(prices):
         order = np.argsort(-confidences[first], kind="stable")
@@ -215,9 +253,8 @@ def best_cascade(
         cuts = np.flatnonzero(ranked[:-1] > ranked[1:]) + 1  # images of equal confidence stay together
         early = np.cumsum(correct[first, order])[cuts - 1]
         late = np.cumsum(correct[:, order[::-1]], axis=1)[:, ::-1][:, cuts]
-        total = price + shares[images - cuts] * prices[:, None]
-        allowed = (total <= limits.latency_ms) & (price + prices <= limits.worst_ms)[:, None]
-        allowed[first] = False
+        total = price + shares[images - cuts] * later[first][:, None]
+        allowed = (total <= limits.latency_ms) & (price + later[first] <= limits.worst_ms)[:, None]
         if allowed.any():
             score = np.where(allowed, early + late, -1)
             cheapest = np.where(score == score.max(), total, np.inf)
@@ -231,7 +268,7 @@ def best_cascade(
         )
     *_, first, second, threshold = min(found)
     cascade = Cascade(
-        stages=(rows[first], rows[second]),
+        stages=(rows[first], (segments or {}).get((first, second), rows[second])),
         thresholds=(threshold,),
         answered=(images, 0),
         correct=0,

@@ -376,6 +376,10 @@ class Arch(BlockSequence):
         blocks += expand_head(self.head, channels, sides, self.classes)
         return tuple(blocks)
 
+    def after_exit(self, early: Arch) -> tuple[BlockSpec, ...]:
+        """Return the blocks that take the last map of an exit (`Space.exits`); a classifier is one block."""
+        return self.blocks()[len(early.blocks()) - 1 :]
+
     def with_resolution(self, resolution: int) -> Arch:
         """Return the same network at another input resolution."""
         return replace(self, resolution=resolution)

@@ -87,8 +87,8 @@ class ExportSpec:
             where ranges contain that percentage of values, all of them without P (older files); empty for
             seeded random inputs.
         calibration_path: Path of these images; not part of the identity.
-        segment: Empty for a whole network. `prefix`: the blocks end in a classifier that is an exit, and the map that
-            it reads is a second output. `tail`: the blocks after that, which take this map.
+        segment: Empty for a whole network. `prefix`: the blocks end in a classifier that is an exit, and the map
+            that it reads is a second output. `tail`: the blocks after that, which take this map.
         batch: Images that the model computes at once. LUTs, spaces and searches only use batch 1.
         without: Kind of operation that is removed (`orchestrator.export.lower.kinds`); empty for none.
     """

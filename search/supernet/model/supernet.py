@@ -173,18 +173,20 @@ class Supernet(nn.Module):
     """All architectures of a space in the weights of the largest.
 
     A slot is the place of one module: the i-th of a stage, or a kind of head. Depth is a prefix of a stage's
-    slots, the number of stages an early exit; each kind of head is one slot that all widths and exits share.
+    slots, the number of stages an early exit; each kind of head is one slot that all widths share, and all exits
+    unless they have heads of their own.
     BN normalises by the batch here; a subnet gets running statistics of its own (`inherit.recalibrate`).
 
     Attributes:
+        own_heads: Whether each number of stages has a head of its own.
         compiled: What runs the modules that leave nothing out, instead of plain calls.
     """
 
-    def __init__(self, space: Space, seed: int = 0):
+    def __init__(self, space: Space, seed: int = 0, *, own_heads: bool = False):
         """Build the largest module of every slot with random weights."""
         super().__init__()
-        self.space = space
-        self._largest = _largest(space)
+        self.space, self.own_heads = space, own_heads
+        self._largest = _largest(space, own_heads)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.slots = nn.ModuleDict({slot: elastic_module(group) for slot, group in self._largest.items()})
@@ -255,7 +257,7 @@ class Supernet(nn.Module):
                 code="class_mismatch",
             )
         self.space.check(arch)
-        return _slots(self.space, arch.stages, arch.resolution, arch.head)
+        return _slots(self.space, arch.stages, arch.resolution, arch.head, self.own_heads)
 
     def _slices_of(self, slot: str, group: Group) -> tuple[Slice, ...]:
         if (slot, group) not in self._slices:
@@ -264,7 +266,7 @@ class Supernet(nn.Module):
 
 
 def _slots(
-    space: Space, stages: tuple[tuple[Value, ...], ...], resolution: int, head: str
+    space: Space, stages: tuple[tuple[Value, ...], ...], resolution: int, head: str, own_heads: bool
 ) -> list[tuple[str, Group]]:
     """(slot, blocks) of a choice, in order of execution."""
     slots: list[tuple[str, Group]] = []
@@ -273,7 +275,8 @@ def _slots(
         groups = group_blocks(expand_stage(stage, values, channels, side))
         slots += zip(stage_slots(stage, values, len(groups)), groups, strict=True)
         channels, side = stage.width(values), stage.out_resolution(side)
-    return [*slots, (f"head_{head}", expand_head(head, channels, (side,), space.default_classes))]
+    slot = f"head_{head}_{len(stages)}" if own_heads else f"head_{head}"
+    return [*slots, (slot, expand_head(head, channels, (side,), space.default_classes))]
 
 
 def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:
@@ -282,7 +285,7 @@ def stage_ends(path: Sequence[tuple[str, Group]]) -> list[int]:
     return [end for end in range(1, len(path)) if stages[end] != stages[end - 1]]
 
 
-def _largest(space: Space) -> dict[str, Group]:
+def _largest(space: Space, own_heads: bool) -> dict[str, Group]:
     """Return, for every slot, what holds the weights of all its blocks.
 
     That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
@@ -298,7 +301,7 @@ def _largest(space: Space) -> dict[str, Group]:
                 corners.append((*largest[:index], row, *largest[index + 1 :]))
     slots: dict[str, Group] = {}
     for count, head, stages in itertools.product(space.stage_counts, space.heads, corners):
-        for slot, group in _slots(space, stages[:count], max(space.resolutions), head):
+        for slot, group in _slots(space, stages[:count], max(space.resolutions), head, own_heads):
             rigid = next((block.kind for block in group if not block.elastic), None)
             if rigid:
                 raise UsageError(

@@ -210,7 +210,7 @@ class Recipe(BaseModel):
         distillation: How a teacher's outputs enter the loss; without effect if there is no teacher.
         augmentation_epochs: Epochs after which batches and their augmentation come again, in another order,
             so that stored teacher labels serve again; 0 for never.
-        sampler: Which subnets a step trains.
+        sampler: Which subnets a step trains; with `exits` each number of stages has a head of its own.
         sandwich_randoms: Random subnets of a `sandwich`, next to the largest and the smallest.
         held_out: Fraction of each class held out of training for the search, and as much again for validation
             where the source has no validation set.
@@ -279,6 +279,10 @@ class Recipe(BaseModel):
             raise ValueError("nesterov needs a momentum")
         if self.params_weights and self.sampler != "balanced":
             raise ValueError('params_weights are for sampler = "balanced"')
+        if self.sampler == "exits" and (self.stage_weights or self.params_range):
+            raise ValueError(
+                'sampler = "exits" trains all exits in each step; leave stage_weights, params_range out'
+            )
         if self.params_range and self.params_range[0] > self.params_range[1]:
             raise ValueError("params_range: the least parameters come first")
         return self

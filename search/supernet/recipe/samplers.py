@@ -1,4 +1,7 @@
-"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, one of a random size, one given."""
+"""Which subnets a step trains: one at random (Algorithm 1), BigNAS's sandwich, one of a random size, one given.
+
+Or one with all its exits.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ def _or(values: Sequence[int]) -> str:
     return " or ".join(map(str, values))
 
 
-SamplerName = Literal["uniform", "sandwich", "balanced"]
+SamplerName = Literal["uniform", "sandwich", "balanced", "exits"]
 
 STRATA = 8
 """Equally wide ranges of parameter counts between which `balanced` chooses where a recipe weighs none."""
@@ -152,6 +155,30 @@ class Sandwich:
         """Return the largest subnet first, then the smallest, then the others."""
         fixed = (self.largest.with_resolution(resolution), self.smallest.with_resolution(resolution))
         return (*fixed, *(self.sizes.draw(rng, resolution) for _ in range(self.randoms)))
+
+
+class Exits:
+    """A random subnet of the most stages, and each of its exits (`Space.exits`), which learn from its logits.
+
+    Self-distillation from the last exit, as in Zhang et al. 2019 (Be Your Own Teacher).
+    """
+
+    in_place = True
+
+    def __init__(self, space: Space):
+        """Draw from a space; raises UsageError if it has no exits."""
+        if len(space.stage_counts) < 2:
+            raise UsageError(
+                f"{space.name} has no exits: its networks have {space.stage_counts[0]} stages; use another "
+                "--sampler, or a space with several numbers of stages",
+                code="no_exits",
+            )
+        self.space = space
+
+    def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
+        """Return the whole subnet first, then its exits, the deepest first."""
+        whole = self.space.sample(rng, (resolution,), (max(self.space.stage_counts),))
+        return (whole, *reversed(self.space.exits(whole)))
 
 
 class Balanced:
@@ -210,6 +237,8 @@ def get_sampler(
     """
     if only is not None:
         return One(only)
+    if name == "exits":
+        return Exits(space)
     sizes = Sizes(space, within, stage_weights)
     if name == "sandwich":
         return Sandwich(sizes, randoms)

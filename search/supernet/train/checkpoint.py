@@ -260,7 +260,8 @@ def load_supernet(directory: Path) -> tuple[Supernet, CheckpointInfo]:
                 raise
         else:  # otherwise a training has replaced the checkpoint meanwhile
             break
-    supernet = Supernet(get_space(info.space).with_classes(len(info.classes)))
+    space = get_space(info.space).with_classes(len(info.classes))
+    supernet = Supernet(space, own_heads=info.recipe.sampler == "exits")
     load_weights(supernet, under("average/", tensors) or under("weights/", tensors), info)
     return supernet, info
 

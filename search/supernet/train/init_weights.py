@@ -142,9 +142,9 @@ class InitialWeights:
 
 def classifier_parameters(supernet: Supernet) -> frozenset[str]:
     """Return the names of the parameters whose shape depends on the number of classes."""
-    space = supernet.space
+    other_space = supernet.space.with_classes(supernet.space.default_classes + 1)
     with torch.device("meta"):
-        other = dict(Supernet(space.with_classes(space.default_classes + 1)).named_parameters())
+        other = dict(Supernet(other_space, own_heads=supernet.own_heads).named_parameters())
     return frozenset(name for name, value in supernet.named_parameters() if value.shape != other[name].shape)
 
 

@@ -91,7 +91,9 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
         self.schedule = TrainingSchedule(recipe, data.split.train, resolutions_of(recipe, space))
         self.steps_per_epoch = self.schedule.steps_per_epoch
-        self.model = Supernet(space.with_classes(data.classes), recipe.seed).to(self.compute.device)
+        whole = space.with_classes(data.classes)
+        self.model = Supernet(whole, recipe.seed, own_heads=recipe.sampler == "exits")
+        self.model.to(self.compute.device)
         if self.compute.compiled:
             self.model.compiled = CompiledModules()
         only = only_arch(recipe, self.model.space)

@@ -145,7 +145,7 @@ def test_equal_confidences_cannot_be_divided():
 
 def test_one_network_is_not_a_cascade():
     with pytest.raises(InfeasibleError, match="take 2 ms together"):
-        limits(1.5, 1.5).check([1.0], 100)
+        limits(1.5, 1.5).check(np.array([1.0]), np.array([[np.inf]]), 100)
 
 
 @pytest.mark.parametrize(

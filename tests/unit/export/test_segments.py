@@ -28,7 +28,9 @@ REST = ("mbconv(in=16,out=24,k=3,e=2,s=2)@8", "head.fc(in=24,classes=10)@4")
 def test_the_segments_compute_the_exit_and_the_network():
     whole = build_network(parse_keys((*STAGES, *REST))).eval()
     exit_ = build_network(parse_keys((*STAGES, EXIT))).eval()
-    exit_.load_state_dict(whole.state_dict() | {n: x for n, x in exit_.state_dict().items() if n[0] == "3"}, strict=False)
+    exit_.load_state_dict(
+        whole.state_dict() | {n: x for n, x in exit_.state_dict().items() if n[0] == "3"}, strict=False
+    )
     prefix = build_segment(parse_keys((*STAGES, EXIT)), "prefix").eval()
     prefix.load_state_dict(exit_.state_dict())
     tail = build_segment(parse_keys(REST), "tail").eval()

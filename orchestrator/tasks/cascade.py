@@ -76,7 +76,7 @@ def largest_within(
 
 def _scored(row: PricedArch) -> ScoredArch:
     """Return a priced network as a candidate, its top-1 not known yet."""
-    return ScoredArch(**row.model_dump(include=set(ScoredArch.model_fields)), accuracy=0.0)
+    return ScoredArch(**(row.model_dump(include=set(ScoredArch.model_fields)) | {"accuracy": 0.0}))
 
 
 def _with_exits(

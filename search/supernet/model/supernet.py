@@ -248,6 +248,17 @@ class Supernet(nn.Module):
             raise ValueError(f"the supernet has no weights for {', '.join(targets)}")
         return network
 
+    def weights_for(self, other: Supernet) -> dict[str, Tensor]:
+        """Return the weights by name; if only `other` has own heads, parts of the shared head for each of them."""
+        weights = {name: value.detach() for name, value in self.named_parameters()}
+        if other.own_heads and not self.own_heads:
+            for slot in other.slots.keys() - self.slots.keys():
+                shared = slot.rpartition("_")[0]
+                for part in slices_of(other._largest[slot], self._largest[shared], f"slots.{shared}."):
+                    weights[f"slots.{slot}.{part.name}"] = part.take(weights[part.source])
+            weights = {name: value for name, value in weights.items() if name.split(".")[1] in other.slots}
+        return weights
+
     def path(self, arch: Arch) -> list[tuple[str, Group]]:
         """Return the slots that `arch` passes, in order, each with its blocks there."""
         if arch.classes != self.space.default_classes:

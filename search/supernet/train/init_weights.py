@@ -97,10 +97,13 @@ class InitialWeights:
         _check_trained(self.source, given, info, only)
         if self.classes is None:
             _check_classes(self.source, info.classes, classes)
+        if given.own_heads and not supernet.own_heads and only is not None:
+            alone = given.extract(only.with_classes(len(info.classes)))
+            return self._copy_network(dict(alone.named_parameters()), supernet, len(classes), only)
         left_out = classifier_parameters(supernet) if self.classes else frozenset()
         own, tensors = (
-            {name: value.detach() for name, value in net.named_parameters() if name not in left_out}
-            for net in (supernet, given)
+            {name: value.detach() for name, value in weights.items() if name not in left_out}
+            for weights in (dict(supernet.named_parameters()), given.weights_for(supernet))
         )
         self._check(own, tensors)
         for name, value in own.items():

@@ -52,7 +52,9 @@ class Objective(nn.Module):
         self.keeps_previous = any(term.kind == "last-epoch" for term in self.terms)
         self.previous: dict[str, Tensor] = {}
         if self.in_place and not sandwich:
-            raise self._missing("in-place", 'a larger subnet in the same step; set sampler = "sandwich"')
+            raise self._missing(
+                "in-place", 'a larger subnet in the same step; set sampler = "sandwich" or "exits"'
+            )
         if self.needs_teacher and teacher is None:
             first = next(term.kind for term in self.terms if term.needs - {"self"})
             raise self._missing(first, "a teacher; add --teacher timm:NAME[:CHECKPOINT]")

@@ -152,7 +152,7 @@ class Prefix(nn.Sequential):
     """
 
     @override
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *stages, classifier = self.children()
         for module in stages:
             x = module(x)

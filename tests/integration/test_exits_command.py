@@ -70,9 +70,9 @@ def test_the_record_has_one_network_and_its_exit_priced_by_the_lut(found):
     assert cascade.expected_ms == pytest.approx(first + cascade.shares[1] * second)
     assert result.cascade.equal.latency_ms <= cascade.expected_ms
     assert "up to the exit" in said
-    for stage, row in enumerate(cascade.stages, start=1):
-        assert json.loads((folder / f"stage{stage}.json").read_text()) == json.loads(row.arch)
-        assert (folder / f"stage{stage}.mlpackage" / "Manifest.json").exists()
+    for number, row in enumerate(cascade.stages, start=1):
+        assert json.loads((folder / f"stage{number}.json").read_text()) == json.loads(row.arch)
+        assert (folder / f"stage{number}.mlpackage" / "Manifest.json").exists()
 
 
 @torch.no_grad()

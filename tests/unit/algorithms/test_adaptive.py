@@ -201,3 +201,46 @@ def test_a_bound_is_above_the_share_and_grows_with_it(images, data, confidence):
     bounds = share_bound(np.arange(images + 1), images, confidence)
     assert count / images <= bounds[count] <= 1.0
     assert (np.diff(bounds) > 0).all()
+
+
+EXIT, WHOLE, OTHER = network("exit", 2.0, 2.2), network("whole", 5.0), network("other", 1.0)
+SEGMENTS = {(0, 1): network("whole", 3.5, 3.6)}
+"""The whole network takes 5 ms in one call; up to the exit and after it, with a second base, 2 + 3.5 ms."""
+
+
+def test_a_network_with_an_exit_pays_for_its_segments_and_not_twice():
+    """The second stage may only be the exit's own network, though the third network is faster."""
+    confidences = np.array([[0.9, 0.8, 0.8, 0.3], [0.9] * 4, [0.9] * 4])
+    correct = np.array([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 1, 1]], bool)
+    best = best_cascade([EXIT, WHOLE, OTHER], confidences, correct, limits(5.0, kind="exits"), SEGMENTS)
+    assert best.stages == (EXIT, SEGMENTS[0, 1])
+    assert (best.answered, best.correct) == ((1, 3), 4)
+    assert best.expected_ms == 2.0 + 0.75 * 3.5
+    assert best.worst_ms == 5.5
+
+
+def test_a_tighter_mean_lets_more_images_leave_at_the_exit():
+    best = best_cascade(
+        [EXIT, WHOLE], CONFIDENCES, CORRECT, limits(2.0 + 0.25 * 3.5, 5.5, kind="exits"), SEGMENTS
+    )
+    assert (best.answered, best.correct, best.expected_ms) == ((3, 1), 3, 2.875)
+
+
+@pytest.mark.parametrize(
+    ("given_limits", "message"),
+    [
+        (
+            limits(5.0, 5.4, kind="exits"),
+            r"exit has a worst case of at most 5\.4 ms: .* take 5\.5 ms together",
+        ),
+        (limits(1.9, 5.5, kind="exits"), r"the first exit takes 2 ms, the fastest .* exit takes 2\.875 ms"),
+        (
+            limits(3.5, 6.0, kind="exits", cautious=True),
+            r"takes 2\.2 ms, 4 images bound the mean by 4\.90\d ms",
+        ),
+    ],
+)
+def test_what_exits_can_reach_is_said(given_limits, message):
+    """One of four images has a share of at most 75.1 % at 95 %: 2.2 + 0.751 x 3.6 = 4.90 ms."""
+    with pytest.raises(InfeasibleError, match=message):
+        best_cascade([EXIT, WHOLE], CONFIDENCES, CORRECT, given_limits, SEGMENTS)

@@ -51,6 +51,8 @@ class ProgramClassifier:
     def __init__(self, path: Path, prefix: Path | None = None):
         """Load the program; a tail runs after the `prefix` of its network."""
         first = load_program(prefix or path)
+        if prefix and len(first.outputs) != 2:
+            raise _unexpected(prefix, first, "is not the prefix of a network, with logits and a map out")
         self._models = [first, load_program(path, first.outputs[1].shape)] if prefix else [first]
         shapes = [tuple(spec.shape) for spec in self._models[-1].outputs]
         if list(map(len, shapes)) not in ([2], [2, 4]) or shapes[0][0] != 1:
@@ -236,10 +238,12 @@ def load_program(path: Path, shape: Sequence[int] = ()) -> Model:
         ) from None
     kinds = {spec.dtype for spec in (*model.inputs, *model.outputs)}
     match [tuple(spec.shape) for spec in model.inputs]:
-        case [given] if kinds == {"float32"} and given == (tuple(shape) or (1, 3, given[-1], given[-1])):
+        case [(1, _, height, _) as given] if kinds == {"float32"} and given == (
+            tuple(shape) or (1, 3, height, height)
+        ):
             return model
-    wanted = f"the map {tuple(shape)} of its prefix" if shape else "one image, (1, 3, side, side)"
-    raise _unexpected(path, model, f"does not take {wanted},")
+    wanted = f"the map of its prefix, {tuple(shape)}" if shape else "one image, (1, 3, side, side)"
+    raise _unexpected(path, model, f"does not take {wanted}")
 
 
 def _unexpected(path: Path, model: Model, problem: str) -> InvalidArtifactError:

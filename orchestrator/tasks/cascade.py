@@ -40,7 +40,7 @@ MOST_OF_FRONT = 32
 def largest_within(
     space: Space, price: LutPrice, constraints: Constraints, limits: CascadeLimits, images: int
 ) -> list[PricedArch]:
-    """Return the largest networks of each resolution, with an exit if wanted, up to the worst case's limit.
+    """Return the largest networks of each resolution, with exits if wanted, within latencies up to the worst case.
 
     Raises InfeasibleError, which says what can be reached, if no two networks or no exit meet the limits, and
     UsageError if the space has no exits.

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from orchestrator.accuracy.program import ProgramClassifier
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.build import export_spec
@@ -62,6 +64,27 @@ def test_segments_are_exported_with_the_parity_check(tmp_path, precision):
 def test_a_segment_of_core_ml_has_both_outputs(tmp_path):
     spec = ExportSpec((*STAGES, EXIT), segment="prefix", runtime="coreml")
     assert export_spec(spec, ArtifactCache(tmp_path)).report.max_relative_error is not None
+
+
+def test_a_tail_classifies_images_after_its_prefix_alone(tmp_path):
+    cache, image = (
+        ArtifactCache(tmp_path),
+        np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32),
+    )
+    whole = ExportSpec((*STAGES, EXIT))
+    specs = (whole, replace(whole, segment="prefix"), ExportSpec(REST, segment="tail"))
+    network, prefix, tail = (export_spec(spec, cache).path for spec in specs)
+    classifier = ProgramClassifier(tail, prefix)
+    assert (classifier.side, classifier.outputs) == (32, 10)
+    logits, features = run_pte(prefix.read_bytes(), (torch.from_numpy(image),))
+    (expected,) = run_pte(tail.read_bytes(), (features,))
+    assert classifier.logits(image) == pytest.approx(expected.numpy(), abs=1e-5)
+    assert ProgramClassifier(prefix).logits(image) == pytest.approx(logits.numpy(), abs=1e-5)
+    with raises("wrong_model_shape"):
+        ProgramClassifier(tail, network)
+    for file, before in ((tail, None), (prefix, prefix)):
+        with raises("wrong_model_shape"):
+            ProgramClassifier(file, before)
 
 
 def test_segments_are_other_models_than_networks():

@@ -41,7 +41,7 @@ from search.supernet.train.logs import CLASSIFICATION_COLUMNS, Progress, Trainin
 from search.supernet.train.optimizer import Precision
 from search.supernet.train.parallel import ComputeSettings, ProcessGroup, local_device, process_group
 from search.supernet.train.supernet_task import SupernetTask
-from search.supernet.train.teacher import load_teacher, timm_weights
+from search.supernet.train.teacher import Teacher, load_teachers, timm_weights
 from search.supernet.train.trainer import Metrics, RunState, StepLoss, Task, Trainer
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -91,9 +91,9 @@ def train_classifier(options: ClassifierOptions, progress: Report = silent) -> T
         progress(Note(f"note: nothing is compiled ({reason}); the run goes on without --compile"))
     with process_group() as group:
         images = open_data(options.data, space, recipe)
-        teacher = None
+        teachers: tuple[Teacher, ...] = ()
         if options.teacher:
-            teacher = load_teacher(
+            teachers = load_teachers(
                 options.teacher, images.classes, options.teacher_resolution, options.teacher_labels
             )
         task = SupernetTask(
@@ -101,7 +101,7 @@ def train_classifier(options: ClassifierOptions, progress: Report = silent) -> T
             images,
             recipe,
             options.output,
-            teacher=teacher,
+            teachers=teachers,
             initial=InitialWeights(options.init, options.classes) if options.init else None,
             compute=ComputeSettings(device, options.workers, options.compiled and reason is None),
             group=group,

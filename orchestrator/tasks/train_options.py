@@ -80,7 +80,11 @@ class ClassifierOptions(TrainingRunOptions, TrainingDeviceOptions):
         shown="the recipe's",
         panel=TRAINING,
     )
-    teacher: str | None = option(None, "Network to learn from: timm:NAME[:CHECKPOINT].", panel="Teacher")
+    teacher: str | None = option(
+        None,
+        "Network to learn from: timm:NAME[:CHECKPOINT]; several for a recipe with terms, with commas between.",
+        panel="Teacher",
+    )
     distill: str | None = option(
         None, "Distillation: none, soft or hard.", shown="the recipe's", panel="Teacher"
     )

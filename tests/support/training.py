@@ -19,8 +19,10 @@ TINY = Recipe(name="tiny", epochs=1, batch_size=16, learning_rate=1e-3, warmup_e
 """Two steps of 32 images."""
 
 
-def supernet_trainer(*arguments: Any, **options: Any) -> Any:
-    """Return the trainer of a `SupernetTask` with these arguments."""
+def supernet_trainer(*arguments: Any, teacher: Any = None, **options: Any) -> Any:
+    """Return the trainer of a `SupernetTask` with these arguments, and with one teacher if it is given."""
+    if teacher is not None:
+        options["teachers"] = [teacher]
     return Trainer(SupernetTask(*arguments, **options))
 
 

@@ -92,10 +92,12 @@ class Recorded:
     """What a forward pass records for distillation.
 
     Attributes:
+        logits: A teacher's, (B, classes).
         features: Outputs of stages, in order.
         qkv: Queries, keys and values of the last attention over all tokens, (B, 3 * dim, H, W); None without one.
     """
 
+    logits: Tensor | None = None
     features: list[Tensor] = field(default_factory=list)
     qkv: Tensor | None = None
 

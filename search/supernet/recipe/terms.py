@@ -59,16 +59,22 @@ class Signals:
         return self.teacher_logits
 
 
-def divergence(logits: Tensor, teacher_logits: Tensor, *, reverse: bool = False) -> Tensor:
-    """KL(teacher || student) of a batch; `reverse` swaps the two.
+def divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """KL(teacher || student) of a batch.
 
     AutoViT's equation 3 writes the student first; its text and its source (Hinton et al. 2015) mean the divergence
     of the student from the teacher, as does DeiT's code.
     """
     student, teacher = logits.log_softmax(1), teacher_logits.log_softmax(1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def divergences(logits: Tensor, teacher_logits: Tensor, *, reverse: bool = False) -> Tensor:
+    """KL(teacher || student) of each image, (B, 1); `reverse` swaps the two."""
+    student, teacher = logits.log_softmax(1), teacher_logits.log_softmax(1)
     if reverse:
         student, teacher = teacher, student
-    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(1, keepdim=True)
 
 
 def standardised(logits: Tensor) -> Tensor:
@@ -88,14 +94,30 @@ def without_target(logits: Tensor, target: Tensor) -> Tensor:
     return logits[others].view(len(logits), -1)
 
 
-def learned_temperature(parameter: Tensor, epoch: float, ramp_epochs: float) -> Tensor:
-    """Temperature 1 + 20 sigmoid(parameter) whose gradient is reversed (CTKD, Li et al. 2023).
+def bounded_temperature(prediction: Tensor) -> Tensor:
+    """Temperature 1 + 20 sigmoid(prediction), the range of CTKD (Li et al. 2023)."""
+    return 1 + 20 * prediction.sigmoid()
+
+
+def learned_temperature(prediction: Tensor, epoch: float, ramp_epochs: float) -> Tensor:
+    """Bounded temperature whose gradient is reversed (CTKD).
 
     The reversal grows from 0 to 1 over `ramp_epochs` as half a cosine, so that the loss becomes harder.
     """
     strength = 0.5 * (1 - math.cos(math.pi * min(1.0, epoch / ramp_epochs)))
-    reversed_gradient = (1 + strength) * parameter.detach() - strength * parameter
-    return 1 + 20 * reversed_gradient.sigmoid()
+    return bounded_temperature((1 + strength) * prediction.detach() - strength * prediction)
+
+
+def predicted_temperature(
+    logits: Tensor, teacher_logits: Tensor, hidden: Tensor, output: Tensor, bias: Tensor
+) -> Tensor:
+    """Prediction for each image, (B, 1), of CTKD's MLP of two layers from both networks' logits.
+
+    The student does not learn through its logits here. `hidden` is (width, 2 * classes + 1), its last column a
+    bias; `output` is (width, 1).
+    """
+    inputs = torch.cat((logits.detach(), teacher_logits, torch.ones_like(logits[:, :1])), 1)
+    return (inputs @ hidden.T).relu() @ output + bias
 
 
 def on_common_grid(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +134,7 @@ def similarity_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Attention transfer (Zagoruyko & Komodakis 2017): where activations are large."""
+    """Attention transfer (Zagoruyko & Komodakis 2017): where activations are large; its beta / 2 is the weight."""
     maps = on_common_grid(*(x.square().sum(1, keepdim=True) for x in (features, teacher_features)))
     student, teacher = (F.normalize(x.flatten(1), dim=1) for x in maps)
     distances: Tensor = torch.linalg.vector_norm(student - teacher, dim=1)
@@ -124,6 +146,9 @@ def features_loss(features: Tensor, teacher_features: Tensor, projector: Tensor)
     student, teacher = on_common_grid(features, teacher_features)
     return 0.5 * F.mse_loss(F.conv2d(student, projector[:, :, None, None]), teacher)
 
+
+MAX_TEACHERS = 8
+"""More do not fit next to a student in the memory of common machines."""
 
 _Tau = Annotated[float, Field(gt=0, le=100)]
 _Part = Annotated[float, Field(ge=0, le=1000)]
@@ -159,6 +184,17 @@ class Term(BaseModel):
         raise NotImplementedError
 
 
+class TeacherTerm(Term):
+    """A term that learns from a teacher.
+
+    Attributes:
+        teacher: Number of the teacher, from 1, in the order of `--teacher`; absent from JSON where it is the first,
+            so that recipes with one teacher keep their digests.
+    """
+
+    teacher: int = Field(ge=1, le=MAX_TEACHERS, default=1, exclude_if=lambda number: number == 1)
+
+
 class Labels(Term):
     """Cross-entropy with the labels, smoothed as the recipe says."""
 
@@ -169,7 +205,7 @@ class Labels(Term):
         return F.cross_entropy(signals.logits, signals.labels, label_smoothing=signals.smoothing)
 
 
-class Soft(Term):
+class Soft(TeacherTerm):
     """Divergence of softened distributions, times tau^2 (Hinton et al. 2015).
 
     Attributes:
@@ -177,8 +213,10 @@ class Soft(Term):
         standardise: Compare Z-scores of the logits (Sun et al. 2024).
         tau: Temperature at the beginning.
         tau_end: That at the end of the run, linearly in between; None for the same.
-        learned: Learn the temperature against the student (CTKD), instead of `tau`.
-        ramp_epochs: Epochs until the temperature's gradient is reversed in full.
+        learned: Learn the temperature instead of `tau`: true is one temperature against the student and "image" one
+            for each image (CTKD, Li et al. 2023); "meta" is one for the student and one for the teacher that lower
+            the labels' loss (MKD, Liu et al. 2022; `Objective.meta_loss`), with their product in place of tau^2.
+        ramp_epochs: Epochs until CTKD's gradient is reversed in full.
     """
 
     kind: Literal["soft"]
@@ -186,26 +224,35 @@ class Soft(Term):
     standardise: bool = False
     tau: _Tau = 1.0
     tau_end: _Tau | None = None
-    learned: bool = False
+    learned: Literal[False, True, "image", "meta"] = False
     ramp_epochs: float = Field(gt=0, default=10)
 
-    def temperature(self, signals: Signals) -> Tensor | float:
-        """Return the temperature at this point of the run."""
+    def temperatures(self, signals: Signals) -> Sequence[Tensor | float]:
+        """Return the student's and the teacher's temperature, (B, 1) where each image has its own."""
+        learned = signals.learned
+        if self.learned == "meta":
+            return bounded_temperature(learned["temperatures"]).unbind()
         if self.learned:
-            parameter = signals.learned["temperature"].squeeze(0)
-            return learned_temperature(parameter, signals.epoch, self.ramp_epochs)
+            prediction = learned["temperature"]
+            if self.learned == "image":
+                prediction = predicted_temperature(
+                    signals.logits, signals.of_teacher, learned["hidden"], learned["output"], prediction
+                )
+            return [learned_temperature(prediction, signals.epoch, self.ramp_epochs)] * 2
         end = self.tau if self.tau_end is None else self.tau_end
-        return self.tau + (end - self.tau) * signals.epoch / signals.epochs
+        return [self.tau + (end - self.tau) * signals.epoch / signals.epochs] * 2
 
     def loss(self, signals: Signals) -> Tensor:
         """Return tau^2 times the divergence."""
-        tau, pair = self.temperature(signals), (signals.logits, signals.of_teacher)
+        pair = (signals.logits, signals.of_teacher)
         if self.standardise:
             pair = (standardised(pair[0]), standardised(pair[1]))
-        return tau**2 * divergence(pair[0] / tau, pair[1] / tau, reverse=self.direction == "reverse")
+        student, teacher = self.temperatures(signals)
+        each = divergences(pair[0] / student, pair[1] / teacher, reverse=self.direction == "reverse")
+        return (student * teacher * each).mean()
 
 
-class Hard(Term):
+class Hard(TeacherTerm):
     """Cross-entropy with the teacher's decision (DeiT, Touvron et al. 2021)."""
 
     kind: Literal["hard"]
@@ -215,7 +262,7 @@ class Hard(Term):
         return F.cross_entropy(signals.logits, signals.of_teacher.argmax(1))
 
 
-class SquaredError(Term):
+class SquaredError(TeacherTerm):
     """Mean squared difference of logits (Ba & Caruana 2014; Kim et al. 2021)."""
 
     kind: Literal["mse"]
@@ -225,7 +272,7 @@ class SquaredError(Term):
         return F.mse_loss(signals.logits, signals.of_teacher)
 
 
-class Dist(Term):
+class Dist(TeacherTerm):
     """DIST (Huang et al. 2022): `beta` weighs rows (images), `gamma` columns (classes)."""
 
     kind: Literal["dist"]
@@ -240,7 +287,7 @@ class Dist(Term):
         return self.tau**2 * (self.beta * inter + self.gamma * intra)
 
 
-class Dkd(Term):
+class Dkd(TeacherTerm):
     """DKD (Zhao et al. 2022): `alpha` weighs target against rest, `beta` the rest's classes."""
 
     kind: Literal["dkd"]
@@ -257,7 +304,7 @@ class Dkd(Term):
         return self.tau**2 * (self.alpha * divergence(*pairs) + self.beta * divergence(*rest))
 
 
-class Nkd(Term):
+class Nkd(TeacherTerm):
     """NKD (Yang et al. 2023): `gamma` weighs the classes other than the target, normalised to 1."""
 
     kind: Literal["nkd"]
@@ -272,7 +319,7 @@ class Nkd(Term):
         return self.gamma * self.tau**2 * F.cross_entropy(student, teacher.softmax(1)) - of_target.mean()
 
 
-class NormKd(Term):
+class NormKd(TeacherTerm):
     """NormKD (Chi et al. 2023): an image's temperatures are `tau` times the deviations of its logits."""
 
     kind: Literal["normkd"]
@@ -282,9 +329,8 @@ class NormKd(Term):
         """Return the divergences, each times its teacher's squared temperature."""
         pair = signals.logits, signals.of_teacher
         temperatures = [self.tau * x.std(1, keepdim=True) + EPSILON for x in pair]
-        student, teacher = ((x / t).log_softmax(1) for x, t in zip(pair, temperatures, strict=True))
-        each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
-        return (temperatures[1][:, 0] ** 2 * each).mean()
+        each = divergences(*(x / t for x, t in zip(pair, temperatures, strict=True)))
+        return (temperatures[1] ** 2 * each).mean()
 
 
 class LastEpoch(Term):
@@ -319,11 +365,11 @@ class InPlace(Term):
         return F.cross_entropy(signals.logits, signals.largest_logits.softmax(1))
 
 
-class Relations(Term):
+class Relations(TeacherTerm):
     """Token relations softmax(a b^T / sqrt(head_dim)) of the last attention, one for each a b of `pairs`.
 
-    MiniLMv2 (Wang et al. 2021) has q-q, k-k and v-v, TinyMIM (Ren et al. 2023) q-k
-    and v-v.
+    MiniLM (Wang et al. 2020) and TinyMIM (Ren et al. 2023) have q-k and v-v, MiniLMv2 (Wang et al. 2021) q-q, k-k
+    and v-v. TinyMIM prefers a large teacher's intermediate layer; here it is the last.
     """
 
     kind: Literal["relations"]
@@ -346,7 +392,7 @@ class Relations(Term):
         return torch.stack([divergence(s, t) for s, t in zip(*relations, strict=True)]).sum()
 
 
-class Maps(Term):
+class Maps(TeacherTerm):
     """A loss of maps at the ends of the last `stages` stages, paired from the end and averaged.
 
     `features` has a learned projector for each stage, which is never exported.

@@ -75,7 +75,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         recipe: Recipe,
         directory: Path,
         *,
-        teacher: Teacher | None = None,
+        teachers: Sequence[Teacher] = (),
         initial: InitialWeights | None = None,
         compute: ComputeSettings | None = None,
         group: ProcessGroup | None = None,
@@ -84,11 +84,11 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
 
         Raises:
             UsageError: a batch is larger than the training set, the recipe has resolutions that the space does not
-                have, or the initial weights have other classes.
+                have, its loss does not fit the teachers, or the initial weights have other classes.
             InvalidArtifactError: the initial weights can't be read or do not fit.
         """
         self.compute, self.group = compute or ComputeSettings(), group or ProcessGroup()
-        self.data, self.recipe, self.directory, self.teacher = data, recipe, directory, teacher
+        self.data, self.recipe, self.directory, self.teachers = data, recipe, directory, tuple(teachers)
         self.schedule = TrainingSchedule(recipe, data.split.train, resolutions_of(recipe, space))
         self.steps_per_epoch = self.schedule.steps_per_epoch
         whole = space.with_classes(data.classes)
@@ -119,15 +119,22 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         self.objective: Objective | None = None
         if recipe.distillation.kind == "terms":
             (arch, *_) = self.sampler.draw(random.Random("probes"), self.schedule.resolutions[-1])
-            self.objective = Objective(recipe, self.model, teacher, arch, self.sampler.in_place)
+            self.objective = Objective(recipe, self.model, self.teachers, arch, self.sampler.in_place)
+        elif len(self.teachers) > 1:
+            raise UsageError(
+                f"recipe {recipe.name} learns from one teacher, not from {len(self.teachers)}; give one, or a "
+                "recipe with terms (docs/training.md)",
+                code="option_does_not_apply",
+            )
         self.precision = Precision(recipe.precision, self.compute.device, self.parameters())
-        self.teacher_logits: TeacherLogits | None = None
-        taught = (
-            recipe.distillation.kind != "none" if self.objective is None else self.objective.needs_teacher
-        )
-        if teacher is not None and taught and not (self.objective and self.objective.recording):
-            process = self.group.rank, self.group.size
-            self.teacher_logits = TeacherLogits(teacher, recipe, data, self.schedule, process)
+        self.teacher_logits: dict[int, TeacherLogits] = {}
+        taught = {1} if recipe.distillation.kind != "none" else set()
+        if self.objective is not None:
+            taught = self.objective.taught - self.objective.recording
+        process = self.group.rank, self.group.size
+        for number, teacher in enumerate(self.teachers, 1):
+            if number in taught:
+                self.teacher_logits[number] = TeacherLogits(teacher, recipe, data, self.schedule, process)
         self.fields = {
             "space": space.name,
             "space_digest": get_space(space.name).digest,
@@ -140,7 +147,7 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
             "split_seed": data.seed,
             "split_fraction": data.fraction,
             "image_side": data.side,
-            "teacher": teacher.name if teacher else None,
+            "teacher": ",".join(teacher.name for teacher in self.teachers) or None,
             "init": initial.source if initial else None,
             "init_sha256": digest,
         }
@@ -149,10 +156,10 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         self._earlier: tuple[RecipeChange, ...] = ()
 
     def prepare(self) -> None:
-        """Check the teacher and the images that the probes are evaluated on."""
-        if self.teacher is not None:
-            self.teacher.check(self.data, self.schedule.resolutions[0])
-            self.teacher.model.to(self.compute.device)
+        """Check the teachers and the images that the probes are evaluated on."""
+        for teacher in self.teachers:
+            teacher.check(self.data, self.schedule.resolutions[0])
+            teacher.model.to(self.compute.device)
         if self.group.leads:
             self.data.check(probe_images(self.data))
 
@@ -180,48 +187,47 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         """Yield the loss of each subnet: of labels and teacher, or of the first subnet's logits in a sandwich."""
         recipe, (images, labels) = self.recipe, batch
         targets = labels if labels.ndim == 1 else labels.argmax(1)
-        recording, of_teacher, teacher_logits = self.objective and self.objective.recording, Recorded(), None
-        if self.teacher_logits is not None:
-            teacher_logits = self.teacher_logits.logits(step, part, images)
-        elif recording and self.teacher is not None:
-            teacher_logits = self.teacher.observe(images, of_teacher)
+        taught = [Recorded() for _ in self.teachers]
+        for number, (teacher, recorded) in enumerate(zip(self.teachers, taught, strict=True), 1):
+            if number in self.teacher_logits:
+                recorded.logits = self.teacher_logits[number].logits(step, part, images)
+            elif self.objective and number in self.objective.recording:
+                recorded.logits = teacher.observe(images, recorded)
         given = Signals(
             logits=images,
             labels=labels,
             smoothing=recipe.label_smoothing,
             epoch=step / self.steps_per_epoch,
             epochs=recipe.epochs,
-            teacher_logits=teacher_logits,
-            teacher_features=of_teacher.features,
-            teacher_qkv=of_teacher.qkv,
         )
         first: Tensor | None = None
         for arch in self.archs:
             example = first if self.sampler.in_place else None
             drop_path = self._drop_path(step, part) if example is None else None
-            recorded = Recorded() if recording else None
+            seen = Recorded() if self.objective and self.objective.recording else None
             with self.precision.autocast():
-                logits = self.model(images, arch, drop_path, recorded).float()
-            loss = self._loss(replace(given, logits=logits, largest_logits=example), images, arch, recorded)
+                logits = self.model(images, arch, drop_path, seen).float()
+            signals = replace(given, logits=logits, largest_logits=example)
+            loss = self._loss(signals, images, arch, seen or Recorded(), taught)
             if first is None:
                 first = logits.detach()
             yield StepLoss(loss / recipe.micro_batches, (logits.argmax(1) == targets).sum())
 
-    def _loss(self, signals: Signals, images: Tensor, arch: Arch, recorded: Recorded | None) -> Tensor:
-        """Return the loss of one subnet."""
+    def _loss(
+        self, signals: Signals, images: Tensor, arch: Arch, seen: Recorded, taught: Sequence[Recorded]
+    ) -> Tensor:
+        """Return the loss of one subnet, of which `seen` is recorded."""
         objective, distillation = self.objective, self.recipe.distillation
         if signals.largest_logits is not None and not (objective and objective.in_place):
             return in_place_loss(signals.logits, signals.largest_logits)
         if objective is None:
-            return distillation.loss(
-                signals.logits, signals.labels, signals.teacher_logits, signals.smoothing
-            )
+            teacher_logits = taught[0].logits if taught else None
+            return distillation.loss(signals.logits, signals.labels, teacher_logits, signals.smoothing)
         with self.precision.autocast():
             previous = objective.previous_logits(self.model, images, arch)
-        seen = recorded or Recorded()
-        return objective.loss(
-            replace(signals, previous_logits=previous, features=seen.features, qkv=seen.qkv)
-        )
+        signals = replace(signals, previous_logits=previous, features=seen.features, qkv=seen.qkv)
+        meta = objective.meta_loss(self.model, images, arch, signals, taught)
+        return objective.loss(signals, taught) + meta
 
     def complete_gradients(self) -> None:
         """Set zeros where the subnets' parameters have no gradients, so that processes send equally many."""
@@ -307,8 +313,8 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
 
     def save(self, state: RunState, metrics: Metrics) -> CheckpointInfo | None:
         """Write this process's teacher logits and, in the leading process, the checkpoint and the best one."""
-        if self.teacher_logits is not None:
-            self.teacher_logits.flush()
+        for logits in self.teacher_logits.values():
+            logits.flush()
         if not self.group.leads:
             return None
         fields = {

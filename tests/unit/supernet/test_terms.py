@@ -15,6 +15,7 @@ from search.supernet.recipe.terms import (
     attention_loss,
     features_loss,
     learned_temperature,
+    predicted_temperature,
     similarity_loss,
 )
 
@@ -111,6 +112,42 @@ def test_a_learned_temperature_rises_against_the_loss(epoch, gradient):
     assert parameter.grad.item() == pytest.approx(gradient, abs=1e-6)
 
 
+def test_a_temperature_for_each_image():
+    """One hidden unit, student's first logit less 1/2 ln 2: 1/2 ln 2 and 0 after the ReLU, so -1 and 0, plus 1.
+
+    Temperatures 1 + 20 sigmoid(0) = 11 and 1 + 20 sigmoid(1); two images whose students are (ln 2, 0, 0) and 0.
+    """
+    hidden = torch.tensor([[1.0, 0, 0, 0, 0, 0, -LN2 / 2]])
+    learned = {"hidden": hidden, "output": torch.tensor([[-2 / LN2]]), "temperature": torch.ones(1)}
+    students, teachers = torch.cat((STUDENT, torch.zeros(1, 3))), torch.cat((TEACHER, TEACHER))
+    found = predicted_temperature(students, teachers, *learned.values())
+    assert found.flatten().tolist() == pytest.approx([0, 1], abs=1e-6)
+    term = TypeAdapter(AnyTerm).validate_python({"kind": "soft", "learned": "image"})
+    loss = term.loss(
+        Signals(logits=students, labels=torch.zeros(2), teacher_logits=teachers, learned=learned)
+    )
+    taus = 11, 1 + 20 / (1 + math.exp(-1))
+    each = [softened(student, tau, tau) for student, tau in zip((LN2, 0), taus, strict=True)]
+    assert loss.item() == pytest.approx(
+        sum(tau**2 * kl for tau, kl in zip(taus, each, strict=True)) / 2, rel=1e-4
+    )
+
+
+def softened(student, tau, teacher_tau):
+    """Divergence of (s, 1, 1) / (s + 2) from (1, t, 1) / (t + 2), with s = exp(student / tau), t = 4^(1 / tau)."""
+    s, t = math.exp(student / tau), 4 ** (1 / teacher_tau)
+    pairs = [(1, s), (t, 1), (1, 1)]
+    return sum(b / (t + 2) * math.log(b * (s + 2) / a / (t + 2)) for b, a in pairs)
+
+
+def test_temperatures_of_student_and_teacher():
+    """1 + 20 sigmoid(0) = 11 of the student, 1 + 20 / 4 = 6 of the teacher."""
+    term = TypeAdapter(AnyTerm).validate_python({"kind": "soft", "learned": "meta"})
+    learned = {"temperatures": torch.tensor([0.0, -LN3])}
+    loss = term.loss(Signals(logits=STUDENT, labels=torch.zeros(1), teacher_logits=TEACHER, learned=learned))
+    assert loss.item() == pytest.approx(66 * softened(LN2, 11, 6), rel=1e-4)
+
+
 def test_similarity_between_images():
     """Products ((1, 1), (1, 2)) of (1, 0) and (1, 1), rows of length 1, against the unit matrix; four elements."""
     rows = [(1 / ROOT2 - 1) ** 2 + 1 / 2, 1 / 5 + (2 / math.sqrt(5) - 1) ** 2]
@@ -145,3 +182,29 @@ def test_relations_of_tokens():
     none = torch.zeros(1, 2)
     loss = term.loss(Signals(logits=none, labels=none, qkv=student, teacher_qkv=teacher))
     assert loss.item() == pytest.approx(math.log(9 / 8) / 4, rel=1e-5)
+
+
+def test_relations_of_two_heads():
+    """Heads of one channel: the first as above at sqrt(1), the second alike in both; the mean halves."""
+    student = torch.tensor([[1.0, 0], [0, 0], [LN2, 0], [0, 0], [0, 0], [0, 0]]).reshape(1, 6, 1, 2)
+    teacher = torch.zeros(1, 6, 1, 2)
+    term = TypeAdapter(AnyTerm).validate_python(
+        {"kind": "relations", "heads": 2, "pairs": ["qk", "kk", "vv"]}
+    )
+    none = torch.zeros(1, 2)
+    loss = term.loss(Signals(logits=none, labels=none, qkv=student, teacher_qkv=teacher))
+    # k k has the row ((ln 2)^2, 0) instead of (ln 2, 0)
+    k = math.exp(LN2**2)
+    of_kk = math.log((k + 1) / 2) - LN2**2 / 2
+    assert loss.item() == pytest.approx((math.log(9 / 8) / 2 + of_kk) / 4, rel=1e-5)
+
+
+def test_maps_of_stages_are_averaged():
+    """Attention at the last stage is at distance sqrt(2), at the one before at 0."""
+    along, across = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
+    term = TypeAdapter(AnyTerm).validate_python({"kind": "attention", "stages": 2})
+    none = torch.zeros(1, 2)
+    signals = Signals(
+        logits=none, labels=none, features=[across, along], teacher_features=[along, across, across]
+    )
+    assert term.loss(signals).item() == pytest.approx(ROOT2 / 2)

@@ -6,6 +6,8 @@ Studies are imported in the tests: their spaces must not be there when other tes
 import json
 
 import pytest
+import timm
+import torch
 
 from orchestrator.simulate.device import SCENARIOS, GroundTruth
 from search.blocks import count
@@ -55,3 +57,34 @@ def test_trainings_are_shared_by_studies_and_not_repeated(tmp_path, monkeypatch,
     rows = json.loads(capsys.readouterr().out)["Importance of channels"]
     assert all(0 <= row["kept, %"][0] <= 100 for row in rows)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")} == checkpoints
+
+
+def test_objectives_share_a_teacher_and_resume(tmp_path, monkeypatch, capsys):
+    from search.supernet.train.teacher import Teacher
+    from tools.studies import __main__, objectives
+
+    name = "test_resnet.r160_in1k"
+    torch.manual_seed(0)
+    torch.save(timm.create_model(name, num_classes=10).state_dict(), tmp_path / "teacher.pth")
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(
+        objectives, "trained_teacher", lambda *_, **__: (f"timm:{name}:{tmp_path / 'teacher.pth'}", 10.0)
+    )
+    monkeypatch.setattr(Teacher, "check", lambda *_: None)
+    command = ["objectives", "--quick", "--seeds", "2", "--epochs", "1", "--jobs", "1", "--json"]
+    command += ["--only", "soft,labels alone,similarity"]
+    __main__.main(command)
+    tables = json.loads(capsys.readouterr().out)
+    rows = {row["objective"]: row for row in tables["Objectives"]}
+    assert set(rows) == {"soft", "labels alone", "similarity"}
+    low, high = rows["soft"]["top-1"][1:]
+    assert 0 <= low <= high <= 100
+    assert tables["Networks"][0]["steps"] > 0
+    stored = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "studies").rglob("*.safetensors")
+    }
+    assert sum("labels" in str(path) for path in stored) == 2, "soft stores, the recording teacher does not"
+    __main__.main(command)
+    assert json.loads(capsys.readouterr().out) == tables
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "studies").rglob("*.safetensors")}
+    assert now == stored

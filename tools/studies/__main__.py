@@ -26,7 +26,7 @@ STUDIES = {
     "importance": "heads:compare_channels",
     "inheritance": "supernets:compare_inherited",
     "int8": "int8:main",
-    "objectives": "supernets:compare_objectives",
+    "objectives": "objectives:main",
     "promise": "macro_winners:find_winners",
     "ranges": "supernets:compare_ranges",
     "ranking": "macro:rank_networks",

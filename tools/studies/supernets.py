@@ -59,53 +59,6 @@ def _distilled(study: SupernetStudy, kind: str, teacher: str, seed: int) -> Trai
     return replace(training, recipe=recipe, teacher=None if kind == "none" else teacher)
 
 
-OBJECTIVES: dict[str, tuple[dict[str, object], ...]] = {
-    "labels alone": (),
-    "soft": ({"kind": "soft"},),
-    "soft, reverse": ({"kind": "soft", "direction": "reverse"},),
-    "soft, standardised": ({"kind": "soft", "standardise": True, "tau": 2},),
-    "soft, learned temperature": ({"kind": "soft", "learned": True},),
-    "hard": ({"kind": "hard"},),
-    "logits, squared": ({"kind": "mse"},),
-    "DIST": ({"kind": "dist"},),
-    "DKD": ({"kind": "dkd"},),
-    "NKD": ({"kind": "nkd"},),
-    "NormKD": ({"kind": "normkd"},),
-    "similarity": ({"kind": "similarity"},),
-    "attention": ({"kind": "attention"},),
-    "features": ({"kind": "features"},),
-}
-"""Terms next to the labels', each of weight 1 as their papers' codes begin with; not tuned for this data."""
-
-
-def compare_objectives(options: Options) -> Tables:
-    """Compare inherited validation top-1 in percent by objective at equal steps, and with soft labels by seed."""
-    study, seeds = SupernetStudy(options), range(options.seeds)
-    teacher, teacher_top1 = trained_teacher(options)
-    trainings = {
-        name: [_with_terms(study, terms, teacher, seed) for seed in seeds]
-        for name, terms in OBJECTIVES.items()
-    }
-    found = iter(study.accuracies([each for group in trainings.values() for each in group]))
-    means = {name: _seed_means([next(found) for _ in seeds], study.archs) for name in trainings}
-    rows = [
-        {
-            "objective": name,
-            f"mean of {len(study.archs)} networks": mean_and_range(values),
-            "against soft": mean_and_range(_paired(values, means["soft"])),
-        }
-        for name, values in means.items()
-    ]
-    return {"Objectives": rows, "Teacher": [{"network": TEACHER, "top-1, %": teacher_top1}]}
-
-
-def _with_terms(
-    study: SupernetStudy, terms: Sequence[Mapping[str, object]], teacher: str, seed: int
-) -> Training:
-    training = study.training(seed, distillation={"terms": ({"kind": "labels"}, *terms)})
-    return replace(training, teacher=teacher if terms else None)
-
-
 def _seed_means(accuracies: Sequence[Mapping[Arch, float]], archs: Sequence[Arch]) -> list[float]:
     """Return the mean over networks, for each seed."""
     return [statistics.fmean(each[arch] for arch in archs) for each in accuracies]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from search.spaces.registry import arch_from_json, timm_arch
 from search.supernet.inherit import InheritedAccuracy, InheritedLikelihood, reopen_data
 from search.supernet.recipe.recipe import Recipe, changed, get_recipe
 from search.supernet.train.checkpoint import load_supernet
+from search.supernet.train.objective import RECORDED
 from tools.studies.shared import Options
 from tools.tables import log, run_parallel
 
@@ -63,6 +64,7 @@ class Training:
         teacher: `timm:NAME:FILE` to distil from.
         init: Weights to start from, as in `bench train --init`.
         classes: Classes of a new classifier; None keeps that of `init`.
+        teacher_px: Side of the teacher's images; its file stands for it in the folder's name.
     """
 
     space: str
@@ -71,6 +73,7 @@ class Training:
     teacher: str | None = None
     init: str | None = None
     classes: int | None = None
+    teacher_px: int = field(default=TEACHER_PX, repr=False)
 
     @cached_property
     def folder(self) -> Path:
@@ -80,15 +83,18 @@ class Training:
     def run(self, on: str = "cpu") -> Path:
         """Train, or resume, and return the folder."""
         labels = None
-        if self.teacher is not None and self.recipe.augmentation_epochs:
-            labels = self.folder.parent / "labels" / f"{_digest(self.teacher)}-{self.recipe.seed}"
+        recipe = self.recipe
+        recorded = any(term.needs & RECORDED for term in recipe.distillation.terms)
+        if self.teacher is not None and recipe.augmentation_epochs and not recorded:
+            name = f"{_digest(self.teacher)}-{recipe.seed}-{recipe.augmentation_epochs}"
+            labels = self.folder.parent / "labels" / name
         options = ClassifierOptions(
             space=self.space,
             data=self.data,
             output=self.folder,
-            recipe=self.recipe,
+            recipe=recipe,
             teacher=self.teacher,
-            teacher_resolution=TEACHER_PX if self.teacher else None,
+            teacher_resolution=self.teacher_px if self.teacher else None,
             teacher_labels=labels,
             init=self.init,
             classes=self.classes,
@@ -206,13 +212,15 @@ def _trained_accuracies(item: tuple[Training, Sequence[Arch]], on: str) -> dict[
     return {arch: 100 * value for arch, value in zip(archs, top1, strict=True)}
 
 
-def trained_teacher(options: Options) -> tuple[str, float]:
+def trained_teacher(options: Options, px: int = TEACHER_PX, **changes: object) -> tuple[str, float]:
     """Fine-tune the teacher network from ImageNet weights; return `timm:NAME:FILE` and its top-1 in percent.
+
+    `changes` override fields of its recipe.
 
     Raises:
         UsageError: the package with the ImageNet weights is not installed.
     """
-    arch = timm_arch(f"timm:{TEACHER}@{TEACHER_PX}").with_classes(10)
+    arch = timm_arch(f"timm:{TEACHER}@{px}").with_classes(10)
     values = {
         "arch": arch.to_json(),
         "epochs": options.pick(2, 1),
@@ -220,7 +228,7 @@ def trained_teacher(options: Options) -> tuple[str, float]:
         "learning_rate": 1e-3,
         "warmup_epochs": 0.1,
     }
-    recipe = changed(get_recipe("finetune"), values, {})
+    recipe = changed(get_recipe("finetune"), values | changes, {})
     training = Training(arch.space, recipe, options.images, init=f"timm:{TEACHER}", classes=10)
     training.run(options.on)
     opened = training.evaluators(options.on, final=True)

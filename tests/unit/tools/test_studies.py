@@ -26,6 +26,7 @@ from tools.studies import (
     macro,
     macro_search,
     macro_winners,
+    objectives,
     supernets,
 )
 from tools.studies.shared import Options
@@ -231,3 +232,29 @@ def test_a_study_without_images_is_refused(capsys):
     assert ended.value.code == 2
     with raises("no_data"):
         assert Options().images
+
+
+def test_objectives_are_compared_seed_by_seed():
+    """Differences 1 and 3: 2 +- 12.706 * sqrt(2) / sqrt(2). Residuals +-1/2 of 2 x 2 values: s^2 = 1, one degree.
+
+    The pooled half-width is 12.706 * sqrt(2 * 1 / 2).
+    """
+    rows = objectives.compare({"soft": [50.0, 60.0], "DKD": [51.0, 63.0]})
+    assert [row["objective"] for row in rows] == ["DKD", "soft"]
+    assert rows[0]["top-1"] == (57, 51, 63)
+    assert rows[0]["against soft, paired"] == pytest.approx((2, 2 - 12.706, 2 + 12.706), rel=1e-4)
+    assert rows[0]["against soft, pooled"] == pytest.approx((2, 2 - 12.706, 2 + 12.706), rel=1e-4)
+    assert rows[0]["told apart"] == "no"
+    assert rows[1]["against soft, paired"] is None
+    clear = objectives.compare({"soft": [50.0, 60.0], "DKD": [60.0, 70.1], "NKD": [50.0, 60.2]})
+    assert {row["objective"]: row["told apart"] for row in clear} == {
+        "DKD": "paired and pooled",
+        "NKD": "no",
+        "soft": "no",
+    }
+
+
+@pytest.mark.parametrize("fields", [{"only": "DKD,NKD"}, {"only": "soft,DK"}, {"seeds": 1}])
+def test_objectives_that_can_not_be_compared_are_refused(fields):
+    with raises("unknown_objective"):
+        objectives.main(Options(quick=True, **fields))

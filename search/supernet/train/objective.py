@@ -84,11 +84,13 @@ class Objective(nn.Module):
         for index, term in enumerate(self.terms):
             for name, value in self._temperatures(term, recipe, classes, generator).items():
                 self.learned[f"{index}-{name}"] = nn.Parameter(value)
-            if isinstance(term, Maps | Relations):
-                self._check_recorded(term, stages, recorded, of_teachers[term.teacher])
+            if not isinstance(term, Maps | Relations):
+                continue
+            of_teacher = of_teachers[term.teacher]
+            self._check_recorded(term, stages, recorded, of_teacher)
             for stage in _projected(term):
                 inputs = max(_width(supernet, count - stage) for count in counts)
-                size = of_teachers[term.teacher].features[-stage].shape[1], inputs
+                size = of_teacher.features[-stage].shape[1], inputs
                 weight = torch.randn(size, generator=generator) / inputs**0.5
                 self.learned[f"{index}-projector-{stage}"] = nn.Parameter(weight)
         self.to(device)

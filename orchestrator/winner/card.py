@@ -166,8 +166,9 @@ def _table(rows: Mapping[str, str]) -> str:
 def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path, after: Arch | None = None) -> Path:
     """Write a subnet's weights with its own batch-norm statistics as safetensors, and return the file.
 
-    Weights of a timm network have timm's names. With `after`, an exit of `arch`, they are those of the segment
-    after it, named as in its export.
+    Weights of a timm network have timm's names, and metadata that say how the images of its training were
+    normalised, which timm's own weights may differ in. With `after`, an exit of `arch`, they are those of the
+    segment after it, named as in its export.
     """
     from safetensors.torch import save_file  # imports torch, which most commands do not need
     from torch import nn
@@ -179,9 +180,11 @@ def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path, after: 
         network = nn.Sequential(*list(network)[-len(group_blocks(blocks)) :])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = (network[0] if is_timm(arch.space) else network).state_dict()
+        timm = is_timm(arch.space)
+        state = (network[0] if timm else network).state_dict()
+        metadata = {"normalisation": "imagenet"} if timm else None
         # training leaves convolutions in channels-last layout, which the format cannot express
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path, metadata)
     except OSError as error:
         raise storage_error(f"cannot write {path}", error, "choose another --output") from error
     return path

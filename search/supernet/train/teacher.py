@@ -127,7 +127,8 @@ def load_teachers(
 def load_teacher(text: str, classes: int, side: int | None = None, labels: Path | None = None) -> Teacher:
     """Load the teacher of `timm:NAME` (weights on this machine) or `timm:NAME:CHECKPOINT`; the rest as `Teacher`.
 
-    A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded.
+    A checkpoint is a .safetensors file, or a .pth file of nothing but tensors. Nothing is downloaded. Images are
+    normalised as timm says for the network, or as blocktime does if it wrote the checkpoint.
 
     Raises:
         UsageError: unknown name, no weights here, another number of classes.
@@ -139,8 +140,18 @@ def load_teacher(text: str, classes: int, side: int | None = None, labels: Path 
     if checkpoint:
         model = timm.create_model(name, num_classes=classes)
         _load_state(model, text, Path(checkpoint), classes)
+        if _trained_here(Path(checkpoint)):
+            model.pretrained_cfg |= {"mean": MEAN, "std": STD}
         return Teacher(text, model, side, labels)
     return Teacher(text, _pretrained(name, text, classes), side, labels)
+
+
+def _trained_here(path: Path) -> bool:
+    """Whether a checkpoint that could be read says that it saw images as `ImageData` normalises them."""
+    if path.suffix != ".safetensors":
+        return False
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("normalisation") == "imagenet"
 
 
 def timm_weights(text: str) -> dict[str, Tensor]:

@@ -14,8 +14,12 @@ from orchestrator.tasks.supernets import open_evaluator
 from orchestrator.tasks.train import train_classifier
 from orchestrator.tasks.train_options import ClassifierOptions
 from orchestrator.tasks.trained import Trained
+from orchestrator.winner.card import save_weights
 from search.spaces import get_arch, get_space
+from search.supernet.inherit import InheritedAccuracy
+from search.supernet.train.checkpoint import load_supernet
 from search.supernet.train.init_weights import InitialWeights
+from search.supernet.train.teacher import load_teacher
 from tests.support.errors import raises
 from tests.support.training import TINY, supernet_trainer
 
@@ -73,6 +77,24 @@ def test_a_network_of_timm_is_fine_tuned_judged_and_exported(small, checkpoint, 
     assert name == f"{NAME}@32"
     with torch.no_grad():
         torch.testing.assert_close(module(x), network(x))
+
+
+def test_a_fine_tuned_network_teaches_with_the_images_that_it_was_trained_on(small, tmp_path):
+    """Weights of timm itself see images with another mean and deviation."""
+    name = "timm:tf_efficientnet_lite0"
+    arch = get_arch(f"{name}@32").with_classes(10)
+    recipe = TINY.model_copy(update={"arch": arch.to_json()})
+    supernet_trainer(get_space(arch.space), small, recipe, tmp_path / "run").run()
+    supernet, info = load_supernet(tmp_path / "run")
+    trained = InheritedAccuracy(supernet, info, small, calibration_batches=1)
+    weights = save_weights(trained, arch, tmp_path)
+    teacher = load_teacher(f"{name}:{weights}", 10, 32)
+    x = small.batch(small.split.search[:2], 32)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.logits(x), trained.network(arch)(x), rtol=1e-3, atol=1e-3)
+    save_file(load_file(weights), tmp_path / "unsigned.safetensors")
+    unsigned = load_teacher(f"{name}:{tmp_path / 'unsigned.safetensors'}", 10, 32)
+    assert not torch.allclose(unsigned.seen(x), x)
 
 
 def test_one_with_tables_besides_weights_trains_and_goes_on(small, tmp_path):

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
 from typing import Any
 
 import pytest
 
+from luts.format.provenance import ROOT
 from tools import mutants
 
 LIST = """
@@ -60,3 +62,10 @@ def test_a_mistake_that_is_not_in_its_file_is_named(tree):
     (tree / "list.toml").write_text(LIST.replace("n // 2", "n // 3"))
     with pytest.raises(SystemExit, match="half.py has 0 times 'n // 3'"):
         mutants.main()
+
+
+def test_each_mistake_of_the_list_has_its_place_once():
+    """Code moves on; a mistake that is nowhere would stop a run of hours."""
+    listed = tomllib.loads((ROOT / "tools" / "mutants.toml").read_text())["mutant"]
+    times = {(one["file"], one["old"]): (ROOT / one["file"]).read_text().count(one["old"]) for one in listed}
+    assert {place: count for place, count in times.items() if count != 1} == {}

@@ -163,7 +163,7 @@ def blocks() -> Tables:
     def error(costs: SourceEntries) -> float:
         return 100 * mape(wanted.ms.tolist(), predicted_ms(costs, wanted).tolist())
 
-    rows: list[dict[str, object]] = [{"networks": 0, "with operators": error(priced)}]
+    rows: list[dict[str, object]] = [{"networks": 0, "without": None, "with operators": error(priced)}]
     for count in FEW:
         row: dict[str, object] = {"networks": count}
         for name, sources in (("without", ()), ("with operators", (priced,))):

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.tasks.measure import MeasureCommand, measure_networks
     from orchestrator.tasks.measured import MeasuredNetwork, MeasuredNetworks
     from orchestrator.tasks.plan import PlannedProfile, PlanOptions, ProfileCommand, plan_profile
+    from orchestrator.tasks.predict import predict_module
     from orchestrator.tasks.profile import Profile, profile
     from orchestrator.tasks.progress import Note, Progress, Step
     from orchestrator.tasks.report import report_lut, report_run

@@ -171,7 +171,7 @@ def predict(
         BlocktimeError: a network can't be exported.
     """
     if lut.meta.operators is not None:
-        keys = operators_of(networks, Variant.parse(lut.meta.variant), resolution, progress)
+        keys = operators_of(networks, _exported_variant(lut), resolution, progress)
         return {name: lut.predict(own) for name, own in keys.items()}
     sized = {name: at_resolution(name, network, resolution) for name, network in _named(networks).items()}
     luts = {
@@ -189,20 +189,47 @@ def predict(
     }
 
 
+def predict_module(lut: Lut, module: nn.Module, *inputs: Tensor) -> Prediction:
+    """Predict the latency of a PyTorch module by a LUT of operators, without inputs for an image of 224 pixels.
+
+    Raises UsageError: the LUT is of a search space, or the module can't be exported, with torch's reason.
+    """
+    if lut.meta.operators is None:
+        raise UsageError(
+            f"the LUT is of {lut.meta.space}, which prices its own networks; use one of operators (bench profile "
+            "--space operators)",
+            code="not_priceable",
+        )
+    given, variant = inputs or _image(DEFAULT_SIDE), _exported_variant(lut)
+    operators = _lowered(type(module).__name__, module.eval(), given, variant)
+    return lut.predict([operator.key for operator in operators])
+
+
+def _exported_variant(lut: Lut) -> Variant:
+    """Return the variant that networks are exported for; a simulated device runs those of the host."""
+    variant = Variant.parse(lut.meta.variant)
+    return Variant("executorch", "xnnpack") if variant.is_simulated else variant
+
+
+def _image(side: int) -> tuple[Tensor, ...]:
+    import torch
+
+    return (torch.zeros(1, 3, side, side),)
+
+
 def operators_of(
     networks: Networks, variant: Variant, resolution: int | None, progress: Progress
 ) -> dict[str, list[str]]:
     """Return the keys of networks' operators by name, as exported for a variant; errors as `predict`."""
     found: dict[str, Sequence[Operator]] = {}
     specs: dict[str, ExportSpec] = {}
-    variant = Variant("executorch", "xnnpack") if variant.is_simulated else variant
     for name, network in _named(networks).items():
         if not isinstance(network, str) or network.startswith("timm:"):
             specs[name] = spec_of(at_resolution(name, network, resolution), variant)
         elif network.endswith(".pte"):
             found[name] = read_operators(Path(network))
         else:
-            found[name] = _module_operators(network, resolution or DEFAULT_SIDE, variant.precision)
+            found[name] = _lowered(network, *module_of(network, resolution or DEFAULT_SIDE), variant)
     exported = export_all(specs, progress=progress) if specs else {}
     found |= {name: read_operators(artifact.path) for name, artifact in exported.items()}
     return {name: [operator.key for operator in operators] for name, operators in found.items()}
@@ -228,20 +255,21 @@ def _named(networks: Networks) -> dict[str, Network]:
     return found
 
 
-def _module_operators(text: str, side: int, precision: str) -> Sequence[Operator]:
-    """Return the operators of `FILE.py:FUNCTION`. Raises UsageError with torch's reason, and where, if it can."""
+def _lowered(
+    name: str, module: nn.Module, inputs: tuple[Tensor, ...], variant: Variant
+) -> Sequence[Operator]:
+    """Return the operators of a module. Raises UsageError with torch's reason, and where, if it has none."""
     from orchestrator.export.lower import quiet  # imports torch
 
-    module, inputs = module_of(text, side)
     try:
         with quiet():
-            return lower_with_operators(module, inputs, precision=precision)[1]
+            return lower_with_operators(module, inputs, precision=variant.precision)[1]
     except BlocktimeError as error:
         where = re.search(r"Caused by: (.*)", str(error.__cause__))
         sizes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
         raise UsageError(
-            f"{text} can't be exported for inputs of {sizes}: {error}{f' at {where[1]}' if where else ''}; change "
-            "that, or return other inputs with the module",
+            f"{name} can't be exported for inputs of {sizes}: {error}{f' at {where[1]}' if where else ''}; change "
+            "that, or give other inputs with the module",
             code=error.code,
         ) from error
 
@@ -257,9 +285,7 @@ def module_of(text: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
     path, _, function = text.rpartition(":")
     made = getattr(load_plugin(path), function, None)
     made = made() if callable(made) else made
-    module, inputs = (
-        made if isinstance(made, tuple) and len(made) == 2 else (made, torch.zeros(1, 3, side, side))
-    )
+    module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, _image(side))
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     if not isinstance(module, torch.nn.Module) or not all(isinstance(x, torch.Tensor) for x in inputs):
         raise UsageError(

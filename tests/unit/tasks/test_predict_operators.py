@@ -14,7 +14,7 @@ from luts.format.operator_latency import OperatorPrediction
 from luts.format.store import LutStore
 from orchestrator.export.lower.operators import lower_with_operators
 from orchestrator.export.lower.xnnpack import FastXnnpackPartitioner
-from orchestrator.tasks.predict import Predictions, module_of, predict
+from orchestrator.tasks.predict import Predictions, module_of, predict, predict_module
 from tests.support.bench import bench
 from tests.support.errors import raises
 from tests.support.operator_world import operator_study
@@ -66,6 +66,13 @@ def test_a_module_is_priced_by_its_operators(lut: Lut, file: Path, tmp_path: Pat
     (tmp_path / "net.pte").write_bytes(data)
     assert predict(lut, str(tmp_path / "net.pte")) == {str(tmp_path / "net.pte"): predicted}
     assert lut.predict([operator.key for operator in operators]) == predicted
+
+
+def test_a_module_in_python(lut: Lut, file: Path) -> None:
+    sized = predict(lut, f"{file}:sized")[f"{file}:sized"]
+    assert predict_module(lut, nn.Linear(8, 16), torch.zeros(3, 8)).ms == pytest.approx(sized.ms)
+    with raises("not_priceable"):
+        predict_module(make_lut(), nn.Linear(8, 16))
 
 
 def test_a_function_may_return_inputs_too(lut: Lut, file: Path) -> None:

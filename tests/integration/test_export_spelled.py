@@ -67,6 +67,13 @@ CASES = {
     "bicubic, corners aligned": lambda x: F.interpolate(x, (3, 11), mode="bicubic", align_corners=True),
     "bilinear": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
     "expand as": lambda x: x[:1].expand_as(x) * x,
+    "windows": lambda x: F.unfold(x, 3, padding=1, stride=2),
+    "windows of uneven sides": lambda x: F.unfold(x, (3, 2), (1, 2), (1, 0), (2, 1)),
+    "sums of windows": lambda x: F.fold(x.reshape(2, 18, 8), (3, 7), (3, 2), padding=(0, 1), stride=(1, 1)),
+    "sums of windows that reach not all": lambda x: F.fold(x.reshape(2, 12, 12), (7, 9), 2, 1, 0, 2),
+    "maximum of a few": lambda x: x.amax(1) + torch.amax(x, 1, keepdim=True)[:, 0] + x.amax(dim=-3),
+    "maximum of the last and of two": lambda x: x.amax(-1) + x.amax((0, 1), keepdim=True)[0, 0, :, 0],
+    "maximum of many": lambda x: x.repeat(1, 4, 1, 1).amax(1),
 }
 
 
@@ -110,6 +117,8 @@ ONE_DELEGATE = {
     "pools": lambda x: F.avg_pool2d(x, 3, 2, 1) + F.avg_pool2d(x[:, :, 1:, 1:], 2, 2, ceil_mode=True),
     "bicubic": lambda x: F.interpolate(x, size=(7, 9), mode="bicubic", align_corners=False),
     "roll": lambda x: torch.roll(x, (2, -3), (2, 3)),
+    "windows and their sums": lambda x: F.fold(2.0 * F.unfold(x, 3, 1, 1, 2), (10, 12), 3, 1, 1, 2),
+    "maximum of a few": lambda x: x * torch.stack((x, 2.0 - x, -x), 2).amax(2),
     "what depends on no input": lambda x: x + torch.arange(8.0).cumsum(0).reshape(1, 8, 1, 1).sin(),
 }
 

@@ -94,6 +94,15 @@ def norm(x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **ot
     return y if y is NotImplemented else y.sqrt()
 
 
+def amax(x: Tensor, dim: Any = (), keepdim: bool = False) -> Any:
+    """Compute the maximum along a dimension of few slices, not the last, two by two."""
+    if not isinstance(dim, int) or dim % x.dim() == x.dim() - 1 or not 1 < x.shape[dim] <= FEW:
+        return NotImplemented
+    largest = functools.reduce(torch.maximum, (x.narrow(dim, start, 1) for start in range(x.shape[dim])))
+    dim %= x.dim()
+    return largest if keepdim else largest.reshape(*x.shape[:dim], *x.shape[dim + 1 :])
+
+
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:  # noqa: A002
     """Compute x / max(norm, eps) without expanding the norm."""
     length = norm(input, p, dim, keepdim=True, out=out)
@@ -165,6 +174,48 @@ def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
         if shift % size:
             x = torch.cat((x.narrow(dim, -shift % size, shift % size), x.narrow(dim, 0, -shift % size)), dim)
     return x
+
+
+def unfold(
+    input: Tensor,  # noqa: A002
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Any:
+    """Compute windows of a map as a convolution whose kernels are each 1 at one tap."""
+    if input.dim() != 4:
+        return NotImplemented
+    channels = input.shape[1]
+    taps = _taps(input, channels, *_pair(kernel_size))
+    return functional.conv2d(input, taps, None, stride, padding, dilation, channels).flatten(2)
+
+
+def fold(
+    input: Tensor,  # noqa: A002
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
+) -> Any:
+    """Compute sums of overlapping windows as a transposed convolution whose kernels are each 1 at one tap."""
+    kernel, steps, pads, spread, size = map(_pair, (kernel_size, stride, padding, dilation, output_size))
+    if input.dim() != 3:
+        return NotImplemented
+    reach = [s + 2 * p - d * (k - 1) - 1 for s, p, d, k in zip(size, pads, spread, kernel, strict=True)]
+    windows = [way // step + 1 for way, step in zip(reach, steps, strict=True)]
+    channels = input.shape[1] // (kernel[0] * kernel[1])
+    left = [way % step for way, step in zip(reach, steps, strict=True)]  # rows that no window reaches
+    x = input.reshape(len(input), -1, *windows)
+    taps = _taps(input, channels, *kernel)
+    return functional.conv_transpose2d(x, taps, None, steps, pads, left, channels, spread)
+
+
+def _taps(like: Tensor, channels: int, rows: int, columns: int) -> Tensor:
+    """Return kernels (channels * rows * columns, 1, rows, columns), each 1 at one tap, by channel."""
+    taps = rows * columns
+    return constant(like, lambda: torch.eye(taps).reshape(taps, 1, rows, columns).repeat(channels, 1, 1, 1))
 
 
 def interpolate(input: Tensor, size: Any = None, *args: Any, **other: Any) -> Any:  # noqa: A002

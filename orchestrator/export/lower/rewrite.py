@@ -108,7 +108,7 @@ _REWRITTEN = {
     "matmul", "scaled_dot_product_attention", "unbind", "split", "split_with_sizes", "chunk", "select", "mean",
     "expand", "hardsigmoid", "hardsigmoid_", "sum", "linalg_vector_norm", "pow", "softmax", "avg_pool2d",
     "upsample_bicubic2d", "alias", "expand_as", "addcmul", "roll", "squeeze", "unsqueeze",
-    "arange", "index",
+    "arange", "index", "im2col", "col2im", "amax",
 }  # fmt: skip
 """Operators of a captured graph that may have a better equivalent."""
 
@@ -343,4 +343,7 @@ _SPELLINGS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__), reductions.power),
     functional.avg_pool2d: reductions.avg_pool,
     functional.interpolate: reductions.interpolate,
+    **dict.fromkeys((torch.amax, Tensor.amax), reductions.amax),
+    functional.unfold: reductions.unfold,
+    functional.fold: reductions.fold,
 }

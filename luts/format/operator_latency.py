@@ -360,14 +360,14 @@ class OperatorModel:
             low=ms / factor,
             high=ms * factor,
             level=0.95,
-            weak_keys=_extrapolated(operators, log_sd**2 - fit.extrapolated_sd**2),
+            weak_keys=extrapolated(operators, log_sd**2 - fit.extrapolated_sd**2),
             basis=fit.basis,
             operators=tuple(sorted(operators, key=lambda each: -each.ms)),
             log_sd=log_sd,
         )
 
 
-def _extrapolated(operators: Sequence[OperatorCost], excess: float) -> tuple[str, ...]:
+def extrapolated(operators: Sequence[OperatorCost], excess: float) -> tuple[str, ...]:
     """Return the operators that explain a variance above the line, by uncertainty, at least one."""
     named = list[str]()
     for each in sorted(operators, key=lambda each: -each.uncertainty)[:MAX_NAMED]:

@@ -19,9 +19,11 @@ from luts.estimate.operators import (
 from luts.format.lut import Lut, decode, encode
 from luts.format.operator_latency import (
     MAX_NAMED,
+    OperatorCost,
     OperatorModel,
     OperatorPrediction,
     Operators,
+    extrapolated,
 )
 from luts.format.schema import TransferSource
 from luts.verify import verify_values
@@ -227,6 +229,30 @@ def test_a_network_of_unknown_operators_is_extrapolated_by_name(lut):
     assert sum(each.ms for each in found.operators) == pytest.approx(found.ms)
     for each in found.operators:
         assert each.call + each.arithmetic + each.memory == pytest.approx(1.0)
+
+
+def test_the_deviation_of_a_network_has_the_misfit_in_it(lut):
+    blocks = network(2, 11).blocks
+    found, model = lut.predict(blocks), lut.operator_model
+    _, _, parts = model.price_network(blocks)
+    assert found.log_sd**2 == pytest.approx(parts.sum() + model.sds[1] ** 2)
+    assert model.sds[1] ** 2 > 1e-3 * parts.sum()
+
+
+@pytest.mark.parametrize(
+    ("share", "named"), [(0.0, 0), (0.2, 1), (0.6, 2), (0.99, 5), (5.0, MAX_NAMED)], ids=str
+)
+def test_operators_are_named_until_they_explain_what_is_above_the_line(lut, share, named):
+    """Of uncertainties of a half, a quarter and so on; the line is at the rest of the variance."""
+    keys = list(dict.fromkeys(network(2, 11).blocks))[:8]
+    costs = [OperatorCost(key, 1, 1.0, 1.0, 0.0, 0.0, 0.5 ** (at + 1)) for at, key in enumerate(keys)]
+    assert extrapolated(costs[::-1], share) == tuple(keys[:named])
+
+
+def test_errors_are_in_deviations_with_the_floor():
+    """A deviation of 4 % and the floor of 3 % make 5 %."""
+    left_out = LeftOut(np.array([1.0]), np.exp([-0.05]), np.array([0.04]))
+    assert left_out.standardised == pytest.approx([1.0])
 
 
 def test_order_and_repetition_of_operators(lut):

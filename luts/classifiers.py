@@ -31,22 +31,7 @@ def with_classifiers(lut: Lut, features: Mapping[str, KeyFeatures]) -> Lut:
         ms, se = _priced(key, known, fit)
         half = fit.reach * se
         low, high = estimation.quiet.widen(ms, ms - half, ms + half)
-        added.append(
-            Entry(
-                key=key,
-                ms=ms,
-                ci_low=max(low, 0.0),
-                ci_high=high,
-                removal_ms=None,
-                removal_ci_low=None,
-                removal_ci_high=None,
-                loads=0,
-                rounds=0,
-                method="prior",
-                **own.model_dump(),
-                identified="prior",
-            )
-        )
+        added.append(Entry.unmeasured(key, ms, low, high, own))
     return replace(lut, entries=tuple(sorted((*lut.entries, *added), key=lambda entry: entry.key)))
 
 

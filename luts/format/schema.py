@@ -174,6 +174,24 @@ class Entry(Value):
     identified: Literal["alone", "sum", "prior"] | None = None
     measured_share: Fraction | None = None
 
+    @classmethod
+    def unmeasured(cls, key: str, ms: float, low: float, high: float, features: KeyFeatures) -> Self:
+        """Return the entry of a block that no measured model has, with the ends of its interval."""
+        return cls(
+            key=key,
+            ms=ms,
+            ci_low=max(low, 0.0),
+            ci_high=high,
+            removal_ms=None,
+            removal_ci_low=None,
+            removal_ci_high=None,
+            loads=0,
+            rounds=0,
+            method="prior",
+            identified="prior",
+            **features.model_dump(),
+        )
+
     @property
     def features(self) -> KeyFeatures:
         """Features that its prior rests on."""

@@ -224,7 +224,7 @@ def operators_figure(networks: Sequence[NetworkBreakdown], title: str) -> Figure
 
 PRICED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "linear layers, 1x1 convolutions": (ORANGE, ("gemm",)),
-    "convolutions": (BLUE, ("conv", "grouped")),
+    "convolutions": (BLUE, ("conv(", "conv.", "conv_transpose", "grouped")),
     "depthwise convolutions": (GREEN, ("depthwise",)),
     "products and softmax": (RED, ("bmm", "softmax")),
     "transposes and copies": (SKY, ("transpose", "copy", "slice", "constantpad", "reshape")),

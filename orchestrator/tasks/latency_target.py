@@ -86,18 +86,8 @@ class LatencyTarget:
             )
         reach = normal_quantile(0.5 + CONFIDENCE / 2)
         entries = tuple(
-            Entry(
-                key=key,
-                ms=ms,
-                ci_low=max(ms - reach * priced.entry_se[key], 0.0),
-                ci_high=ms + reach * priced.entry_se[key],
-                removal_ms=None,
-                removal_ci_low=None,
-                removal_ci_high=None,
-                loads=0,
-                rounds=0,
-                method="prior",
-                **dict(features[key]),
+            Entry.unmeasured(
+                key, ms, ms - reach * priced.entry_se[key], ms + reach * priced.entry_se[key], features[key]
             )
             for key, ms in priced.entry_ms.items()
         )

@@ -13,7 +13,7 @@ from search.algorithms import Constraints, SearchResult, latency_bounds
 from search.spaces import arch_from_json, get_space
 from search.supernet.inherit import InheritedAccuracy, open_inherited
 from tests.support.bench import answer, bench, refused
-from tests.support.winner_world import make_lut
+from tests.support.winner_world import home_with_lut, make_lut
 
 LIMITS = ("--latency", "100%", "--worst", "220%")
 
@@ -22,12 +22,7 @@ TIGHT = "1.5 times the fastest network"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, export_cache):
-    home = tmp_path_factory.mktemp("home")
-    LutStore([home / "luts"]).write(make_lut())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        patch.setenv("BLOCKTIME_LUTS", str(home / "luts"))
-        patch.setenv("BLOCKTIME_CACHE", str(export_cache))
+    with home_with_lut(tmp_path_factory.mktemp("home"), export_cache) as home:
         train = "train --space autovit-nano --data digits --recipe demo --epochs 1 -o supernet"
         answer(*train.split())
         yield home

@@ -7,26 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from luts.format.store import LutStore
 from orchestrator.export.lower.parity import run_pte
 from search.algorithms import SearchResult
 from search.blocks import boundary_bytes, parse_keys
 from search.spaces import arch_from_json
 from search.supernet.inherit import open_inherited
 from tests.support.bench import answer, bench, refused
-from tests.support.winner_world import make_lut
+from tests.support.winner_world import home_with_lut, make_lut
 
 LIMITS = ("--latency", "100%", "--worst", "260%")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, export_cache):
-    home = tmp_path_factory.mktemp("home")
-    LutStore([home / "luts"]).write(make_lut())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        patch.setenv("BLOCKTIME_LUTS", str(home / "luts"))
-        patch.setenv("BLOCKTIME_CACHE", str(export_cache))
+    with home_with_lut(tmp_path_factory.mktemp("home"), export_cache) as home:
         train = (
             "train --space autovit-nano --data digits --recipe demo --epochs 1 --sampler exits -o supernet"
         )

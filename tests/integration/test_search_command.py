@@ -6,10 +6,9 @@ import signal
 
 import pytest
 
-from luts.format.store import LutStore
 from search.algorithms import SearchResult
 from tests.support.bench import answer, stopped
-from tests.support.winner_world import make_lut
+from tests.support.winner_world import home_with_lut
 
 OPTIONS = [
     *("--latency", "95%", "--confidence", "0.8"),
@@ -19,12 +18,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, export_cache):
-    home = tmp_path_factory.mktemp("home")
-    LutStore([home / "luts"]).write(make_lut())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        patch.setenv("BLOCKTIME_LUTS", str(home / "luts"))
-        patch.setenv("BLOCKTIME_CACHE", str(export_cache))
+    with home_with_lut(tmp_path_factory.mktemp("home"), export_cache) as home:
         yield home
 
 

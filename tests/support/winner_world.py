@@ -1,15 +1,20 @@
 """A simulated phone that runs autovit-nano: its LUT, and journals of later measurements on it."""
 
+import contextlib
 import functools
 import math
 import random
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from luts.build import build_lut
 from luts.estimate.latencies import LatencyEstimates
 from luts.format.schema import ModelSpec
+from luts.format.store import LutStore
 from orchestrator.journal.log import Journal
 from orchestrator.journal.records import (
     BatchRecord,
@@ -149,3 +154,14 @@ def _batch(batch, slots, latency):
         state_after=STATE,
     )
     yield EndRecord(batch=batch, kept=True, reason="", aa=[])
+
+
+@contextlib.contextmanager
+def home_with_lut(home: Path, export_cache: Path) -> Iterator[Path]:
+    """Work in a folder whose `luts` has the phone's LUT, with the tests' cache of exports."""
+    LutStore([home / "luts"]).write(make_lut())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("BLOCKTIME_LUTS", str(home / "luts"))
+        patch.setenv("BLOCKTIME_CACHE", str(export_cache))
+        yield home

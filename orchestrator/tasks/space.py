@@ -95,7 +95,7 @@ class SpaceView:
             "conv_linear_macs_sampled": self.conv_linear_macs,
             "stages": [
                 {"stage": stage.name, "kind": stage.kind}
-                | {name: list(values) for name, values in stage.choices}
+                | {name: [stage.shown(name, v) for v in values] for name, values in stage.choices}
                 | {"fixed": dict(stage.fixed)}
                 for stage in self.space.stages
             ],
@@ -108,7 +108,9 @@ class SpaceView:
         rows = [
             {
                 "stage": stage.name,
-                "choices": "  ".join(f"{n} {{{', '.join(f'{v:g}' for v in vs)}}}" for n, vs in stage.choices),
+                "choices": "  ".join(
+                    f"{n} {{{', '.join(str(stage.shown(n, v)) for v in vs)}}}" for n, vs in stage.choices
+                ),
                 "fixed": "  ".join(f"{n} {v:g}" for n, v in stage.fixed),
             }
             for stage in self.space.stages

@@ -311,6 +311,7 @@ def _choices(arch: Arch) -> Mapping[str, str]:
     for stage, values in zip(arch.search_space.stages, arch.stages, strict=False):
         chosen[stage.name] = "there"
         chosen |= {
-            f"{stage.name}.{name}": f"{value:g}" for name, value in zip(stage.names, values, strict=True)
+            f"{stage.name}.{name}": str(stage.shown(name, value))
+            for name, value in zip(stage.names, values, strict=True)
         }
     return chosen

@@ -22,6 +22,7 @@ from search.spaces.stages import (
     FIRST_STRIDE,
     HEADS,
     TASKS,
+    Stage,
     TaskName,
     classifier,
     expand_head,
@@ -73,13 +74,7 @@ def register_space(space: Space, archs: Mapping[str, Arch] = MappingProxyType({}
 def _check_space(space: Space) -> None:
     """Raise `UsageError` if a part of the space is missing or makes no blocks."""
     for stage in space.stages:
-        if "stride" not in dict(stage.fixed) or "width" not in stage.names:
-            raise _invalid_space(
-                f"{space.name}: stage {stage.name} needs a fixed `stride` and a choice `width`"
-            )
-        for name, values in stage.choices:
-            if not values or list(values) != sorted(set(values)):
-                raise _invalid_space(f"{space.name}: {stage.name}.{name}={values} is not in ascending order")
+        _check_stage(space.name, stage)
     if not space.heads or not space.stage_counts or space.default_resolution not in space.resolutions:
         raise _invalid_space(
             f"{space.name} needs heads, stage counts, and its default resolution among its resolutions"
@@ -94,6 +89,19 @@ def _check_space(space: Space) -> None:
         raise _invalid_space(f"{space.name} makes no blocks ({type(error).__name__}: {error})") from error
     if not space.size():
         raise _invalid_space(f"{space.name} has no architecture: widths must not shrink from stage to stage")
+
+
+def _check_stage(space: str, stage: Stage) -> None:
+    if "stride" not in dict(stage.fixed) or "width" not in stage.names:
+        raise _invalid_space(f"{space}: stage {stage.name} needs a fixed `stride` and a choice `width`")
+    for name, values in stage.choices:
+        if not values or list(values) != sorted(set(values)):
+            raise _invalid_space(f"{space}: {stage.name}.{name}={values} is not in ascending order")
+    for name, kinds in stage.labels:
+        if dict(stage.choices).get(name) != tuple(range(len(kinds))):
+            raise _invalid_space(
+                f"{space}: {stage.name}.{name} needs the values 0 to {len(kinds) - 1}, one for each label"
+            )
 
 
 def _invalid_space(message: str) -> UsageError:

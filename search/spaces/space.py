@@ -74,7 +74,9 @@ class Space:
     def _digest_at(self, resolutions: tuple[int, ...]) -> str:
         document = {
             "name": self.name,
-            "stages": [[s.name, s.kind, s.fixed, s.choices] for s in self.stages],
+            "stages": [
+                [s.name, s.kind, s.fixed, s.choices, *([s.labels] if s.labels else [])] for s in self.stages
+            ],
             "stage_counts": self.stage_counts,
             "resolutions": resolutions,
             "heads": self.heads,
@@ -173,7 +175,7 @@ class Space:
             values = stages.get(stage.name)
             if not isinstance(values, dict) or set(values) != set(stage.names):
                 raise _malformed(f"{self.name}: stage {stage.name} needs exactly {', '.join(stage.names)}")
-            rows.append(tuple(_number(values[name], f"{stage.name}.{name}") for name in stage.names))
+            rows.append(tuple(_value(stage, name, values[name]) for name in stage.names))
         if len(rows) != len(stages):
             raise _malformed(f"{self.name}: has {len(self.stages)} stages, the architecture {len(stages)}")
         arch = Arch(
@@ -397,7 +399,7 @@ class Arch(BlockSequence):
             "head": self.head,
             "classes": self.classes,
             "stages": {
-                stage.name: dict(zip(stage.names, map(_plain, values), strict=True))
+                stage.name: {name: stage.shown(name, v) for name, v in zip(stage.names, values, strict=True)}
                 for stage, values in zip(self.search_space.stages, self.stages, strict=False)
             },
         }
@@ -418,7 +420,8 @@ def _check_stage(space: str, stage: Stage, values: tuple[Value, ...], width_befo
         raise _outside(f"{space}: stage {stage.name} needs {', '.join(stage.names)}")
     for (choice, allowed), value in zip(stage.choices, values, strict=True):
         if value not in allowed:
-            raise _outside(f"{space}: {stage.name}.{choice}={value} is not one of {list(allowed)}")
+            known = [stage.shown(choice, each) for each in allowed]
+            raise _outside(f"{space}: {stage.name}.{choice}={value} is not one of {known}")
     if stage.width(values) < width_before:
         raise _outside(f"{space}: {stage.name} is narrower than the stage before it")
 
@@ -427,9 +430,14 @@ def _outside(message: str) -> UsageError:
     return UsageError(message, code="not_in_space")
 
 
-def _plain(value: Value) -> Value:
-    """Return 2 for 2.0: equal architectures have equal JSON."""
-    return int(value) if value == int(value) else value
+def _value(stage: Stage, choice: str, value: object) -> Value:
+    """Return the value of a choice from its JSON form, the inverse of `Stage.shown`."""
+    kinds = dict(stage.labels).get(choice)
+    if kinds is None:
+        return _number(value, f"{stage.name}.{choice}")
+    if value not in kinds:
+        raise _malformed(f"{stage.name}.{choice} must be one of {', '.join(kinds)}, not {value!r}")
+    return kinds.index(str(value))
 
 
 def _number(value: object, name: str) -> Value:

@@ -67,12 +67,14 @@ class Stage:
         kind: Name of the registered function that makes its blocks.
         fixed: Named constants (stride, expansion, head_dim, ...); a stage always has `stride`.
         choices: Named tuples of candidate values in ascending order; a stage always has `width`.
+        labels: Names of the values of choices between kinds, whose values are 0, 1, 2 and so on.
     """
 
     name: str
     kind: str
     fixed: tuple[tuple[str, Value], ...]
     choices: tuple[tuple[str, tuple[Value, ...]], ...]
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -96,6 +98,13 @@ class Stage:
         """Return constants and the values of one combination, by name."""
         return dict(self.fixed) | dict(zip(self.names, values, strict=True))
 
+    def shown(self, name: str, value: Value) -> int | float | str:
+        """Return a value as documents have it: the name of a kind, else the number, 2 for 2.0."""
+        kinds = dict(self.labels).get(name)
+        if kinds is not None:
+            return kinds[int(value)]
+        return int(value) if value == int(value) else value
+
     @cached_property
     def stride(self) -> int:
         """Side of the input map over that of the output map."""
@@ -107,7 +116,7 @@ class Stage:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without cached properties."""
-        return Stage, (self.name, self.kind, self.fixed, self.choices)
+        return Stage, (self.name, self.kind, self.fixed, self.choices, self.labels)
 
 
 @dataclass(frozen=True)

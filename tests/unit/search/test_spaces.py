@@ -205,6 +205,37 @@ def test_unregistered_architecture():
     assert OWN.from_document(ARCH.to_document()) == ARCH
 
 
+def test_a_choice_between_kinds_is_written_by_name():
+    kernel = dataclasses.replace(
+        STEM,
+        fixed=(("stride", 2),),
+        choices=(("width", (8, 16)), ("kernel", (0, 1))),
+        labels=(("kernel", ("small", "large")),),
+    )
+    space = dataclasses.replace(OWN, stages=(kernel,))
+    arch = Arch(space, 8, "fc", 10, ((16, 1),))
+    document = arch.to_document()
+    assert document["stages"] == {"stem": {"width": 16, "kernel": "large"}}
+    assert space.from_document(document) == arch
+    document["stages"]["stem"]["kernel"] = 1
+    with raises("invalid_architecture") as caught:
+        space.from_document(document)
+    assert str(caught.value) == "stem.kernel must be one of small, large, not 1"
+    with raises("not_in_space") as caught:
+        space.check(dataclasses.replace(arch, stages=((16, 7),)))
+    assert "stem.kernel=7 is not one of ['small', 'large']" in str(caught.value)
+    assert pickle.loads(pickle.dumps(arch)).to_json() == arch.to_json()  # noqa: S301
+    renamed = dataclasses.replace(kernel, labels=(("kernel", ("large", "small")),))
+    assert dataclasses.replace(space, stages=(renamed,)).digest != space.digest
+
+
+def test_labels_that_are_not_one_for_each_value_are_refused(empty):
+    stage = dataclasses.replace(STEM, labels=(("width", ("narrow", "wide")),))
+    with raises("invalid_space") as caught:
+        register_space(dataclasses.replace(OWN, stages=(stage,)), {})
+    assert "stem.width needs the values 0 to 1, one for each label" in str(caught.value)
+
+
 def test_unpickled_architectures_share_their_space():
     archs = [OWN.sample(random.Random(seed)) for seed in range(4)]
     OWN.size()

@@ -184,7 +184,9 @@ class ConnectionQueue:
         """Wait until something happens, and handle it; return whether that was to stop."""
         left_s = self._next_deadline_s - time.monotonic()
         timeout_s = max(0.0, left_s) if self._visitors else None
-        for key, _ in self._selector.select(timeout_s):
+        # New connections come last, so that none drives out a client whose hello has already arrived.
+        ready = [key for key, _ in self._selector.select(timeout_s)]
+        for key in sorted(ready, key=lambda key: key.fileobj is self._listener):
             if key.fileobj is self._woken:
                 signals = self._woken.recv(64)
                 if b"s" in signals:
@@ -251,7 +253,8 @@ class ConnectionQueue:
                 if not dropped or visitor.left_bytes <= 0:
                     self._drop(visitor)
             else:
-                self._read_hello(visitor)
+                while visitor.header is None and visitor in self._visitors:
+                    self._read_hello(visitor)
         except BlockingIOError:
             return
         except (FrameError, AgentError) as error:

@@ -90,7 +90,8 @@ internal class ConnectionQueue(
     private fun turn() {
         val nextNs = waiting.minOfOrNull { it.deadlineNs - System.nanoTime() }
         selector.select(nextNs?.let { (it / 1_000_000 + 1).coerceAtLeast(1) } ?: 0)
-        val selected = selector.selectedKeys().toList()
+        // New connections come last, so that none drives out a client whose hello has already arrived.
+        val selected = selector.selectedKeys().sortedBy { it.attachment() == null }
         selector.selectedKeys().clear()
         for (key in selected) {
             val pending = key.attachment() as PendingConnection?

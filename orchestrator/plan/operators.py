@@ -31,8 +31,8 @@ NETWORKS: Mapping[str, str] = {
 }  # fmt: skip
 """Networks of timm by family, its module there; the first is the reference."""
 
-DESIGNED, MEASURED_NETWORKS, SIZES_EACH = 180, 40, 2
-"""Programs by default, and those of each kind outside the delegate: two sizes show what a size costs."""
+DESIGNED, MEASURED_NETWORKS, SIZES_EACH = 68, 40, 2
+"""Programs by default, with each kind outside the delegate once; sizes of such a kind in a whole suite."""
 
 SEEDS = 10_000
 """Seeds; each has programs of its own up to this many of a kind."""
@@ -43,7 +43,7 @@ def plan_operators(seed: int, designed: int | None = None, models: int | None = 
 
     Args:
         seed: Seed of the designed programs.
-        designed: Number of designed programs; by default 180, or as large a part of `models`.
+        designed: Number of designed programs; by default 68, or as large a part of `models`.
         models: Programs in all; by default the designed ones and 40 networks.
 
     Raises:
@@ -74,9 +74,10 @@ def designed_programs(count: int, seed: int) -> list[tuple[str, str]]:
 
     numbers = {f"chain.{kind}": chain[0] for kind, chain in CHAINS.items()}
     numbers |= {f"portable.{kind}": SIZES_EACH for kind in PORTABLE}
+    whole = sum(numbers.values())
     ranked = sorted(
         ((index + 0.5) / number, order, family, index)
         for order, (family, number) in enumerate(numbers.items())
-        for index in range(math.ceil(number * count / DESIGNED) + 1)
+        for index in range(math.ceil(number * count / whole) + 1)
     )
     return [(f, f"{f.replace('.', ':')}-{seed * SEEDS + index}") for _, _, f, index in ranked[:count]]

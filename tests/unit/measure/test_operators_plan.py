@@ -33,18 +33,25 @@ def programs(plan: Plan) -> list[str]:
     return [model.program for model in plan.models]
 
 
-def test_default_plan_has_each_kind_in_its_number_and_networks_of_other_families() -> None:
+def test_default_plan_has_each_kind_outside_the_delegate_once() -> None:
     plan = plan_operators(0)
+    assert len(plan.models) == 108
+    families = Counter(family for family, _ in designed_programs(DESIGNED, 0))
+    assert {kind: families[f"portable.{kind}"] for kind in PORTABLE} == dict.fromkeys(PORTABLE, 1)
+    assert all(families[f"chain.{kind}"] for kind in CHAINS)
+
+
+def test_whole_suite_has_each_kind_in_its_number_and_networks_of_other_families() -> None:
+    plan = plan_operators(0, 180)
     families = Counter(json.loads(model.arch)["family"] for model in plan.models)
     expected = {f"chain.{kind}": chain[0] for kind, chain in CHAINS.items()}
     expected |= {f"portable.{kind}": SIZES_EACH for kind in PORTABLE}
     expected |= dict.fromkeys(list(NETWORKS)[:MEASURED_NETWORKS], 1)
     assert families == expected
-    assert (len(plan.models), DESIGNED) == (220, 180)
     assert len(set(programs(plan))) == len({model.model_id for model in plan.models}) == 220
     assert plan.reference.program == "timm:mobilenetv3_small_100"
     assert {model.role for model in plan.models[1:]} == {"design"}
-    assert plan.digest == plan_operators(0).digest
+    assert plan.digest == plan_operators(0, 180).digest
 
 
 def test_fewer_programs_begin_the_list_of_more() -> None:
@@ -62,7 +69,7 @@ def test_fewer_programs_begin_the_list_of_more() -> None:
 
 @pytest.mark.parametrize(
     ("designed", "models", "expected"),
-    [(None, None, (180, 40)), (10, None, (10, 40)), (None, 110, (90, 20)), (4, 5, (4, 1)), (0, 3, (0, 3))],
+    [(None, None, (68, 40)), (10, None, (10, 40)), (None, 54, (34, 20)), (4, 5, (4, 1)), (0, 3, (0, 3))],
 )
 def test_sizes(designed: int | None, models: int | None, expected: tuple[int, int]) -> None:
     names = programs(plan_operators(0, designed, models))
@@ -101,7 +108,7 @@ def test_options_of_search_spaces_are_refused(given: dict[str, Any], tmp_path) -
 def test_a_forecast_has_times_but_no_entries(tmp_path) -> None:
     planned = plan_profile(command(store=LutStore([tmp_path])))
     document = json.loads(json.dumps(planned.to_dict()))
-    assert document["models"] == {"reference": 1, "design": 219}
+    assert document["models"] == {"reference": 1, "design": 107}
     assert document["blocks"] == []
     assert 0 < document["device_s"] < 900
     assert "known once they are exported" in planned.facts()["entries"]

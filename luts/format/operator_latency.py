@@ -56,8 +56,8 @@ logarithm. Lengths of 1, 2.5 and 4 did worse on 40 held-out networks of an x86 c
 _DIMENSIONS = 12
 """Most sizes of a kind."""
 
-_TYPICAL_MS: Floats = np.array([[0.001, 1 / 60, 1 / 15, 0.07], [0.002, 1 / 60, 1 / 15, 0.5]])
-"""Coefficients of physics inside and outside of delegates, one core of an x86 server."""
+_TYPICAL_MS: Floats = np.array([[0.001, 1 / 60, 1 / 15, 0.07], [0.002, 1.0, 1.0, 0.5]])
+"""Coefficients of physics inside and outside of delegates, one core of an x86 server: products outside are slow."""
 _SPEED_SD, _TERM_SD = 0.8, 0.8
 """Deviations of their logarithms: of all together, and of a term inside or outside. Phones are two to four
 times slower."""

@@ -55,6 +55,10 @@ _POOL = OperatorKind("h w c", _WINDOW, "b h w c sh sw + b h w c")
 _MAPPED = OperatorKind("n", "", "n + n")
 _COPIED = OperatorKind("n run", "", "n + n")
 _PORTABLE = OperatorKind("in out", "stride indices taps run", "in + out")
+PRODUCTS = frozenset(
+    {"portable.addmm", "portable.baddbmm", "portable.bmm", "portable.convolution", "portable.mm"}
+)
+"""Operators outside the delegates that multiply; `taps` are the products of an output."""
 _UNARY = (
     "abs ceiling clamp convert cos elu exp floor gelu hardswish leakyrelu log negate other reciprocalsquareroot "
     "reshape sigmoid sin square squareroot tanh"
@@ -189,7 +193,7 @@ def parse_operator(key: str) -> Operator:
 
 def _lookup(kind: str) -> OperatorKind:
     if _PORTABLE_NAME.fullmatch(kind) and kind.partition(".")[2] not in ELEMENT_BYTES:
-        return _PORTABLE
+        return _PORTABLE._replace(macs="out taps") if kind in PRODUCTS else _PORTABLE
     if kind not in KINDS:
         raise _invalid(unknown("kind of operator", kind, KINDS, "or portable.NAME"))
     return KINDS[kind]

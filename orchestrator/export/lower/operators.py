@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.operators import KINDS, Operator
+from luts.format.operators import KINDS, PRODUCTS, Operator
 from orchestrator.agent.flatbuffer import XNNPACK_SCHEMA, FlatBuffer, open_program, part_of, read_schema
 from orchestrator.export.lower.kinds import base_name
 
@@ -247,6 +247,8 @@ def _portable(plan: Any, call: Any) -> Operator:
         sizes["indices"] = sum(len(_tensors(plan, own)) for own in lists)
     if "pool" in name:
         sizes["taps"] = product(numbers)
+    if f"portable.{name}" in PRODUCTS and len(given) > 1:
+        sizes["taps"] = product(given[1].sizes[1:]) if name == "convolution" else given[-2].sizes[-1]
     dtype = next((_SCALAR_TYPES[x.scalar_type.name] for x in returned.values()), "fp32")
     known = {size: max(1, value) for size, value in sizes.items()}
     return Operator.build(f"portable.{name}", {"in": read, "out": written, **known}, dtype)

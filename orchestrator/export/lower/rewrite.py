@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -121,9 +121,23 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     from executorch.exir.passes.constant_prop_pass import constant_prop_pass
 
     captured = torch.export.export(spelled_out(module), tuple(inputs))
+    given = captured.graph_signature.user_inputs
+    if any(_changes_constant(node, given) for node in captured.graph.nodes):
+        captured = captured.run_decompositions({})  # in-place operations become others
     _broadcast(captured.graph)
     program: ExportedProgram = constant_prop_pass(captured)
     return program
+
+
+def _changes_constant(node: torch.fx.Node, inputs: Collection[Any]) -> bool:
+    """Return whether an operation changes in place what depends on no input, so that it can't be a constant."""
+    if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+        return False
+    before, seen = [node], set[torch.fx.Node]()
+    while before:
+        seen.add(each := before.pop())
+        before += set(each.all_input_nodes) - seen
+    return not any(each.name in inputs for each in seen)
 
 
 def _broadcast(graph: torch.fx.Graph) -> None:

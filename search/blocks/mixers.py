@@ -13,14 +13,13 @@ import dataclasses
 from typing_extensions import override
 
 from search.blocks.ops import Activation, OpList, attention
-from search.blocks.spec import ChannelKeeping, param, register
+from search.blocks.spec import ChannelKeeping, Factors, param, register
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenMixer(ChannelKeeping):
     """A mixer of the N = resolution^2 pixels of a map of d channels."""
 
-    elastic = False
     removable = True
 
     @property
@@ -56,6 +55,12 @@ class HeadedMixer(TokenMixer):
         """Channels of one head."""
         return self.channels // self.heads
 
+    @override
+    def factors(self) -> Factors:
+        """Return heads and their channels in query, key and value and in the projection's input."""
+        heads = (self.heads, self.head_dim)
+        return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}
+
     def _require_tiling(self, side: int, cells: str) -> None:
         """Raise `UsageError` if squares of `side` pixels do not tile the map."""
         self._require(
@@ -70,7 +75,7 @@ class MultiHeadAttention(HeadedMixer):
 
     kind = "mix.mha"
     complexity = "4 N d^2 + 2 N^2 d"
-    examples = ("mix.mha(c=16,heads=2)@5", "mix.mha(c=8,heads=2)@8")
+    examples = ("mix.mha(c=8,heads=2)@8", "mix.mha(c=16,heads=2)@5")
 
     @override
     def ops(self) -> OpList:
@@ -87,7 +92,7 @@ class WindowAttention(HeadedMixer):
 
     kind = "mix.window"
     complexity = "4 N d^2 + 2 w^2 N d"
-    examples = ("mix.window(c=16,heads=2,w=3)@6", "mix.window(c=8,heads=2,w=4)@8")
+    examples = ("mix.window(c=8,heads=2,w=3)@6", "mix.window(c=16,heads=4,w=3)@6")
 
     window: int = param("w")
 
@@ -114,9 +119,15 @@ class SpatialReductionAttention(HeadedMixer):
 
     kind = "mix.sr"
     complexity = "3 N d^2 + 2 N d^2 / s^2 + 2 N^2 d / s^2"
-    examples = ("mix.sr(c=16,heads=2,s=3)@6", "mix.sr(c=8,heads=2,s=2)@8")
+    examples = ("mix.sr(c=8,heads=2,s=2)@8", "mix.sr(c=16,heads=4,s=2)@6")
 
     reduction: int = param("s")
+
+    @override
+    def factors(self) -> Factors:
+        heads = (self.heads, self.head_dim)
+        q, kv = ({0: heads}, {0: (2, *heads)})
+        return {"q.weight": q, "q.bias": q, "kv.weight": kv, "kv.bias": kv, "proj.weight": {1: heads}}
 
     def __post_init__(self) -> None:
         """Raise `UsageError` if heads do not divide the channels or the reduction the side."""
@@ -143,7 +154,7 @@ class SeparableAttention(TokenMixer):
 
     kind = "mix.separable"
     complexity = "3 N d^2 + 2 N d"
-    examples = ("mix.separable(c=16)@5", "mix.separable(c=8)@8")
+    examples = ("mix.separable(c=8)@8", "mix.separable(c=16)@5")
 
     @override
     def ops(self) -> OpList:
@@ -163,7 +174,7 @@ class AdditiveAttention(TokenMixer):
 
     kind = "mix.additive"
     complexity = "4 N d^2 + 5 N d"
-    examples = ("mix.additive(c=16)@5", "mix.additive(c=8)@8")
+    examples = ("mix.additive(c=8)@8", "mix.additive(c=16)@5")
 
     @override
     def ops(self) -> OpList:
@@ -190,7 +201,7 @@ class LinearAttention(HeadedMixer):
 
     kind = "mix.linear"
     complexity = "4 N d^2 + 2 N d (d / h + 1)"
-    examples = ("mix.linear(c=16,heads=2)@5", "mix.linear(c=8,heads=2)@8")
+    examples = ("mix.linear(c=8,heads=2)@8", "mix.linear(c=16,heads=4)@5")
 
     @override
     def ops(self) -> OpList:
@@ -219,7 +230,7 @@ class PoolMixer(TokenMixer):
 
     kind = "mix.pool"
     complexity = "k^2 N d additions"
-    examples = ("mix.pool(c=16,k=5)@5", "mix.pool(c=8,k=3)@8")
+    examples = ("mix.pool(c=8,k=3)@8", "mix.pool(c=16,k=5)@5")
 
     kernel: int = param("k")
 
@@ -238,8 +249,9 @@ class FourierFilter(TokenMixer):
     """
 
     kind = "mix.fourier"
+    resolution_bound = True
     complexity = "6 N^1.5 d as matrix products (2 N d log2 N + N d by FFT)"
-    examples = ("mix.fourier(c=16)@5", "mix.fourier(c=8)@8")
+    examples = ("mix.fourier(c=8)@8", "mix.fourier(c=16)@8")
 
     @override
     def ops(self) -> OpList:
@@ -269,8 +281,9 @@ class TokenMlp(TokenMixer):
     """MLP-Mixer (Tolstikhin et al. 2021, equation 1): tokens to `hidden` and back with GELU, shared by channels."""
 
     kind = "mix.mlp"
+    resolution_bound = True
     complexity = "2 N d h"
-    examples = ("mix.mlp(c=16,hidden=8)@5", "mix.mlp(c=8,hidden=16)@8")
+    examples = ("mix.mlp(c=8,hidden=8)@5", "mix.mlp(c=16,hidden=16)@5")
 
     hidden: int = param("hidden")
 

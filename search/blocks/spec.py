@@ -64,11 +64,13 @@ class BlockSpec(ABC):
         kind: First word of its key.
         examples: Keys of small blocks of this kind, which the tests check. Those of an elastic kind are
             subnets of the last one.
-        enclosed_by: Kind of the block that runs it, as a shell runs its transformer layers; "" for others.
+        enclosed_by: Kind of the block that runs it, as a shell runs its transformer layers; "" for others, also
+            for token mixers, which run alone too.
         elastic: Whether the first channels of a larger one make a smaller one, so that a supernet can hold
             it.
+        resolution_bound: Whether its weights fit maps of one side only, as those of an MLP over tokens.
         branches: Submodules whose outputs are added to their inputs, if there are several residuals.
-            Stochastic depth drops each of them separately.
+            Stochastic depth drops each of them separately; a branch `layers` drops with what it encloses.
         in_task_head: Whether it belongs to a head of detection or segmentation, and not to a backbone.
         complexity: Multiply-accumulates as a formula in tokens N and channels d; "" for blocks that mix no
             tokens.
@@ -79,6 +81,7 @@ class BlockSpec(ABC):
     examples: ClassVar[tuple[str, ...]]
     enclosed_by: ClassVar[str] = ""
     elastic: ClassVar[bool] = True
+    resolution_bound: ClassVar[bool] = False
     branches: ClassVar[tuple[str, ...]] = ()
     in_task_head: ClassVar[bool] = False
     complexity: ClassVar[str] = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -105,17 +106,62 @@ class Constant(WeightValue):
         self.register_buffer("value", value.contiguous())
 
     @override
-    def forward(self) -> Tensor:
+    def forward(self, like: Tensor | None = None) -> Tensor:
         return self.value
+
+
+class FixedValue(WeightValue):
+    """A value that follows from shapes alone, on the device of an activation; a constant once fused.
+
+    It is not a buffer, and the given tensor is on the CPU whatever the default device: a supernet's modules have
+    parameters only and are built without storage.
+    """
+
+    def __init__(self, value: Tensor):
+        super().__init__()
+        self.value = value
+
+    @override
+    def forward(self, like: Tensor | None = None) -> Tensor:
+        return self.value if like is None else self.value.to(like.device)
+
+
+class ParallelConvs(nn.ModuleList):
+    """1x1 convolutions of one map: (B, C, H, W) to the output of each; one convolution and slices once fused."""
+
+    def __init__(self, channels: int, outputs: Sequence[int]):
+        super().__init__(nn.Conv2d(channels, each, 1) for each in outputs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the output of each."""
+        return tuple(conv(x) for conv in self)
+
+
+class FusedConvs(nn.Module):
+    """`ParallelConvs` as one convolution."""
+
+    def __init__(self, convs: ParallelConvs):
+        super().__init__()
+        self.outputs = [len(conv.weight) for conv in convs]
+        self.conv = copy.deepcopy(convs[0])
+        self.conv.out_channels = sum(self.outputs)
+        for name in ("weight", "bias"):
+            setattr(self.conv, name, nn.Parameter(torch.cat([getattr(conv, name) for conv in convs])))
+
+    @override
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.conv(x)
+        ends = itertools.accumulate(self.outputs)
+        return tuple(y[:, end - size : end] for size, end in zip(self.outputs, ends, strict=True))
 
 
 def fuse_for_inference(module: nn.Module) -> nn.Module:
     """Return a copy of an eval-mode module that computes the same (to rounding) with fewer operations.
 
     In an `nn.Sequential`, BN is fused into the convolution before it, else into the linear layer after it;
-    each `WeightValue` becomes a constant. Only exactly these classes change: a subclass may do more in its
-    forward. BN without such a neighbour stays. Networks of timm merge their parallel branches first (RepViT,
-    FastViT), as their papers do before they measure.
+    each `WeightValue` becomes a constant, `ParallelConvs` become one convolution. Only exactly these classes
+    change: a subclass may do more in its forward. BN without such a neighbour stays. Networks of timm merge
+    their parallel branches first (RepViT, FastViT), as their papers do before they measure.
     """
     module = copy.deepcopy(module)
     if type(module).__module__.startswith("timm."):
@@ -130,6 +176,8 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
             if isinstance(child, WeightValue):
                 with torch.no_grad():
                     setattr(part, name, Constant(child()))
+            if isinstance(child, ParallelConvs):
+                setattr(part, name, FusedConvs(child))
     return module
 
 
@@ -215,18 +263,17 @@ class RelativeBias(WeightValue):
     () -> (1, heads, window^2, window^2) for a window of `window` pixels a side.
     """
 
-    index: Tensor
-
     def __init__(self, window: int, heads: int):
         super().__init__()
+        self.window = window
         self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.table, std=0.02)
-        place = torch.arange(window)
-        offset = place[:, None] - place[None, :] + window - 1
-        rows, columns = offset[:, None, :, None], offset[None, :, None, :]
-        index = (rows * (2 * window - 1) + columns).reshape(window**2, window**2)
-        self.register_buffer("index", index, persistent=False)
 
     @override
     def forward(self) -> Tensor:
-        return self.table[self.index].permute(2, 0, 1)[None]
+        window = self.window
+        place = torch.arange(window, device=self.table.device)
+        offset = place[:, None] - place[None, :] + window - 1
+        rows, columns = offset[:, None, :, None], offset[None, :, None, :]
+        index = (rows * (2 * window - 1) + columns).reshape(window**2, window**2)
+        return self.table[index].permute(2, 0, 1)[None]

@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from search.blocks import mixers as specs
-from search.networks.layers import RelativeBias, attend, attention, join_heads, split_heads, to_map, to_tokens
+from search.networks.layers import (
+    FixedValue,
+    ParallelConvs,
+    RelativeBias,
+    attend,
+    attention,
+    join_heads,
+    split_heads,
+    to_map,
+    to_tokens,
+)
 from search.networks.network import module_of
 
 NORM_EPS = 1e-12
@@ -96,11 +106,6 @@ class FourierFilter(nn.Module):
     `torch.fft.rfft2`, only side // 2 + 1 frequencies are kept along the width.
     """
 
-    widths: Tensor
-    heights: Tensor
-    heights_back: Tensor
-    widths_back: Tensor
-
     def __init__(self, spec: specs.FourierFilter):
         super().__init__()
         side = spec.resolution
@@ -108,25 +113,22 @@ class FourierFilter(nn.Module):
         self.real = nn.Parameter(0.02 * torch.randn(spec.channels, kept, side))
         self.imag = nn.Parameter(0.02 * torch.randn(spec.channels, kept, side))
         cos, sin = _dft_matrices(side)
-        both = torch.tensor([1.0 if k in (0, side / 2) else 2.0 for k in range(kept)])
-        self._constant("widths", torch.cat((cos[:kept], -sin[:kept])))
-        self._constant("heights", torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))))
-        self._constant("heights_back", torch.cat((torch.cat((cos, -sin), 1), torch.cat((sin, cos), 1))))
-        self._constant("widths_back", torch.cat((cos[:, :kept] * both, -sin[:, :kept] * both), 1))
-
-    def _constant(self, name: str, value: Tensor) -> None:
-        self.register_buffer(name, value, persistent=False)
+        both = torch.tensor([1.0 if k in (0, side / 2) else 2.0 for k in range(kept)], device="cpu")
+        self.widths = FixedValue(torch.cat((cos[:kept], -sin[:kept])))
+        self.heights = FixedValue(torch.cat((torch.cat((cos, sin), 1), torch.cat((-sin, cos), 1))))
+        self.heights_back = FixedValue(torch.cat((torch.cat((cos, -sin), 1), torch.cat((sin, cos), 1))))
+        self.widths_back = FixedValue(torch.cat((cos[:, :kept] * both, -sin[:, :kept] * both), 1))
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, _ = x.shape
         kept = self.kept
-        x = F.linear(x, self.widths).reshape(batch * channels, height, 2, kept).permute(0, 3, 2, 1)
-        x = F.linear(x.reshape(batch, channels, kept, 2 * height), self.heights)
+        x = F.linear(x, self.widths(x)).reshape(batch * channels, height, 2, kept).permute(0, 3, 2, 1)
+        x = F.linear(x.reshape(batch, channels, kept, 2 * height), self.heights(x))
         real, imag = x[..., :height], x[..., height:]
         x = torch.cat((real * self.real - imag * self.imag, real * self.imag + imag * self.real), -1)
-        x = F.linear(x, self.heights_back).reshape(batch * channels, kept, 2, height).permute(0, 3, 2, 1)
-        return F.linear(x.reshape(batch, channels, height, 2 * kept), self.widths_back)
+        x = F.linear(x, self.heights_back(x)).reshape(batch * channels, kept, 2, height).permute(0, 3, 2, 1)
+        return F.linear(x.reshape(batch, channels, height, 2 * kept), self.widths_back(x))
 
 
 def _dft_matrices(side: int) -> tuple[Tensor, Tensor]:
@@ -134,7 +136,7 @@ def _dft_matrices(side: int) -> tuple[Tensor, Tensor]:
 
     They are the real and the negative imaginary part of the orthonormal DFT.
     """
-    place = torch.arange(side, dtype=torch.float64)
+    place = torch.arange(side, dtype=torch.float64, device="cpu")
     angle = 2 * torch.pi * torch.outer(place, place) / side
     return (angle.cos() * side**-0.5).float(), (angle.sin() * side**-0.5).float()
 
@@ -160,14 +162,13 @@ class SeparableAttention(nn.Module):
 
     def __init__(self, spec: specs.SeparableAttention):
         super().__init__()
-        self.qkv = nn.Conv2d(spec.channels, 1 + 2 * spec.channels, 1)
+        self.qkv = ParallelConvs(spec.channels, (1, spec.channels, spec.channels))
         self.out = nn.Conv2d(spec.channels, spec.channels, 1)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.qkv(x)
-        q, k, v = qkv[:, :1], qkv[:, 1 : 1 + channels], qkv[:, 1 + channels :]
+        q, k, v = self.qkv(x)
         scores = q.reshape(batch, 1, height * width).softmax(-1)
         context = torch.bmm(k.reshape(batch, channels, height * width), scores.transpose(1, 2))
         out: Tensor = self.out(v.relu() * context.reshape(batch, channels, 1, 1))
@@ -181,8 +182,6 @@ class AdditiveAttention(nn.Module):
     Norms and sums over tokens are matrix products, which XNNPACK has; it has no `sum`.
     """
 
-    ones: Tensor
-
     def __init__(self, spec: specs.AdditiveAttention):
         super().__init__()
         channels = spec.channels
@@ -192,11 +191,11 @@ class AdditiveAttention(nn.Module):
         self.score = nn.Linear(channels, 1, bias=False)
         self.proj = nn.Linear(channels, channels)
         self.final = nn.Linear(channels, channels)
-        self.register_buffer("ones", torch.ones(1, channels), persistent=False)
+        self.ones = FixedValue(torch.ones(1, channels, device="cpu"))
 
     def _normalised(self, x: Tensor) -> Tensor:
         """Return tokens of unit length."""
-        return x / F.linear(x * x, self.ones).sqrt().clamp(min=NORM_EPS)
+        return x / F.linear(x * x, self.ones(x)).sqrt().clamp(min=NORM_EPS)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
@@ -213,20 +212,18 @@ class AdditiveAttention(nn.Module):
 class LinearAttention(nn.Module):
     """Katharopoulos et al. 2020, equation 5, feature map elu(x) + 1 (equation 7): keys times values first."""
 
-    ones: Tensor
-
     def __init__(self, spec: specs.LinearAttention):
         super().__init__()
         self.heads = spec.heads
         self.qkv = nn.Linear(spec.channels, 3 * spec.channels)
         self.proj = nn.Linear(spec.channels, spec.channels)
-        self.register_buffer("ones", torch.ones(1, spec.tokens), persistent=False)
+        self.ones = FixedValue(torch.ones(1, spec.tokens, device="cpu"))
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = split_heads(self.qkv(to_tokens(x)), 3, self.heads)
         q, k = _map_features(q), _map_features(k).transpose(1, 2)
-        mixed = torch.bmm(q, torch.bmm(k, v)) / torch.bmm(q, F.linear(k, self.ones))
+        mixed = torch.bmm(q, torch.bmm(k, v)) / torch.bmm(q, F.linear(k, self.ones(k)))
         return to_map(self.proj(join_heads(mixed, self.heads)), x.shape[2])
 
 

@@ -40,6 +40,11 @@ def copied(key, theirs, rename=()):
         for old, new in rename:
             name = name.replace(old, new)
         state[name] = value
+        if (
+            name.startswith("qkv.") and value.ndim in (1, 4) and len(value) == 1 + 2 * C
+        ):  # MobileViTv2's: q, k, v
+            kind = name.removeprefix("qkv.")
+            state |= {f"qkv.{part}.{kind}": each for part, each in enumerate(value.split((1, C, C)))}
     module.load_state_dict(
         {name: state[name].reshape(own.shape) for name, own in module.state_dict().items()}
     )

@@ -25,6 +25,7 @@ from orchestrator.tasks.parsing import parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec, parse_key
+from search.blocks.metaformer import MIXERS, MixerSetting
 from search.blocks.transformers import PruningLayer, VitLayer
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
@@ -90,27 +91,27 @@ def kept_tokens(tokens: int) -> int:
     return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
 
 
-MIXERS: Mapping[str, Callable[[Setting], str]] = {
-    "mha": lambda s: f"mix.mha(c={s.width},heads={s.heads})@{s.resolution}",
-    "window": lambda s: f"mix.window(c={s.width},heads={s.heads},w={s.window})@{s.resolution}",
-    "sr": lambda s: f"mix.sr(c={s.width},heads={s.heads},s=2)@{s.resolution}",
-    "separable": lambda s: f"mix.separable(c={s.width})@{s.resolution}",
-    "additive": lambda s: f"mix.additive(c={s.width})@{s.resolution}",
-    "linear": lambda s: f"mix.linear(c={s.width},heads={s.heads})@{s.resolution}",
+OTHERS: Mapping[str, Callable[[Setting], str]] = {
     "cga": lambda s: (
         f"evit.cga(c={s.width},heads=4,qk=16,v={s.width // 4},kernels=5555,window={s.window})@{s.resolution}"
     ),
-    "pool": lambda s: f"mix.pool(c={s.width},k=3)@{s.resolution}",
-    "fourier": lambda s: f"mix.fourier(c={s.width})@{s.resolution}",
-    "mlp": lambda s: f"mix.mlp(c={s.width},hidden={s.width // 2})@{s.resolution}",
     "vit": lambda s: f"vit.layer({s.layer})@{s.resolution}",
     "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
     "evit": lambda s: f"vit.evit({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}",
 }
-"""Block key by name: token mixers, and layers of a ViT. Numbers that a paper leaves open are those of its
-networks at 14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width
-d / 2; EfficientViT-M0 has four heads, 16 channels of queries in each and 5 x 5 convolutions over them.
+"""Block key by name: all but the token mixers. EfficientViT-M0 has four heads, 16 channels of queries in each and
+5 x 5 convolutions over them.
 """
+
+BLOCKS = (*MIXERS, *OTHERS)
+"""Names of all blocks."""
+
+
+def named_block(name: str, setting: Setting) -> BlockSpec:
+    """Return the block of a name; UsageError if it does not support the setting."""
+    if name in OTHERS:
+        return parse_key(OTHERS[name](setting))
+    return MIXERS[name](MixerSetting(setting.resolution, setting.width, setting.heads, setting.window))
 
 
 @dataclass(frozen=True)
@@ -174,17 +175,17 @@ def mixers(
     names: Sequence[str], width: int, resolutions: Sequence[int], window: int
 ) -> tuple[list[Mixer], list[str]]:
     """Return blocks by resolution, and a line for each that does not support one; UsageError if unknown."""
-    foreign = [name for name in names if name not in MIXERS]
+    foreign = [name for name in names if name not in BLOCKS]
     if foreign:
         raise UsageError(
-            f"unknown block {foreign[0][:40]!r}; known: {', '.join(MIXERS)}", code="unknown_block"
+            f"unknown block {foreign[0][:40]!r}; known: {', '.join(BLOCKS)}", code="unknown_block"
         )
     chosen, refused = [], []
     for resolution in resolutions:
         setting = Setting(width, resolution, window)
         for name in names:
             try:
-                chosen.append(Mixer(name, parse_key(MIXERS[name](setting))))
+                chosen.append(Mixer(name, named_block(name, setting)))
             except UsageError as error:
                 refused.append(f"{name} excluded at {resolution} px: {error}")
     return chosen, refused
@@ -256,8 +257,8 @@ class BlocksCommand(MeasureOptions):
     )
     width: int = option(64, "Channels of all maps.", panel=NETWORKS)
     blocks: tuple[str, ...] = option(
-        tuple(MIXERS),
-        f"Blocks to rank, of {','.join(MIXERS)}.",
+        BLOCKS,
+        f"Blocks to rank, of {','.join(BLOCKS)}.",
         parse=parse_blocks,
         shown="all",
         metavar="BLOCKS",

@@ -4,7 +4,7 @@ Importing this package registers all kinds. Nothing here loads torch: a block's 
 `search.networks.module_of(spec)`.
 """
 
-from search.blocks import efficient_cnns, efficientvit, mixers, task_heads, transformers
+from search.blocks import efficient_cnns, efficientvit, metaformer, mixers, task_heads, transformers
 from search.blocks.mobilenet import Conv, ConvHead, FcHead, MBConv, MbPoolHead
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
 from search.blocks.ops import Activation, Costs, Op, OpList
@@ -54,6 +54,7 @@ __all__ = [
     "efficientvit",
     "group_blocks",
     "kinds",
+    "metaformer",
     "mixers",
     "param",
     "parse_key",

@@ -21,11 +21,15 @@ def group_blocks(blocks: Sequence[BlockSpec]) -> list[Group]:
     """Cut a list of blocks into the groups that become one module each."""
     groups: list[list[BlockSpec]] = []
     for block in blocks:
-        if block.enclosed_by:
+        if block.enclosed_by or (groups and _encloses(groups[-1][0], block)):
             groups[-1].append(block)
         else:
             groups.append([block])
     return [tuple(group) for group in groups]
+
+
+def _encloses(outer: BlockSpec | None, block: BlockSpec) -> bool:
+    return isinstance(outer, EnclosingSpec) and outer.encloses(block)
 
 
 def check_chain(blocks: Sequence[BlockSpec], *, from_map: bool = False) -> None:
@@ -43,13 +47,13 @@ def check_chain(blocks: Sequence[BlockSpec], *, from_map: bool = False) -> None:
     outer: BlockSpec | None = None
     for index, block in enumerate(blocks):
         before = blocks[index - 1].key if index else "the image"
-        if block.enclosed_by:
-            if not isinstance(outer, EnclosingSpec) or not outer.encloses(block):
-                raise UsageError(
-                    f"{block.key} (after {before}) must be inside a {block.enclosed_by} of the same size",
-                    code="blocks_do_not_fit",
-                )
+        if _encloses(outer, block):
             continue
+        if block.enclosed_by:
+            raise UsageError(
+                f"{block.key} (after {before}) must be inside a {block.enclosed_by} of the same size",
+                code="blocks_do_not_fit",
+            )
         if (block.input_shape, block.resolution) != (shape, resolution):
             raise UsageError(
                 f"{block.key} takes shape {block.input_shape} at {block.resolution} px, "
@@ -79,12 +83,15 @@ def peak_activation_bytes(blocks: Sequence[BlockSpec], outputs: int = 0) -> int:
         outputs: Elements of the outputs of side blocks before the first block.
     """
     peak = held = 0
+    outer: BlockSpec | None = None
     for block in blocks:
-        if not block.enclosed_by:
+        inside = bool(block.enclosed_by) or _encloses(outer, block)
+        if not inside:
+            outer = block
             held = block.surrounding_elements() if isinstance(block, EnclosingSpec) else 0
         side = isinstance(block, SideSpec)
         live = block.ops().live_elements(keep_input=True) if side else block.costs.live_elements
-        peak = max(peak, outputs + live + (held if block.enclosed_by else 0))
+        peak = max(peak, outputs + live + (held if inside else 0))
         outputs += block.out_elements if side else 0
     return peak * BYTES_PER_ELEMENT
 

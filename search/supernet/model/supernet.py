@@ -44,13 +44,13 @@ class DropPath:
     def draw(self, groups: Sequence[Group], images: int) -> list[Scales]:
         """Scales of each group's removable blocks; those of the network's first, whose rate is 0, are left out."""
         rng = random.Random(f"drop path {self.seed}")
-        last = sum(block.removable for group in groups for block in group) - 1
+        last = sum(_is_residual(group, place) for group in groups for place in range(len(group))) - 1
         drawn: list[Scales] = []
         index = 0
         for group in groups:
             scales: dict[tuple[int, str], Tensor] = {}
             for place, block in enumerate(group):
-                if not block.removable:
+                if not _is_residual(group, place):
                     continue
                 rate, index = self.rate * index / max(1, last), index + 1
                 generator = torch.Generator().manual_seed(rng.getrandbits(63))
@@ -58,6 +58,11 @@ class DropPath:
                     scales[place, branch] = (torch.rand(images, generator=generator) >= rate) / (1 - rate)
             drawn.append(scales)
         return drawn
+
+
+def _is_residual(group: Group, place: int) -> bool:
+    """Whether a network stays valid without a block, and no block around it drops it as a branch."""
+    return group[place].removable and not (place and "layers" in group[0].branches)
 
 
 @contextmanager
@@ -303,7 +308,7 @@ def _largest(space: Space, own_heads: bool) -> dict[str, Group]:
 
     That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
     wider splits. Where values decide which slots there are, it is one of them at each of its others. Raises
-    UsageError for a block that is not elastic.
+    UsageError for a block that is not elastic, or not at several resolutions.
     """
     largest = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
     corners = [largest]
@@ -320,6 +325,13 @@ def _largest(space: Space, own_heads: bool) -> dict[str, Group]:
                 raise UsageError(
                     f"{space.name} has no supernet: {rigid} is not elastic; choose another space",
                     code="not_elastic",
+                )
+            bound = next((block.kind for block in group if block.resolution_bound), None)
+            if bound and len(space.resolutions) > 1:
+                raise UsageError(
+                    f"{space.name} has no supernet for {list(space.resolutions)} px: {bound} has weights for maps "
+                    "of one side; give the space one resolution",
+                    code="resolution_bound",
                 )
             slots[slot] = _covering(slots[slot], group) if slot in slots else group
     return slots

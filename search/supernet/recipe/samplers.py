@@ -12,8 +12,11 @@ from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
 from luts.format.errors import UsageError
-from search.spaces import Arch, Space
+from search.blocks import count
+from search.blocks.sequence import IMAGE_CHANNELS
+from search.spaces import Arch, Space, Value
 from search.spaces.scope import ParameterRangeSampler
+from search.spaces.stages import expand_stage
 
 REFERENCE_DRAWS = 2000
 """Random architectures that tell a space's sizes: enough for strata that hold a half percent of them."""
@@ -83,20 +86,30 @@ class Sizes:
 
 
 def largest(space: Space) -> Arch:
-    """Return the architecture with every choice at its largest, and the head and number of stages that add most."""
+    """Return the architecture with every choice at its largest, and the kinds, head and stages that add most."""
     return max(_uniform_choices(space, -1), key=Arch.params)
 
 
 def smallest(space: Space) -> Arch:
-    """Return the architecture with every choice at its smallest, and the head and stages that add least."""
+    """Return the architecture with every choice at its smallest, and the kinds, head and stages that add least."""
     return min(_uniform_choices(space, 0), key=Arch.params)
 
 
 def _uniform_choices(space: Space, position: int) -> list[Arch]:
-    rows = tuple(tuple(allowed[position] for _, allowed in stage.choices) for stage in space.stages)
+    pick, rows = max if position else min, list[tuple[Value, ...]]()
+    channels, side = IMAGE_CHANNELS, space.default_resolution
+    for stage in space.stages:
+        kinds = dict(stage.labels)
+        allowed = (values if name in kinds else (values[position],) for name, values in stage.choices)
+        params = {
+            values: count(expand_stage(stage, values, channels, side))[0]
+            for values in itertools.product(*allowed)
+        }
+        rows.append(pick(params, key=params.__getitem__))
+        channels, side = stage.width(rows[-1]), stage.out_resolution(side)
     return [
-        Arch(space, space.default_resolution, head, space.default_classes, rows[:count])
-        for count in space.stage_counts
+        Arch(space, space.default_resolution, head, space.default_classes, tuple(rows[:total]))
+        for total in space.stage_counts
         for head in space.heads
     ]
 

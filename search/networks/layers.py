@@ -142,11 +142,12 @@ class FusedConvs(nn.Module):
 
     def __init__(self, convs: ParallelConvs):
         super().__init__()
-        self.outputs = [len(conv.weight) for conv in convs]
-        self.conv = copy.deepcopy(convs[0])
-        self.conv.out_channels = sum(self.outputs)
-        for name in ("weight", "bias"):
-            setattr(self.conv, name, nn.Parameter(torch.cat([getattr(conv, name) for conv in convs])))
+        parts = [conv for conv in convs if isinstance(conv, nn.Conv2d)]
+        self.outputs = [conv.out_channels for conv in parts]
+        self.conv = nn.Conv2d(parts[0].in_channels, sum(self.outputs), 1)
+        self.conv.load_state_dict(
+            {name: torch.cat([conv.get_parameter(name) for conv in parts]) for name in ("weight", "bias")}
+        )
 
     @override
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

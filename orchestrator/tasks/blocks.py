@@ -104,7 +104,6 @@ OTHERS: Mapping[str, Callable[[Setting], str]] = {
 """
 
 BLOCKS = (*MIXERS, *OTHERS)
-"""Names of all blocks."""
 
 
 def named_block(name: str, setting: Setting) -> BlockSpec:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from search.blocks import local_mixers as local
 from search.blocks import mixers
 from search.blocks.mixers import TokenMixer
 from search.blocks.ops import OpList
@@ -69,15 +70,7 @@ class ChannelMlp(ChannelKeeping):
 
 @dataclass(frozen=True)
 class MixerSetting:
-    """What mixers at one place of a network share.
-
-    Attributes:
-        resolution: Side of the map in pixels.
-        channels: Its channels.
-        heads: Heads, for mixers that have heads.
-        window: Side of windows in pixels.
-        reduction: Side of the map over that of its reduced keys.
-    """
+    """Side of a map in pixels, channels, heads, side of windows, and side of the map over that of reduced keys."""
 
     resolution: int
     channels: int
@@ -96,6 +89,18 @@ MIXERS: Mapping[str, Callable[[MixerSetting], TokenMixer]] = {
     "pool": lambda s: mixers.PoolMixer(s.resolution, s.channels, 3),
     "fourier": lambda s: mixers.FourierFilter(s.resolution, s.channels),
     "mlp": lambda s: mixers.TokenMlp(s.resolution, s.channels, s.channels // 2),
+    "gmlp": lambda s: mixers.SpatialGating(s.resolution, s.channels, s.channels),
+    "performer": lambda s: mixers.PerformerAttention(
+        s.resolution, s.channels, s.heads, s.channels // s.heads
+    ),
+    "shift": lambda s: local.SpatialShift(s.resolution, s.channels),
+    "shifted": lambda s: local.ShiftedWindowAttention(s.resolution, s.channels, s.heads, s.window),
+    "grid": lambda s: local.GridAttention(s.resolution, s.channels, s.heads, s.window),
+    "cross": lambda s: local.CrossStripeAttention(
+        s.resolution, s.channels, 2 * s.heads, max(1, s.window // 4)
+    ),
+    "outlook": lambda s: local.OutlookAttention(s.resolution, s.channels, s.heads, 3),
+    "neighbour": lambda s: local.NeighbourAttention(s.resolution, s.channels, s.heads, 3),
 }
 """Token mixer by name, for spaces and for `bench blocks`. Numbers that a paper leaves open are those of its
 networks at 14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2.

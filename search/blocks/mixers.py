@@ -57,9 +57,13 @@ class HeadedMixer(TokenMixer):
 
     @override
     def factors(self) -> Factors:
-        """Return heads and their channels in query, key and value and in the projection's input."""
+        """Return heads and their channels in queries, keys and values, and before the projection."""
         heads = (self.heads, self.head_dim)
-        return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}
+        rows = {"qkv": (3, *heads), "kv": (2, *heads), "q": heads, "k": heads, "v": heads}
+        parts = {
+            f"{part}.{name}": {0: factors} for part, factors in rows.items() for name in ("weight", "bias")
+        }
+        return {**parts, "proj.weight": {1: heads}}
 
     def _require_tiling(self, side: int, cells: str) -> None:
         """Raise `UsageError` if squares of `side` pixels do not tile the map."""
@@ -105,12 +109,20 @@ class WindowAttention(HeadedMixer):
     def ops(self) -> OpList:
         ops, d, area = OpList(self.input_shape), self.channels, self.window**2
         windows = self.tokens // area
-        tokens = ops.copy(ops.copy(ops.input), windows, area, d)
+        tokens = self._windows(ops).view(windows, area, d)
         qkv = ops.linear(tokens, 3 * d)
         q, k, v = (ops.copy(qkv.view(windows * self.heads, area, self.head_dim)) for _ in range(3))
         bias = (2 * self.window - 1) ** 2 * self.heads
         mixed = ops.copy(attention(ops, ops.elementwise(q), k, v, bias), windows, area, d)
-        return self._to_map(ops, ops.copy(ops.linear(mixed, d)))
+        return self._joined(ops, ops.linear(mixed, d))
+
+    def _windows(self, ops: OpList) -> Activation:
+        """Append the change from the map to windows."""
+        return ops.copy(ops.copy(ops.input))
+
+    def _joined(self, ops: OpList, x: Activation) -> OpList:
+        """Append the change from windows to the map, and return the finished list."""
+        return self._to_map(ops, ops.copy(x))
 
 
 @register
@@ -122,12 +134,6 @@ class SpatialReductionAttention(HeadedMixer):
     examples = ("mix.sr(c=8,heads=2,s=2)@8", "mix.sr(c=16,heads=4,s=2)@6")
 
     reduction: int = param("s")
-
-    @override
-    def factors(self) -> Factors:
-        heads = (self.heads, self.head_dim)
-        q, kv = ({0: heads}, {0: (2, *heads)})
-        return {"q.weight": q, "q.bias": q, "kv.weight": kv, "kv.bias": kv, "proj.weight": {1: heads}}
 
     def __post_init__(self) -> None:
         """Raise `UsageError` if heads do not divide the channels or the reduction the side."""
@@ -210,7 +216,7 @@ class LinearAttention(HeadedMixer):
         qkv = ops.linear(self._to_tokens(ops), 3 * d)
         q, k, v = (ops.layout(qkv, heads, n, head_dim) for _ in range(3))
         q = self._map_features(ops, q)
-        k = ops.layout(self._map_features(ops, k), heads, head_dim, n)
+        k = ops.layout(self._map_features(ops, k), heads, q.shape[2], n)
         # products of keys are small; what is counted is reading queries, keys and values
         context = ops.matmul(k, v, traffic=2 * n * d)
         mixed = ops.matmul(q, context, traffic=2 * n * d)
@@ -222,6 +228,25 @@ class LinearAttention(HeadedMixer):
         """Append elu(x) + 1 as relu(x) + exp(min(x, 0))."""
         positive = ops.elementwise(x)
         return ops.add(positive, ops.elementwise(ops.elementwise(x)))
+
+
+@register
+class PerformerAttention(LinearAttention):
+    """Choromanski et al. 2021, equation 5: linear attention by m positive random features of each head's token."""
+
+    kind = "mix.performer"
+    complexity = "4 N d^2 + 4 N d m + N (2 d + 2 h m)"
+    examples = ("mix.performer(c=8,heads=2,m=3)@5", "mix.performer(c=16,heads=4,m=3)@5")
+
+    features: int = param("m")
+
+    @override
+    def _map_features(self, ops: OpList, x: Activation) -> Activation:
+        """Append exp(W x - |x|^2 / 2) / sqrt(m) of scaled tokens."""
+        x = ops.elementwise(x)
+        projected = ops.linear(x, self.features, trained=False)
+        norms = ops.linear(ops.elementwise(x), 1, trained=False)
+        return ops.elementwise(ops.elementwise(ops.add(projected, norms)))
 
 
 @register
@@ -293,3 +318,25 @@ class TokenMlp(TokenMixer):
         hidden = ops.linear(ops.input.view(1, self.channels, self.tokens), self.hidden)
         ops.output = ops.linear(ops.elementwise(hidden), self.tokens).view(*self.input_shape)
         return ops
+
+
+@register
+class SpatialGating(TokenMlp):
+    """gMLP (Liu et al. 2021, equations 1 to 3): half of 2 h channels, mixed over tokens, gates the other half."""
+
+    kind = "mix.gmlp"
+    complexity = "3 N d h + N^2 h"
+    examples = ("mix.gmlp(c=8,hidden=8)@5", "mix.gmlp(c=16,hidden=16)@5")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, h = OpList(self.input_shape), self.tokens, self.hidden
+        both = ops.linear(self._to_tokens(ops), 2 * h)
+        both = ops.in_place(both, traffic=2 * both.elements)
+        gate = ops.layout(ops.norm(ops.layout(both, 1, n, h)), 1, h, n)
+        gate = ops.layout(ops.linear(gate, n), 1, n, h)
+        return self._to_map(ops, ops.linear(ops.mul(ops.layout(both, 1, n, h), gate), self.channels))
+
+    @override
+    def factors(self) -> Factors:
+        return {f"fc1.{name}": {0: (2, self.hidden)} for name in ("weight", "bias")}

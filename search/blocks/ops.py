@@ -258,16 +258,23 @@ class OpList:
         return self._append(Op("layout", (x,), out), 2 * out.elements if traffic is None else traffic)
 
     def patches(
-        self, x: Activation, outputs: int, kernel: int, stride: int, *, trained: bool = True
+        self,
+        x: Activation,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        *,
+        trained: bool = True,
+        groups: int | None = None,
     ) -> Activation:
         """Convolve k x k patches with padding (k - stride + 1) // 2 and a bias.
 
         Weights that are not trained pick each pixel of a patch: a depthwise convolution with k^2 outputs a
-        channel, without a bias.
+        channel, without a bias; or, with other `groups`, they add the pixels up.
         """
         batch, channels, side, _ = x.shape
         out = (side + 2 * ((kernel - stride + 1) // 2) - kernel) // stride + 1
-        groups = 1 if trained else channels
+        groups = groups or (1 if trained else channels)
         weights = kernel**2 * channels // groups * outputs
         params = weights + outputs if trained else 0
         output = self._new(batch, outputs, out, out)

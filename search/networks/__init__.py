@@ -6,7 +6,7 @@ Importing this package registers the modules of all kinds of blocks.
 from search.networks import (
     efficient_cnns,
     efficientvit,
-    metaformer,
+    local_mixers,
     mixers,
     mobilenet,
     mobilevit,
@@ -31,7 +31,7 @@ __all__ = [
     "build_segment",
     "efficient_cnns",
     "efficientvit",
-    "metaformer",
+    "local_mixers",
     "mixers",
     "mobilenet",
     "mobilevit",

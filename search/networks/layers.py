@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import override
@@ -113,8 +115,7 @@ class Constant(WeightValue):
 class FixedValue(WeightValue):
     """A value that follows from shapes alone, on the device of an activation; a constant once fused.
 
-    It is not a buffer, and the given tensor is on the CPU whatever the default device: a supernet's modules have
-    parameters only and are built without storage.
+    It is no buffer, and given on the CPU: a supernet's modules have parameters only and are built without storage.
     """
 
     def __init__(self, value: Tensor):
@@ -131,29 +132,22 @@ class ParallelConvs(nn.ModuleList):
 
     def __init__(self, channels: int, outputs: Sequence[int]):
         super().__init__(nn.Conv2d(channels, each, 1) for each in outputs)
+        self.ends = tuple(itertools.accumulate(outputs))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the output of each."""
-        return tuple(conv(x) for conv in self)
+        if len(self) == len(self.ends):
+            return tuple(conv(x) for conv in self)
+        y = self[0](x)
+        return tuple(y[:, start:end] for start, end in itertools.pairwise((0, *self.ends)))
 
-
-class FusedConvs(nn.Module):
-    """`ParallelConvs` as one convolution."""
-
-    def __init__(self, convs: ParallelConvs):
-        super().__init__()
-        parts = [conv for conv in convs if isinstance(conv, nn.Conv2d)]
-        self.outputs = [conv.out_channels for conv in parts]
-        self.conv = nn.Conv2d(parts[0].in_channels, sum(self.outputs), 1)
-        self.conv.load_state_dict(
-            {name: torch.cat([conv.get_parameter(name) for conv in parts]) for name in ("weight", "bias")}
+    def fuse(self) -> None:
+        """Make one convolution of all."""
+        fused = nn.Conv2d(self[0].in_channels, self.ends[-1], 1)
+        fused.load_state_dict(
+            {name: torch.cat([conv.get_parameter(name) for conv in self]) for name in ("weight", "bias")}
         )
-
-    @override
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        y = self.conv(x)
-        ends = itertools.accumulate(self.outputs)
-        return tuple(y[:, end - size : end] for size, end in zip(self.outputs, ends, strict=True))
+        self._modules = {"0": fused}
 
 
 def fuse_for_inference(module: nn.Module) -> nn.Module:
@@ -178,7 +172,7 @@ def fuse_for_inference(module: nn.Module) -> nn.Module:
                 with torch.no_grad():
                     setattr(part, name, Constant(child()))
             if isinstance(child, ParallelConvs):
-                setattr(part, name, FusedConvs(child))
+                child.fuse()
     return module
 
 
@@ -256,6 +250,14 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """
     q, k, v = split_heads(qkv, 3, heads)
     return attend(q, k, v, heads, bias)
+
+
+def positive_features(x: Tensor, features: Tensor, halves: Tensor) -> Tensor:
+    """Return exp(W x - |x|^2 / 2) / sqrt(m), (B, N, d) to (B, N, m): products of two estimate exp(q k).
+
+    (Choromanski et al. 2021, equation 5.) `halves` is (1, d) of 0.5: the sum is a linear layer, which XNNPACK has.
+    """
+    return (F.linear(x, features) - F.linear(x * x, halves)).exp() * (1 / math.sqrt(len(features)))
 
 
 class RelativeBias(WeightValue):

@@ -1,25 +1,34 @@
-"""Modules of token mixers: (B, C, H, W) to the same shape."""
+"""Modules of token mixers and of MetaFormer's block around them: (B, C, H, W) to the same shape."""
 
 from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from search.blocks import BlockSpec
 from search.blocks import mixers as specs
+from search.blocks.metaformer import ChannelMlp, MixerShell
 from search.networks.layers import (
+    ChannelNorm,
     FixedValue,
     ParallelConvs,
     RelativeBias,
+    Residual,
     attend,
     attention,
+    attention_scores,
     join_heads,
+    positive_features,
     split_heads,
     to_map,
     to_tokens,
 )
-from search.networks.network import module_of
+from search.networks.network import module_around, module_of
 
 NORM_EPS = 1e-12
 """Smallest divisor, as in `torch.nn.functional.normalize`."""
@@ -42,7 +51,9 @@ class MultiHeadAttention(nn.Module):
 
 @module_of.register(specs.WindowAttention)
 class WindowAttention(nn.Module):
-    """Self-attention inside windows that do not overlap, with Swin's relative bias."""
+    """Self-attention inside windows that do not overlap, with Swin's relative bias: one, or `biases` of windows."""
+
+    biases = 1
 
     def __init__(self, spec: specs.WindowAttention):
         super().__init__()
@@ -51,15 +62,25 @@ class WindowAttention(nn.Module):
         self.bias = RelativeBias(spec.window, spec.heads)
         self.proj = nn.Linear(spec.channels, spec.channels)
 
-    @override
-    def forward(self, x: Tensor) -> Tensor:
+    def cut(self, x: Tensor) -> Tensor:
+        """Return windows (B * windows, window^2, C) of a map."""
         batch, channels, height, width = x.shape
         side, rows, columns = self.window, height // self.window, width // self.window
         x = x.permute(0, 2, 3, 1).reshape(batch * rows, side, columns, side, channels)
-        x = x.permute(0, 2, 1, 3, 4).reshape(batch * rows * columns, side * side, channels)
-        x = self.proj(attention(self.qkv(x), self.heads, self.bias()))
-        x = x.reshape(batch * rows, columns, side, side, channels).permute(0, 2, 1, 3, 4)
-        return x.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return x.permute(0, 2, 1, 3, 4).reshape(batch * rows * columns, side * side, channels)
+
+    def join(self, x: Tensor, batch: int, height: int, width: int) -> Tensor:
+        """Return the map of windows; the inverse of `cut`."""
+        side, rows, columns = self.window, height // self.window, width // self.window
+        x = x.reshape(batch * rows, columns, side, side, x.shape[2]).permute(0, 2, 1, 3, 4)
+        return x.reshape(batch, height, width, x.shape[4]).permute(0, 3, 1, 2)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = split_heads(self.qkv(self.cut(x)), 3, self.heads)
+        scores = attention_scores(q, k, self.heads * self.biases, self.bias())
+        mixed = self.proj(join_heads(torch.bmm(scores, v), self.heads))
+        return self.join(mixed, x.shape[0], *x.shape[2:])
 
 
 @module_of.register(specs.SpatialReductionAttention)
@@ -222,14 +243,78 @@ class LinearAttention(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = split_heads(self.qkv(to_tokens(x)), 3, self.heads)
-        q, k = _map_features(q), _map_features(k).transpose(1, 2)
+        q, k = self.map_features(q), self.map_features(k).transpose(1, 2)
         mixed = torch.bmm(q, torch.bmm(k, v)) / torch.bmm(q, F.linear(k, self.ones(k)))
         return to_map(self.proj(join_heads(mixed, self.heads)), x.shape[2])
 
+    def map_features(self, x: Tensor) -> Tensor:
+        """Return elu(x) + 1.
 
-def _map_features(x: Tensor) -> Tensor:
-    """Return elu(x) + 1.
+        Written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates.
+        """
+        return x.relu() + x.clamp(max=0).exp()
 
-    Written without `elu`, which ExecuTorch's XNNPACK backend leaves outside of delegates.
-    """
-    return x.relu() + x.clamp(max=0).exp()
+
+@module_of.register(specs.PerformerAttention)
+class PerformerAttention(LinearAttention):
+    """Linear attention whose features are orthogonal random projections (Choromanski et al. 2021, equation 5)."""
+
+    def __init__(self, spec: specs.PerformerAttention):
+        super().__init__(spec)
+        features = torch.empty(spec.features, spec.head_dim, device="cpu")
+        nn.init.orthogonal_(features, spec.head_dim**0.5, torch.Generator().manual_seed(0))
+        self.features = FixedValue(features)
+        self.halves = FixedValue(torch.full((1, spec.head_dim), 0.5, device="cpu"))
+
+    @override
+    def map_features(self, x: Tensor) -> Tensor:
+        """Return positive features whose products estimate exp(q k / sqrt(head_dim))."""
+        return positive_features(x * x.shape[2] ** -0.25, self.features(x), self.halves(x))
+
+
+@module_of.register(specs.SpatialGating)
+class SpatialGating(nn.Module):
+    """Linear layer and GELU, a gate that is a linear layer over tokens, linear layer (gMLP)."""
+
+    def __init__(self, spec: specs.SpatialGating):
+        super().__init__()
+        self.fc1 = nn.Linear(spec.channels, 2 * spec.hidden)
+        self.norm = nn.LayerNorm(spec.hidden)
+        self.mix = nn.Linear(spec.tokens, spec.tokens)
+        self.fc2 = nn.Linear(spec.hidden, spec.channels)
+        nn.init.normal_(self.mix.weight, std=1e-6)
+        nn.init.ones_(self.mix.bias)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        both = F.gelu(self.fc1(to_tokens(x)))
+        hidden = both.shape[2] // 2
+        gate = self.mix(self.norm(both[..., hidden:]).transpose(1, 2)).transpose(1, 2)
+        return to_map(self.fc2(both[..., :hidden] * gate), x.shape[2])
+
+
+@module_around.register(MixerShell)
+class MixerBlock(nn.Module):
+    """x + mixers(norm(x)), without a mixer x + norm(x)."""
+
+    def __init__(self, shell: MixerShell, mixers: Sequence[BlockSpec]):
+        super().__init__()
+        self.norm = ChannelNorm(shell.channels)
+        self.layers = nn.Sequential(*(module_of(mixer) for mixer in mixers))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = x + self.layers(self.norm(x))
+        return mixed
+
+
+@module_of.register
+def channel_mlp(spec: ChannelMlp) -> nn.Module:
+    """Create norm, 1x1 convolution, GELU and 1x1 convolution with a residual."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        norm=ChannelNorm(spec.channels),
+        expand=nn.Conv2d(spec.channels, spec.hidden, 1),
+        act=nn.GELU(),
+        project=nn.Conv2d(spec.hidden, spec.channels, 1),
+    )
+    return Residual(parts)

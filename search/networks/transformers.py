@@ -35,6 +35,7 @@ from search.networks.layers import (
     attention,
     attention_scores,
     join_heads,
+    positive_features,
     split_heads,
     to_map,
     to_tokens,
@@ -311,17 +312,15 @@ class Performer(nn.Module):
         """Return values plus projected attention, as in T2T-ViT: (B, N, C k^2) -> (B, N, e)."""
         mixed = self.kqv(self.norm1(tokens))
         dim = mixed.shape[2] // 3
-        keys, queries = self.map_features(mixed[..., :dim]), self.map_features(mixed[..., dim : 2 * dim])
+        keys, queries = (
+            positive_features(part, self.features, self.halves)
+            for part in (mixed[..., :dim], mixed[..., dim : 2 * dim])
+        )
         values, across = mixed[..., 2 * dim :], keys.transpose(1, 2)
         total = torch.bmm(queries, F.linear(across, self.ones).reshape(len(tokens), -1, 1))
         attended = torch.bmm(queries, torch.bmm(across, values)) / (total + DIVISION_EPS)
         out: Tensor = values + self.proj(attended)
         return out
-
-    def map_features(self, x: Tensor) -> Tensor:
-        """Return exp(W x - |x|^2 / 2) / sqrt(m), positive features whose products estimate exp(q k)."""
-        shifted = F.linear(x, self.features) - F.linear(x * x, self.halves)
-        return shifted.exp() * (1 / math.sqrt(len(self.features)))
 
 
 @module_of.register(T2tLayer)

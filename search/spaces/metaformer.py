@@ -19,10 +19,13 @@ from search.spaces.space import Arch, Space
 from search.spaces.stages import Stage, Value, register_stage
 
 
-def metaformer_blocks(mixer: TokenMixer, mlp_ratio: float, depth: int) -> list[BlockSpec]:
-    """Return `depth` MetaFormer blocks with this mixer, each a shell, the mixer inside and an MLP."""
-    side, width = mixer.resolution, mixer.channels
-    return [MixerShell(side, width), mixer, ChannelMlp(side, width, mlp_ratio)] * depth
+def metaformer_blocks(
+    mixer: TokenMixer, mlp_ratio: float, depth: int, partner: TokenMixer | None = None
+) -> list[BlockSpec]:
+    """Return `depth` MetaFormer blocks: a shell, a mixer inside (every second is `partner`) and an MLP."""
+    shell = MixerShell(mixer.resolution, mixer.channels)
+    mlp = ChannelMlp(mixer.resolution, mixer.channels, mlp_ratio)
+    return [block for place in range(depth) for block in (shell, (mixer, partner or mixer)[place % 2], mlp)]
 
 
 def metaformer_slots(mixer: str, depth: int) -> list[str]:
@@ -45,8 +48,11 @@ def _blocks(mixers: Sequence[str], v: dict[str, Value], channels: int, resolutio
     setting = MixerSetting(
         embed.out_resolution, width, width // head_dim, int(v["window"]), int(v["reduction"])
     )
-    mixer = MIXERS[mixers[int(v["mixer"])]](setting)
-    return [embed, *metaformer_blocks(mixer, float(v["mlp_ratio"]), int(v["depth"]))]
+    name = mixers[int(v["mixer"])]
+    # as in Swin and MaxViT: shifted windows or a grid alone would never mix all pixels
+    partner = "window" if name in ("shifted", "grid") else name
+    mixer, second = (MIXERS[each](setting) for each in (name, partner))
+    return [embed, *metaformer_blocks(mixer, float(v["mlp_ratio"]), int(v["depth"]), second)]
 
 
 def register_metaformer(kind: str, mixers: Sequence[str]) -> None:
@@ -54,74 +60,62 @@ def register_metaformer(kind: str, mixers: Sequence[str]) -> None:
     register_stage(kind, functools.partial(_slots, mixers))(functools.partial(_blocks, mixers))
 
 
-FINE = ("pool", "window", "sr", "separable", "additive", "linear")
+_LOCAL = ("pool", "shift", "outlook", "neighbour", "separable", "additive", "linear", "performer")
+_GLOBAL = ("mha", "fourier", "mlp", "gmlp")
+FINE = (*_LOCAL, "window", "shifted", "grid", "cross", "sr")
 """Mixers of maps with thousands of pixels, where plain attention's scores would take tens of megabytes."""
 
-COARSE = (*FINE, "mha", "fourier", "mlp")
-"""Mixers of maps of up to 16 x 16 px."""
+_KINDS = {
+    "metaformer-fine": FINE,
+    "metaformer-coarse": (*FINE, *_GLOBAL),
+    "metaformer-last": (*_LOCAL, *_GLOBAL),  # the map is one window
+}
 
-register_metaformer("metaformer-fine", FINE)
-register_metaformer("metaformer-coarse", COARSE)
+for _kind, _mixers in _KINDS.items():
+    register_metaformer(_kind, _mixers)
 
 
 def _stage(
     index: int,
+    kind: str,
     widths: tuple[int, ...],
     depths: tuple[int, ...],
-    *,
-    fine: bool = False,
-    stride: int = 2,
-    reduction: int = 2,
-    window: int = 7,
     ratios: tuple[Value, ...] = (2, 3),
+    **fixed: int,
 ) -> Stage:
-    mixers = FINE if fine else COARSE
-    fixed = (
-        ("stride", stride),
-        ("kernel", 2 * stride - 1),
-        ("head_dim", 16),
-        ("window", window),
-        ("reduction", reduction),
+    """Return a stage of stride 2 and windows of 7 px with keys reduced by 2, where `fixed` does not differ."""
+    constants = {"stride": 2, "kernel": 3, "head_dim": 16, "window": 7, "reduction": 2} | fixed
+    mixers = _KINDS[f"metaformer-{kind}"]
+    choices = {"width": widths, "depth": depths, "mlp_ratio": ratios, "mixer": tuple(range(len(mixers)))}
+    labels = (("mixer", mixers),)
+    return Stage(
+        f"stage{index}", f"metaformer-{kind}", tuple(constants.items()), tuple(choices.items()), labels
     )
-    choices = (
-        ("width", widths),
-        ("depth", depths),
-        ("mlp_ratio", ratios),
-        ("mixer", tuple(range(len(mixers)))),
-    )
-    kind = "metaformer-fine" if fine else "metaformer-coarse"
-    return Stage(f"stage{index}", kind, fixed, choices, (("mixer", mixers),))
 
 
-CIFAR = Space(
-    name="metaformer-cifar",
-    stages=(
-        _stage(1, (16, 32), (1, 2), window=4, ratios=(1.5, 2)),
-        _stage(2, (32, 48, 64), (1, 2, 3), window=4, ratios=(1.5, 2)),
-    ),
-    stage_counts=(2,),
-    resolutions=(32,),
-    heads=("bnfc",),
-    default_resolution=32,
-    default_classes=10,
+def _space(name: str, resolution: int, classes: int, *stages: Stage) -> Space:
+    return Space(name, stages, (len(stages),), (resolution,), ("bnfc",), resolution, classes)
+
+
+CIFAR = _space(
+    "metaformer-cifar",
+    32,
+    10,
+    _stage(1, "coarse", (16, 32), (1, 2), (1.5, 2), window=4),
+    _stage(2, "coarse", (32, 48, 64), (1, 2, 3), (1.5, 2), window=4),
 )
 """Maps of 16 x 16 and 8 x 8 px."""
 
-XXS = Space(
-    name="metaformer-xxs",
-    stages=(
-        _stage(1, (32, 48), (1, 2), fine=True, stride=4, reduction=8),
-        _stage(2, (48, 64), (1, 2), fine=True, reduction=4),
-        _stage(3, (64, 80, 96), (2, 3, 4)),
-        _stage(4, (128, 160), (1, 2), reduction=1),
-    ),
-    stage_counts=(4,),
-    resolutions=(224,),
-    heads=("bnfc",),
-    default_resolution=224,
-    default_classes=1000,
+XXS = _space(
+    "metaformer-xxs",
+    224,
+    1000,
+    _stage(1, "fine", (32, 48), (1, 2), stride=4, kernel=7, reduction=8),
+    _stage(2, "fine", (48, 64), (1, 2), reduction=4),
+    _stage(3, "coarse", (64, 80, 96), (2, 3, 4)),
+    _stage(4, "last", (128, 160), (1, 2)),
 )
-"""Strides and kernels of PoolFormer's embeddings and the reductions of PVT: maps of 56, 28, 14 and 7 px."""
+"""Strides and kernels of PoolFormer's embeddings and reductions of PVT: maps of 56, 28, 14 and 7 px."""
 
 SPACES = (CIFAR, XXS)
 PAPER_ARCHS: dict[str, Arch] = {}

@@ -320,19 +320,12 @@ def _largest(space: Space, own_heads: bool) -> dict[str, Group]:
     slots: dict[str, Group] = {}
     for count, head, stages in itertools.product(space.stage_counts, space.heads, corners):
         for slot, group in _slots(space, stages[:count], max(space.resolutions), head, own_heads):
-            rigid = next((block.kind for block in group if not block.elastic), None)
-            if rigid:
-                raise UsageError(
-                    f"{space.name} has no supernet: {rigid} is not elastic; choose another space",
-                    code="not_elastic",
-                )
-            bound = next((block.kind for block in group if block.resolution_bound), None)
-            if bound and len(space.resolutions) > 1:
-                raise UsageError(
-                    f"{space.name} has no supernet for {list(space.resolutions)} px: {bound} has weights for maps "
-                    "of one side; give the space one resolution",
-                    code="resolution_bound",
-                )
+            for block in group:
+                why = "" if block.elastic else "is not elastic; choose another space"
+                if block.resolution_bound and len(space.resolutions) > 1:
+                    why = "has weights for one side of the map; give the space one resolution"
+                if why:
+                    raise UsageError(f"{space.name} has no supernet: {block.kind} {why}", code="not_elastic")
             slots[slot] = _covering(slots[slot], group) if slot in slots else group
     return slots
 

@@ -101,10 +101,8 @@ def _uniform_choices(space: Space, position: int) -> list[Arch]:
     for stage in space.stages:
         kinds = dict(stage.labels)
         allowed = (values if name in kinds else (values[position],) for name, values in stage.choices)
-        params = {
-            values: count(expand_stage(stage, values, channels, side))[0]
-            for values in itertools.product(*allowed)
-        }
+        rows_here = itertools.product(*allowed)
+        params = {row: count(expand_stage(stage, row, channels, side))[0] for row in rows_here}
         rows.append(pick(params, key=params.__getitem__))
         channels, side = stage.width(rows[-1]), stage.out_resolution(side)
     return [

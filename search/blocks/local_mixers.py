@@ -1,0 +1,191 @@
+"""Token mixers of neighbourhoods, windows and stripes; the conventions are those of `search.blocks.mixers`.
+
+Neighbourhoods are unfolded by depthwise convolutions with fixed weights of 0 and 1, shifts are slices and
+concatenations: XNNPACK has them, but no unfold, roll or gather.
+"""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+from search.blocks.mixers import HeadedMixer, TokenMixer, WindowAttention
+from search.blocks.ops import Activation, OpList, attention
+from search.blocks.spec import Factors, param, register
+
+
+@register
+class SpatialShift(TokenMixer):
+    """S2-MLP (Yu et al. 2022, equations 4 to 7): quarters of the channels one pixel down, up, right and left.
+
+    A linear layer with GELU precedes the shifts, another one follows; pixels at the edge keep their values.
+    """
+
+    kind = "mix.shift"
+    complexity = "2 N d^2"
+    examples = ("mix.shift(c=8)@4", "mix.shift(c=16)@5")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if the channels have no quarters or the map no second pixel."""
+        fits = self.channels % 4 == 0 and self.resolution > 1
+        self._require(fits, "shifts need a multiple of 4 channels and a map of 2 px or more")
+
+    @override
+    def ops(self) -> OpList:
+        ops, side, quarter = OpList(self.input_shape), self.resolution, self.channels // 4
+        x = ops.conv(ops.input, self.channels, bias=True, norm=False)
+        x = ops.in_place(x, traffic=2 * x.elements)
+        edge, rest = x.view(1, quarter, 1, side), x.view(1, quarter, side - 1, side)
+        shifted = [ops.concat(edge, rest, axis=2) for _ in range(4)]
+        ops.conv(ops.concat(*shifted), self.channels, bias=True, norm=False)
+        return ops
+
+    @override
+    def factors(self) -> Factors:
+        quarters = (4, self.channels // 4)
+        return {"fc1.weight": {0: quarters}, "fc1.bias": {0: quarters}, "fc2.weight": {1: quarters}}
+
+
+@register
+class ShiftedWindowAttention(WindowAttention):
+    """Swin's SW-MSA (Liu et al. 2021, section 3.2): the windows of `mix.window`, moved by half a window.
+
+    The map is rolled, and pixels of a window that are no neighbours in the map do not attend to each other.
+    """
+
+    kind = "mix.shifted"
+    examples = ("mix.shifted(c=8,heads=2,w=3)@6", "mix.shifted(c=16,heads=4,w=3)@6")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(1 < self.window < self.resolution, "shifted windows must be smaller than the map")
+
+    @override
+    def _windows(self, ops: OpList) -> Activation:
+        return ops.copy(self._rolled(ops, ops.input))
+
+    @override
+    def _joined(self, ops: OpList, x: Activation) -> OpList:
+        self._rolled(ops, ops.copy(x).view(*self.input_shape))
+        return ops
+
+    def _rolled(self, ops: OpList, x: Activation) -> Activation:
+        """Append a concatenation of two parts along either side."""
+        half = (1, self.channels, self.resolution, self.resolution // 2)
+        whole = (1, self.channels, self.resolution, self.resolution - half[3])
+        for _ in range(2):
+            x = ops.concat(x.view(*half), x.view(*whole), axis=3)
+        return x
+
+
+@register
+class GridAttention(WindowAttention):
+    """MaxViT's grid attention (Tu et al. 2022, section 3.3): w x w pixels spread evenly over the map."""
+
+    kind = "mix.grid"
+    examples = ("mix.grid(c=8,heads=2,w=3)@6", "mix.grid(c=16,heads=4,w=3)@6")
+
+
+@register
+class CrossStripeAttention(HeadedMixer):
+    """CSWin (Dong et al. 2022, equations 4 to 6): half of the heads in stripes of w rows, half in w columns.
+
+    Its positional encoding (LePE) is not a part.
+    """
+
+    kind = "mix.cross"
+    complexity = "4 N d^2 + 2 w N^1.5 d"
+    examples = ("mix.cross(c=8,heads=2,w=2)@6", "mix.cross(c=16,heads=4,w=2)@6")
+
+    window: int = param("w")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.heads % 2 == 0, "half of the heads need an even number of them")
+        self._require_tiling(self.window, "stripes")
+
+    @override
+    def ops(self) -> OpList:
+        ops, half, side = OpList(self.input_shape), self.channels // 2, self.resolution
+        heads = (side // self.window * self.heads // 2, self.window * side, self.head_dim)
+        halves = list[Activation]()
+        for _ in range(2):
+            qkv = ops.linear(self._to_tokens(ops), 3 * half)
+            q, k, v = (ops.copy(qkv.view(*heads)) for _ in range(3))
+            mixed = attention(ops, ops.elementwise(q), k, v)
+            halves.append(ops.copy(mixed, 1, self.tokens, half))
+        return self._to_map(ops, ops.linear(ops.concat(*halves, axis=2), self.channels))
+
+    @override
+    def factors(self) -> Factors:
+        heads = (self.heads // 2, self.head_dim)
+        rows = {f"qkv.{half}.{name}": {0: (3, *heads)} for half in range(2) for name in ("weight", "bias")}
+        return {**rows, "proj.weight": {1: (2, *heads)}}
+
+
+@register
+class OutlookAttention(HeadedMixer):
+    """VOLO (Yuan et al. 2021, equations 3 to 5): each pixel mixes its k x k neighbourhood by weights of its own.
+
+    Its tokens give softmax weights k^2 x k^2 a head; what all neighbourhoods give for a pixel is added.
+    """
+
+    kind = "mix.outlook"
+    complexity = "2 N d^2 + N d h k^4 + 3 k^4 N d"
+    examples = ("mix.outlook(c=8,heads=2,k=3)@4", "mix.outlook(c=16,heads=4,k=3)@5")
+
+    kernel: int = param("k")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, area = OpList(self.input_shape), self.tokens, self.kernel**2
+        weights = ops.linear(self._to_tokens(ops), self.heads * area**2).view(n * self.heads, area, area)
+        weights = ops.softmax(ops.elementwise(weights))
+        values = ops.conv(ops.input, self.channels, norm=False)
+        columns = ops.patches(values, self.channels * area, self.kernel, 1, trained=False)
+        columns = ops.layout(columns, n * self.heads, self.head_dim, area)
+        mixed = ops.layout(ops.matmul(columns, weights), 1, self.channels * area, *self.input_shape[2:])
+        mixed = ops.patches(mixed, self.channels, self.kernel, 1, trained=False, groups=self.channels)
+        ops.conv(mixed, self.channels, bias=True, norm=False)
+        return ops
+
+
+@register
+class NeighbourAttention(HeadedMixer):
+    """NAT (Hassani et al. 2023, equations 2 to 4): each pixel attends to the k x k pixels nearest to it.
+
+    Near an edge these are the pixels of the last whole neighbourhood. Biases are learned for each offset.
+    """
+
+    kind = "mix.neighbour"
+    complexity = "4 N d^2 + 2 k^2 N d + 2 k^4 N d"
+    examples = ("mix.neighbour(c=8,heads=2,k=3)@4", "mix.neighbour(c=16,heads=4,k=3)@5")
+
+    kernel: int = param("k")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fits = self.kernel % 2 == 1 and self.kernel <= self.resolution
+        self._require(fits, f"neighbourhoods need an odd k of at most {self.resolution}")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, area = OpList(self.input_shape), self.tokens, self.kernel**2
+        query, key, value = (ops.conv(ops.input, self.channels, bias=True, norm=False) for _ in range(3))
+        q = ops.elementwise(ops.layout(query, n * self.heads, 1, self.head_dim))
+        scores = ops.matmul(q, self._neighbourhoods(ops, key))
+        scores = ops.softmax(ops.elementwise(scores, params=(2 * self.kernel - 1) ** 2 * self.heads))
+        values = self._neighbourhoods(ops, value)
+        mixed = ops.matmul(scores, values.view(n * self.heads, area, self.head_dim))
+        return self._to_map(ops, ops.linear(mixed.view(1, n, self.channels), self.channels))
+
+    def _neighbourhoods(self, ops: OpList, x: Activation) -> Activation:
+        """Append the unfolding of each pixel's neighbourhood: (N * heads, head_dim, k^2)."""
+        area, side = self.kernel**2, self.resolution
+        columns = ops.patches(x, self.channels * area, self.kernel, 1, trained=False)
+        for _ in range(2):
+            edge = columns.view(1, self.channels * area, side, self.kernel // 2)
+            columns = ops.concat(edge, columns.view(*edge.shape[:3], side - 2 * edge.shape[3]), edge, axis=3)
+        return ops.layout(columns, self.tokens * self.heads, self.head_dim, area)

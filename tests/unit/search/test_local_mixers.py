@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import GatedMlp, Mlp
+from timm.layers import Mlp
 from timm.models.maxxvit import grid_partition, grid_reverse
 from timm.models.mlp_mixer import SpatialGatingUnit
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
@@ -82,7 +82,6 @@ def test_spatial_gating_is_timms():
         layers.norm = SpatialGatingUnit(2 * C, SIDE**2)
         return layers
 
-    assert issubclass(GatedMlp, torch.nn.Module)
     theirs = build_seeded(gated, 0)
     tokens = F.gelu(theirs.fc1(X.flatten(2).transpose(1, 2)))
     expected = theirs.fc2(theirs.norm(tokens)).transpose(1, 2).reshape(X.shape)
@@ -170,7 +169,7 @@ def test_performer_is_the_papers_equation():
 def test_positive_features_estimate_the_exponential():
     """Over many draws of orthogonal features, the product of two tends to exp(q k)."""
     generator = torch.Generator().manual_seed(3)
-    q, k = 0.5 * torch.randn(2, 1, 4, 8, generator=generator)
+    q, k = 0.3 * torch.randn(2, 1, 4, 8, generator=generator)
     halves, total = torch.full((1, 8), 0.5), torch.zeros(4, 4)
     for _ in range(4000):
         weights = torch.nn.init.orthogonal_(torch.empty(8, 8), generator=generator)

@@ -1,11 +1,12 @@
 """Mixers of neighbourhoods, windows and stripes, and gMLP and Performer: against timm and loops over pixels."""
 
+import functools
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp
+from timm.layers import GatedMlp
 from timm.models.maxxvit import grid_partition, grid_reverse
 from timm.models.mlp_mixer import SpatialGatingUnit
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
@@ -77,15 +78,10 @@ def test_outlook_attention_is_volos():
 
 @torch.no_grad()
 def test_spatial_gating_is_timms():
-    def gated():
-        layers = Mlp(C, 2 * C, C)
-        layers.norm = SpatialGatingUnit(2 * C, SIDE**2)
-        return layers
-
-    theirs = build_seeded(gated, 0)
-    tokens = F.gelu(theirs.fc1(X.flatten(2).transpose(1, 2)))
-    expected = theirs.fc2(theirs.norm(tokens)).transpose(1, 2).reshape(X.shape)
-    rename = [("norm.proj", "mix"), ("norm.norm", "norm")]
+    unit = functools.partial(SpatialGatingUnit, seq_len=SIDE**2)
+    theirs = build_seeded(lambda: GatedMlp(C, 2 * C, gate_layer=unit), 0)
+    expected = theirs(X.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(X.shape)
+    rename = [("gate.proj", "mix"), ("gate.norm", "norm")]
     check_equal(ours(f"mix.gmlp(c={C},hidden={C})@{SIDE}", theirs, rename), expected)
 
 

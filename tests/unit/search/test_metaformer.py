@@ -28,13 +28,13 @@ def built(*keys):
     return build_seeded(lambda: build_group(parse_keys(keys)), 0)
 
 
-def mixed_by(mixer, *, space=CIFAR, pick=max):
-    """The largest or smallest network with one mixer in all stages."""
+def mixed_by(*mixers, pick=max):
+    """The largest or smallest network with these mixers in its two stages, or the first in both."""
     rows = tuple(
         tuple(COARSE.index(mixer) if name == "mixer" else pick(values) for name, values in stage.choices)
-        for stage in space.stages
+        for stage, mixer in zip(CIFAR.stages, (*mixers, *mixers), strict=False)
     )
-    return Arch(space, space.default_resolution, "bnfc", space.default_classes, rows)
+    return Arch(CIFAR, 32, "bnfc", 10, rows)
 
 
 @torch.no_grad()
@@ -114,9 +114,13 @@ def test_heads_that_do_not_divide_are_refused():
     )
 
 
+@pytest.fixture(scope="module")
+def supernet():
+    return Supernet(CIFAR, seed=1)
+
+
 @pytest.mark.parametrize("mixer", COARSE)
-def test_largest_and_smallest_network_of_every_mixer_are_in_the_supernet(mixer):
-    supernet = Supernet(CIFAR, seed=1)
+def test_largest_and_smallest_network_of_every_mixer_are_in_the_supernet(supernet, mixer):
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for pick in (max, min):
         arch = mixed_by(mixer, pick=pick)
@@ -126,8 +130,7 @@ def test_largest_and_smallest_network_of_every_mixer_are_in_the_supernet(mixer):
         torch.testing.assert_close(supernet(x, arch), supernet.extract(arch).train()(x), rtol=1e-5, atol=1e-5)
 
 
-def test_mixers_have_weights_of_their_own_and_share_the_rest():
-    supernet = Supernet(CIFAR)
+def test_mixers_have_weights_of_their_own_and_share_the_rest(supernet):
     one, other = ({part.source for part in supernet.slices(mixed_by(mixer))} for mixer in ("mha", "linear"))
     assert all(".layers." in name or ".norm." in name for name in one ^ other)
     shared = {name.split(".")[1] for name in one & other}
@@ -155,9 +158,16 @@ def test_several_resolutions_have_no_supernet_with_weights_for_one():
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("mixer", COARSE)
-def test_network_of_every_mixer_is_one_delegate(mixer):
-    module, inputs = build_module(ExportSpec(mixed_by(mixer, pick=min).keys()))
+def test_shifted_windows_and_grids_take_turns_with_windows():
+    for mixer in ("shifted", "grid"):
+        kinds = [block.kind for block in mixed_by(mixer).blocks() if block.kind.startswith("mix.")]
+        assert kinds == [f"mix.{mixer}", "mix.window"] * 2 + [f"mix.{mixer}"]
+
+
+@pytest.mark.parametrize("first", range(0, len(COARSE), 2))
+def test_network_of_every_two_mixers_is_one_delegate(first):
+    names = COARSE[first], COARSE[(first + 1) % len(COARSE)]
+    module, inputs = build_module(ExportSpec(mixed_by(*names, pick=min).keys()))
     lowered = lower_to_executorch(module, inputs)
     assert (lowered.delegates, lowered.operators) == (1, ())
 

@@ -132,7 +132,7 @@ class ParallelConvs(nn.ModuleList):
 
     def __init__(self, channels: int, outputs: Sequence[int]):
         super().__init__(nn.Conv2d(channels, each, 1) for each in outputs)
-        self.ends = tuple(itertools.accumulate(outputs))
+        self.channels, self.ends = channels, tuple(itertools.accumulate(outputs))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the output of each."""
@@ -143,7 +143,7 @@ class ParallelConvs(nn.ModuleList):
 
     def fuse(self) -> None:
         """Make one convolution of all."""
-        fused = nn.Conv2d(self[0].in_channels, self.ends[-1], 1)
+        fused = nn.Conv2d(self.channels, self.ends[-1], 1)
         fused.load_state_dict(
             {name: torch.cat([conv.get_parameter(name) for conv in self]) for name in ("weight", "bias")}
         )

@@ -50,7 +50,7 @@ class ShiftedBias(RelativeBias):
 
     @override
     def forward(self) -> Tensor:
-        mask = self.mask(self.table)
+        mask: Tensor = self.mask(self.table)
         return (super().forward() + mask[:, None]).reshape(1, -1, *mask.shape[1:])
 
 

@@ -102,7 +102,7 @@ CIFAR = _space(
     32,
     10,
     _stage(1, "coarse", (16, 32), (1, 2), (1.5, 2), window=4),
-    _stage(2, "coarse", (32, 48, 64), (1, 2, 3), (1.5, 2), window=4),
+    _stage(2, "coarse", (32, 48, 64), (1, 2), (1.5, 2), window=4),
 )
 """Maps of 16 x 16 and 8 x 8 px."""
 

@@ -4,7 +4,16 @@ Importing this package registers all kinds. Nothing here loads torch: a block's 
 `search.networks.module_of(spec)`.
 """
 
-from search.blocks import efficient_cnns, efficientvit, metaformer, mixers, task_heads, transformers
+from search.blocks import (
+    efficient_cnns,
+    efficientvit,
+    embeddings,
+    metaformer,
+    mixers,
+    positions,
+    task_heads,
+    transformers,
+)
 from search.blocks.mobilenet import Conv, ConvHead, FcHead, MBConv, MbPoolHead
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
 from search.blocks.ops import Activation, Costs, Op, OpList
@@ -52,6 +61,7 @@ __all__ = [
     "count",
     "efficient_cnns",
     "efficientvit",
+    "embeddings",
     "group_blocks",
     "kinds",
     "metaformer",
@@ -60,6 +70,7 @@ __all__ = [
     "parse_key",
     "parse_keys",
     "peak_activation_bytes",
+    "positions",
     "register",
     "task_heads",
     "transformers",

@@ -6,10 +6,12 @@ Importing this package registers the modules of all kinds of blocks.
 from search.networks import (
     efficient_cnns,
     efficientvit,
+    embeddings,
     local_mixers,
     mixers,
     mobilenet,
     mobilevit,
+    positions,
     task_heads,
     transformers,
 )
@@ -31,12 +33,14 @@ __all__ = [
     "build_segment",
     "efficient_cnns",
     "efficientvit",
+    "embeddings",
     "local_mixers",
     "mixers",
     "mobilenet",
     "mobilevit",
     "module_around",
     "module_of",
+    "positions",
     "task_heads",
     "transformers",
 ]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from typing_extensions import override
 
@@ -263,20 +264,31 @@ def positive_features(x: Tensor, features: Tensor, halves: Tensor) -> Tensor:
 class RelativeBias(WeightValue):
     """Swin's relative position bias (Liu et al. 2021, equation 4): one number a head and offset in a window.
 
-    () -> (1, heads, window^2, window^2) for a window of `window` pixels a side.
+    () -> (1, heads, window^2, window^2) for a window of `window` pixels a side. The table is that of a window
+    of `base` pixels, by default the same, and is interpolated for others, as Swin is fine-tuned.
     """
 
-    def __init__(self, window: int, heads: int):
+    def __init__(self, window: int, heads: int, base: int | None = None):
         super().__init__()
         self.window = window
-        self.table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.table = nn.Parameter(torch.zeros((2 * (base or window) - 1) ** 2, heads))
         nn.init.trunc_normal_(self.table, std=0.02)
 
     @override
     def forward(self) -> Tensor:
-        window = self.window
-        place = torch.arange(window, device=self.table.device)
-        offset = place[:, None] - place[None, :] + window - 1
-        rows, columns = offset[:, None, :, None], offset[None, :, None, :]
-        index = (rows * (2 * window - 1) + columns).reshape(window**2, window**2)
-        return self.table[index].permute(2, 0, 1)[None]
+        offsets, heads = 2 * self.window - 1, self.table.shape[1]
+        table = self.table
+        if len(table) != offsets**2:
+            base = math.isqrt(len(table))
+            table = resized(table.T.reshape(1, heads, base, base), offsets).reshape(heads, -1).T
+        place = torch.arange(self.window, device=table.device)
+        offset = place[:, None] - place[None, :] + self.window - 1
+        index = offset[:, None, :, None] * offsets + offset[None, :, None, :]
+        return table[index.reshape(self.window**2, self.window**2)].permute(2, 0, 1)[None]
+
+
+def resized(table: Tensor, side: int) -> Tensor:
+    """Return maps (B, C, H, H) of weights interpolated bicubically to (B, C, side, side)."""
+    if table.shape[2] == side:
+        return table
+    return functional.interpolate(table, (side, side), mode="bicubic", align_corners=False)

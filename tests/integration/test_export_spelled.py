@@ -33,6 +33,7 @@ CASES = {
     "mean of one": lambda x: x.mean(1),
     "expand": lambda x: x.expand(-1, 3, 6, 8) + x[:1].expand(2, -1, -1, -1),
     "hardsigmoid": lambda x: F.hardsigmoid(4 * x),
+    "slice of all that an ellipsis leaves": lambda x: x[:, :3, ...] * x[..., 2, None, :],
     "slice of everything": lambda x: x[:, :3, :6] * x[:],
     "slice, index and new dimension": lambda x: x[1:, None, 2, :6, None],
     "a new dimension of all": lambda x: x.unsqueeze(1).squeeze(1) * x.unsqueeze(-4).squeeze(),
@@ -103,6 +104,7 @@ def _with_weights(module):
 
 
 ONE_DELEGATE = {
+    "slice of everything before an ellipsis": lambda x: x[:, 0:8, ...] + x[..., 1:2],
     "slice of everything": lambda x: x[:, :8] + 1.0,
     "powers": lambda x: (x**2.0 + 1.0).pow(-0.5) + (x * x) ** 0.5,
     "GroupNorm of one group": _with_weights(GroupNorm1(8)),

@@ -284,9 +284,14 @@ def _chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def _getitem(x: Tensor, index: Any) -> Any:
     """Compute `x[:, 0]` and the like, and omit slices of everything, which would be copies outside the delegates.
 
-    Indices other than whole numbers and plain slices are unchanged.
+    Indices other than whole numbers, plain slices and `...` are unchanged.
     """
     index = index if isinstance(index, tuple) else (index,)
+    for place, one in enumerate(index):
+        if one is ...:
+            left_out = x.dim() - sum(other is not None for other in index) + 1
+            index = (*index[:place], *[slice(None)] * left_out, *index[place + 1 :])
+            break
     if not all(one is None or type(one) in (int, slice) for one in index):
         return NotImplemented
     dim = 0

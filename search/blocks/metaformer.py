@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from search.blocks import local_mixers as local
-from search.blocks import mixers
+from search.blocks import mixers, positions
 from search.blocks.mixers import TokenMixer
 from search.blocks.ops import OpList
 from search.blocks.spec import BlockSpec, ChannelKeeping, EnclosingSpec, param, register
@@ -70,17 +70,32 @@ class ChannelMlp(ChannelKeeping):
 
 @dataclass(frozen=True)
 class MixerSetting:
-    """Side of a map in pixels, channels, heads, side of windows, and side of the map over that of reduced keys."""
+    """What mixers at one place of a network share.
+
+    Attributes:
+        resolution: Side of the map in pixels.
+        channels: Its channels.
+        heads: Heads, for mixers that have heads.
+        window: Side of windows in pixels.
+        reduction: Side of the map over that of its reduced keys.
+        base: Side of the map that a table of relative positions belongs to; 0 for `resolution`.
+    """
 
     resolution: int
     channels: int
     heads: int
     window: int
     reduction: int = 2
+    base: int = 0
 
 
 MIXERS: Mapping[str, Callable[[MixerSetting], TokenMixer]] = {
     "mha": lambda s: mixers.MultiHeadAttention(s.resolution, s.channels, s.heads),
+    "rope": lambda s: positions.RotaryAttention(s.resolution, s.channels, s.heads),
+    "fire": lambda s: positions.FireAttention(s.resolution, s.channels, s.heads),
+    "relative": lambda s: positions.RelativeAttention(
+        s.resolution, s.channels, s.heads, s.base or s.resolution
+    ),
     "window": lambda s: mixers.WindowAttention(s.resolution, s.channels, s.heads, s.window),
     "sr": lambda s: mixers.SpatialReductionAttention(s.resolution, s.channels, s.heads, s.reduction),
     "separable": lambda s: mixers.SeparableAttention(s.resolution, s.channels),

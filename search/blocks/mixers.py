@@ -57,13 +57,12 @@ class HeadedMixer(TokenMixer):
 
     @override
     def factors(self) -> Factors:
-        """Return heads and their channels in queries, keys and values, and before the projection."""
-        heads = (self.heads, self.head_dim)
-        rows = {"qkv": (3, *heads), "kv": (2, *heads), "q": heads, "k": heads, "v": heads}
-        parts = {
-            f"{part}.{name}": {0: factors} for part, factors in rows.items() for name in ("weight", "bias")
-        }
-        return {**parts, "proj.weight": {1: heads}}
+        """Return query, key and value, whose first channels are those of the first heads of equal width.
+
+        So blocks of equal width share all weights, whatever their heads.
+        """
+        parts = {"qkv": (3, self.channels), "kv": (2, self.channels)}
+        return {f"{part}.{name}": {0: rows} for part, rows in parts.items() for name in ("weight", "bias")}
 
     def _require_tiling(self, side: int, cells: str) -> None:
         """Raise `UsageError` if squares of `side` pixels do not tile the map."""

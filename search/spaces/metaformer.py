@@ -46,7 +46,12 @@ def _blocks(mixers: Sequence[str], v: dict[str, Value], channels: int, resolutio
         )
     embed = LinearConv(resolution, channels, width, int(v["kernel"]), int(v["stride"]))
     setting = MixerSetting(
-        embed.out_resolution, width, width // head_dim, int(v["window"]), int(v["reduction"])
+        embed.out_resolution,
+        width,
+        width // head_dim,
+        int(v["window"]),
+        int(v["reduction"]),
+        int(v.get("base", 0)),
     )
     name = mixers[int(v["mixer"])]
     # as in Swin and MaxViT: shifted windows or a grid alone would never mix all pixels

@@ -307,16 +307,18 @@ def _largest(space: Space, own_heads: bool) -> dict[str, Group]:
     """Return, for every slot, what holds the weights of all its blocks.
 
     That is what a choice makes with all values at their largest, or one of them at its smallest: fewer heads have
-    wider splits. Where values decide which slots there are, it is one of them at each of its others. Raises
-    UsageError for a block that is not elastic, or not at several resolutions.
+    wider splits. Where values decide which slots there are, it is one of them at each of its others, next to every
+    choice between kinds. Raises UsageError for a block that is not elastic, or not at several resolutions.
     """
     largest = tuple(tuple(max(allowed) for _, allowed in stage.choices) for stage in space.stages)
     corners = [largest]
     for index, stage in enumerate(space.stages):
-        for place, (_, allowed) in enumerate(stage.choices):
+        kinds = dict(stage.labels)
+        rows = itertools.product(*(v if name in kinds else (max(v),) for name, v in stage.choices))
+        for row, (place, (_, allowed)) in itertools.product(rows, enumerate(stage.choices)):
             for value in allowed if names_slots(stage) else (min(allowed),):
-                row = (*largest[index][:place], value, *largest[index][place + 1 :])
-                corners.append((*largest[:index], row, *largest[index + 1 :]))
+                corner = (*row[:place], value, *row[place + 1 :])
+                corners.append((*largest[:index], corner, *largest[index + 1 :]))
     slots: dict[str, Group] = {}
     for count, head, stages in itertools.product(space.stage_counts, space.heads, corners):
         for slot, group in _slots(space, stages[:count], max(space.resolutions), head, own_heads):

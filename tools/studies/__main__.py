@@ -27,6 +27,7 @@ STUDIES = {
     "inheritance": "supernets:compare_inherited",
     "int8": "int8:main",
     "objectives": "objectives:main",
+    "positions": "positions:main",
     "promise": "macro_winners:find_winners",
     "ranges": "supernets:compare_ranges",
     "ranking": "macro:rank_networks",

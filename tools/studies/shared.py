@@ -62,7 +62,7 @@ class Options:
     supernet: Path | None = field(
         default=None, metadata=_option("folder that `bench train --arch` wrote, for `int8`", Path)
     )
-    only: str = field(default="", metadata=_option("rows of `objectives` to compare, with commas"))
+    only: str = field(default="", metadata=_option("rows of `objectives` or `positions`, with commas"))
     on: str = field(
         default="cpu", metadata=_option("device of training and evaluation: auto, cpu, cuda or mps")
     )

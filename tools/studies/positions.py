@@ -1,4 +1,4 @@
-"""Kinds of positions at other resolutions than the training's: one network of `vit-cifar` for each, trained alone."""
+"""Kinds of positions at other resolutions than the one of training: a network of `vit-cifar` for each of them."""
 
 from __future__ import annotations
 

@@ -88,3 +88,23 @@ def test_objectives_share_a_teacher_and_resume(tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out) == tables
     now = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "studies").rglob("*.safetensors")}
     assert now == stored
+
+
+def test_positions_are_judged_at_all_resolutions_and_resume(tmp_path, monkeypatch, capsys):
+    from tools.studies import __main__, positions
+
+    monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path / "runs"))
+    command = ["positions", "--quick", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--json"]
+    command += ["--only", "none,learned,fire"]
+    __main__.main(command)
+    tables = json.loads(capsys.readouterr().out)
+    rows = {row["positions"]: row for row in tables["Positions"]}
+    assert set(rows) == {"none", "learned", "fire"}
+    assert rows["learned"]["parameters"] - rows["none"]["parameters"] == 48 * 8 * 8
+    assert rows["fire"]["parameters"] == positions.network("fire").params()
+    assert all(0 <= row[f"top-1 at {px} px"][0] <= 100 for row in rows.values() for px in (24, 32, 40))
+    checkpoints = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")}
+    assert len(checkpoints) == 3
+    __main__.main(command)
+    assert json.loads(capsys.readouterr().out) == tables
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.json")} == checkpoints

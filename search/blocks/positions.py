@@ -16,7 +16,7 @@ from search.blocks.ops import Activation, OpList, attention
 from search.blocks.spec import ChannelKeeping, param, register
 
 FIRE_HIDDEN = 32
-"""Hidden units of FIRE's MLP (Li et al. 2024, section 5)."""
+"""Hidden units of FIRE's MLP, as in Li et al. 2024."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,11 +91,6 @@ class MixerSetting:
 
 MIXERS: Mapping[str, Callable[[MixerSetting], TokenMixer]] = {
     "mha": lambda s: mixers.MultiHeadAttention(s.resolution, s.channels, s.heads),
-    "rope": lambda s: positions.RotaryAttention(s.resolution, s.channels, s.heads),
-    "fire": lambda s: positions.FireAttention(s.resolution, s.channels, s.heads),
-    "relative": lambda s: positions.RelativeAttention(
-        s.resolution, s.channels, s.heads, s.base or s.resolution
-    ),
     "window": lambda s: mixers.WindowAttention(s.resolution, s.channels, s.heads, s.window),
     "sr": lambda s: mixers.SpatialReductionAttention(s.resolution, s.channels, s.heads, s.reduction),
     "separable": lambda s: mixers.SeparableAttention(s.resolution, s.channels),
@@ -116,6 +111,11 @@ MIXERS: Mapping[str, Callable[[MixerSetting], TokenMixer]] = {
     ),
     "outlook": lambda s: local.OutlookAttention(s.resolution, s.channels, s.heads, 3),
     "neighbour": lambda s: local.NeighbourAttention(s.resolution, s.channels, s.heads, 3),
+    "rope": lambda s: positions.RotaryAttention(s.resolution, s.channels, s.heads),
+    "fire": lambda s: positions.FireAttention(s.resolution, s.channels, s.heads),
+    "relative": lambda s: positions.RelativeAttention(
+        s.resolution, s.channels, s.heads, s.base or s.resolution
+    ),
 }
 """Token mixer by name, for spaces and for `bench blocks`. Numbers that a paper leaves open are those of its
 networks at 14 to 16 px: PVT's reduction is 2 there, PoolFormer's neighbourhood 3 x 3, Mixer's hidden width d / 2.

@@ -276,8 +276,8 @@ class RelativeBias(WeightValue):
 
     @override
     def forward(self) -> Tensor:
-        offsets, heads = 2 * self.window - 1, self.table.shape[1]
-        table = self.table
+        table: Tensor = self.table
+        offsets, heads = 2 * self.window - 1, table.shape[1]
         if len(table) != offsets**2:
             base = math.isqrt(len(table))
             table = resized(table.T.reshape(1, heads, base, base), offsets).reshape(heads, -1).T

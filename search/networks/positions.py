@@ -61,7 +61,8 @@ class AddTable(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.table(x)
+        added: Tensor = x + self.table(x)
+        return added
 
 
 def _fixed(values: Callable[..., Tensor], *sizes: int) -> FixedValue:

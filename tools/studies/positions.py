@@ -23,7 +23,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
 }
 """Absolute positions and attention by name; each has one of both at most."""
 
-FIXED = {
+FIXED: Mapping[str, Mapping[str, int | str]] = {
     "embed": {"width": 48, "embed": "patch"},
     "layers": {"width": 64, "depth": 3, "mlp_ratio": 2, "head_dim": 16},
 }

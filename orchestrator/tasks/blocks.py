@@ -26,7 +26,7 @@ from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec, parse_key
 from search.blocks.metaformer import MIXERS, MixerSetting
-from search.blocks.transformers import PruningLayer, VitLayer
+from search.blocks.vit import PruningLayer, VitLayer
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
 """Copies of a block: one, so that the maps between blocks have the same layouts in both chains and the

@@ -13,6 +13,7 @@ from search.blocks import (
     positions,
     task_heads,
     transformers,
+    vit,
 )
 from search.blocks.mobilenet import Conv, ConvHead, FcHead, MBConv, MbPoolHead
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
@@ -74,4 +75,5 @@ __all__ = [
     "register",
     "task_heads",
     "transformers",
+    "vit",
 ]

@@ -14,6 +14,7 @@ from search.networks import (
     positions,
     task_heads,
     transformers,
+    vit,
 )
 from search.networks.network import (
     Network,
@@ -43,4 +44,5 @@ __all__ = [
     "positions",
     "task_heads",
     "transformers",
+    "vit",
 ]

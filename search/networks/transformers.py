@@ -1,6 +1,6 @@
 """Modules of transformers with a class token; shapes are static.
 
-A ViT whose layers may merge or prune tokens; embedding, head and attention branch of T2T-ViT, CeiT and LocalViT.
+Embedding, head and attention branch of T2T-ViT, CeiT and LocalViT.
 """
 
 from __future__ import annotations
@@ -13,28 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.transformers import (
     CeitEncoder,
     CeitLayer,
     Embedding,
     LocalVitLayer,
-    MergingLayer,
-    PruningLayer,
     T2tLayer,
     T2tPerformer,
     TokenHead,
-    VitLayer,
-    VitShell,
 )
 from search.networks.layers import (
     ConvBnAct,
     Residual,
     attend,
     attention,
-    attention_scores,
-    join_heads,
     positive_features,
     split_heads,
     to_map,
@@ -50,148 +43,6 @@ T2T_NORM_EPS = 1e-5
 
 DIVISION_EPS = 1e-8
 """Added to the divisor of the Performer's attention, as in the authors' code."""
-
-
-@module_of.register(VitLayer)
-class Layer(nn.Module):
-    """Attention and MLP with residuals; `reduce` drops tokens between them. (B, n, d) -> (B, n', d)."""
-
-    def __init__(self, spec: VitLayer):
-        super().__init__()
-        self.heads = spec.heads
-        self.norm1 = nn.LayerNorm(spec.dim, NORM_EPS)
-        self.qkv = nn.Linear(spec.dim, 3 * spec.dim)
-        self.proj = nn.Linear(spec.dim, spec.dim)
-        self.norm2 = nn.LayerNorm(spec.dim, NORM_EPS)
-        self.fc1 = nn.Linear(spec.dim, spec.hidden)
-        self.fc2 = nn.Linear(spec.hidden, spec.dim)
-
-    def reduce(
-        self,
-        x: Tensor,
-        keys: Tensor,  # noqa: ARG002
-        scores: Tensor,  # noqa: ARG002
-        sizes: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the tokens that stay after attention, here all, and their sizes.
-
-        Args:
-            x: (B, n, d), the class token first, after attention and its residual.
-            keys: (B * heads, n, head_dim).
-            scores: (B * heads, n, n), softmax over the last dimension.
-            sizes: (B, n, 1), pixels that a token represents; None if that is one for all.
-        """
-        return x, sizes
-
-    def step(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the layer's tokens and their sizes, to which attention is proportional (Bolya, equation 1)."""
-        q, k, v = split_heads(self.qkv(self.norm1(x)), 3, self.heads)
-        bias = None if sizes is None else sizes.log().transpose(1, 2)[:, None]
-        scores = attention_scores(q, k, self.heads, bias)
-        x = x + self.proj(join_heads(torch.bmm(scores, v), self.heads))
-        x, sizes = self.reduce(x, k, scores, sizes)
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x)))), sizes
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x, None)[0]
-
-
-@module_of.register(MergingLayer)
-class Merging(Layer):
-    """ToMe: bipartite soft matching by the similarity of keys; the class token is never merged."""
-
-    def __init__(self, spec: MergingLayer):
-        super().__init__(spec)
-        self.merged = spec.merged
-
-    @override
-    def reduce(
-        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return r tokens fewer: the remaining even ones in order, then the odd ones."""
-        batch, tokens, _ = x.shape
-        metric = F.normalize(keys.reshape(batch, self.heads, tokens, -1).mean(1), dim=-1)
-        similarity = torch.bmm(metric[:, ::2][:, 1:], metric[:, 1::2].transpose(1, 2))
-        best, partner = similarity.max(-1)
-        order = best.topk(best.shape[1]).indices
-        chosen, others = order[:, : self.merged], order[:, self.merged :]
-        places = (chosen, _ascending(others), partner.gather(1, chosen))
-        if sizes is None:
-            sizes = x.new_ones(batch, tokens, 1)
-        total = _merge(sizes, places)
-        return _merge(x * sizes, places) / total, total
-
-
-def _ascending(places: Tensor) -> Tensor:
-    """Sort with `topk`, because mobile runtimes have no `sort`."""
-    count = places.shape[1]
-    return places.gather(1, (-places.float()).topk(count).indices) if count else places
-
-
-def _rows(x: Tensor, places: Tensor) -> Tensor:
-    """Gather rows: (B, n, d) and indices (B, m) -> (B, m, d)."""
-    return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
-
-
-def _merge(x: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Add the chosen even tokens to their odd partners; return class token, other even ones, odd ones."""
-    chosen, others, partner = places
-    even = x[:, ::2]
-    index = partner[:, :, None].expand(-1, -1, x.shape[2])
-    joined = x[:, 1::2].scatter_add(1, index, _rows(even[:, 1:], chosen))
-    return torch.cat((even[:, :1], _rows(even[:, 1:], others), joined), 1)
-
-
-@module_of.register(PruningLayer)
-class Pruning(Layer):
-    """EViT: the k tokens that the class token attends to most (mean over heads), and the rest as one."""
-
-    def __init__(self, spec: PruningLayer):
-        super().__init__(spec)
-        self.kept = spec.kept
-
-    @override
-    def reduce(
-        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the class token, k tokens by descending attention, and the fused rest (all minus the k)."""
-        batch, tokens, _ = x.shape
-        weights = scores[:, 0, 1:].reshape(batch, self.heads, tokens - 1).mean(1)
-        most, places = weights.topk(self.kept)
-        kept = _rows(x[:, 1:], places)
-        fused = torch.bmm(weights[:, None], x[:, 1:]) - torch.bmm(most[:, None], kept)
-        return torch.cat((x[:, :1], kept, fused), 1), sizes
-
-
-@module_around.register(VitShell)
-class VisionTransformer(nn.Module):
-    """(B, d, H, W) -> (B, d, 1, 1): layers over pixels and a class token, which is the output."""
-
-    def __init__(self, shell: VitShell, enclosed: Sequence[BlockSpec]):
-        super().__init__()
-        tokens = shell.tokens
-        for layer in enclosed:
-            if not isinstance(layer, VitLayer) or layer.tokens != tokens:
-                raise UsageError(
-                    f"{layer.key} gets {tokens} tokens; change the layers before it", code="blocks_do_not_fit"
-                )
-            tokens = layer.tokens_out
-        self.layers = nn.ModuleList(module_of(layer) for layer in enclosed)
-        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, shell.dim))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, shell.tokens, shell.dim))
-        self.norm = nn.LayerNorm(shell.dim, NORM_EPS)
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        batch, dim = x.shape[:2]
-        first = self.class_token if batch == 1 else self.class_token.expand(batch, -1, -1)
-        tokens, sizes = torch.cat((first, to_tokens(x)), 1) + self.positions, None
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
-            tokens, sizes = layer.step(tokens, sizes)
-        out: Tensor = self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)
-        return out
 
 
 @module_of.register(Embedding)

@@ -14,7 +14,7 @@ from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError,
 from luts.format.registry import NAME, Registry
 from search.blocks import BlockSpec
 from search.blocks.timm_networks import TimmNetwork, feature_maps, native_side
-from search.spaces import autovit, efficientvit, metaformer, mobilevit, nasbench_macro, positions
+from search.spaces import autovit, efficientvit, metaformer, mobilevit, nasbench_macro, positions, vit
 from search.spaces.plugins import load_installed
 from search.spaces.space import Arch, Space
 from search.spaces.stages import (
@@ -37,7 +37,7 @@ STDIN = "-"
 SPACES: Registry[Space] = Registry("space", load_installed)
 ARCHS: Registry[Arch] = Registry("architecture", load_installed)
 
-for _family in (autovit, mobilevit, efficientvit, nasbench_macro, metaformer, positions):
+for _family in (autovit, mobilevit, efficientvit, nasbench_macro, metaformer, positions, vit):
     SPACES.items |= {space.name: space for space in _family.SPACES}
     ARCHS.items |= _family.PAPER_ARCHS
 

@@ -67,6 +67,11 @@ class Space:
         return self._digest_at(self.resolutions)
 
     @cached_property
+    def has_canonical(self) -> bool:
+        """Whether some networks have several descriptions, of which `Arch` keeps one."""
+        return any(stage.has_canonical for stage in self.stages)
+
+    @cached_property
     def digests(self) -> frozenset[str]:
         """Digests of this and earlier versions; their LUTs and supernets are valid for their resolutions."""
         return frozenset(map(self._digest_at, (self.resolutions, *self.former_resolutions)))
@@ -355,8 +360,11 @@ class Arch(BlockSequence):
     space: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Store the name of the space."""
+        """Store the name of the space, and of equal descriptions of the stages the canonical one."""
         object.__setattr__(self, "space", self.search_space.name)
+        if self.search_space.has_canonical:
+            pairs = zip(self.search_space.stages, self.stages, strict=False)
+            object.__setattr__(self, "stages", tuple(stage.canonical(values) for stage, values in pairs))
 
     def blocks(self) -> tuple[BlockSpec, ...]:
         """Return the blocks of the network in order of execution.

@@ -48,6 +48,9 @@ FIRST_STRIDE = 16
 Expand = Callable[[dict[str, Value], int, int], list[BlockSpec]]
 """A stage's constants and values by name, channels and side in pixels of its input -> its blocks in order."""
 
+Canonical = Callable[[dict[str, Value], Mapping[str, tuple[Value, ...]]], dict[str, Value]]
+"""A stage's constants and values by name, its choices -> those that stand for all with the same blocks."""
+
 Slots = Callable[[dict[str, Value]], list[str]]
 """A stage's constants and values by name -> names of the supernet slots that its modules take, in order."""
 
@@ -83,8 +86,22 @@ class Stage:
 
     @cached_property
     def options(self) -> tuple[tuple[Value, ...], ...]:
-        """Every combination of values, in lexicographic order."""
-        return tuple(itertools.product(*(values for _, values in self.choices)))
+        """Every combination of values, in lexicographic order; of those with the same blocks the canonical one."""
+        products = itertools.product(*(values for _, values in self.choices))
+        return tuple(dict.fromkeys(map(self.canonical, products)) if self.has_canonical else products)
+
+    @property
+    def has_canonical(self) -> bool:
+        """Whether several combinations of values may have the same blocks."""
+        return self.kind in STAGE_KINDS.items and STAGE_KINDS.items[self.kind].canonical is not None
+
+    def canonical(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Return the combination that stands for all with the same blocks."""
+        kind = STAGE_KINDS.items.get(self.kind)
+        if kind is None or kind.canonical is None or len(values) != len(self.choices):
+            return values
+        chosen = kind.canonical(self.named(values), dict(self.choices))
+        return tuple(chosen[name] for name in self.names)
 
     def value(self, values: tuple[Value, ...], name: str) -> Value:
         """Return the value called `name` of one combination."""
@@ -126,10 +143,12 @@ class StageKind:
     Attributes:
         expand: Makes the blocks of one combination of values.
         slots: Names the supernet slots of the modules; None if the n-th module always takes the n-th slot.
+        canonical: Chooses one of several combinations with the same blocks; None if there are none.
     """
 
     expand: Expand
     slots: Slots | None = None
+    canonical: Canonical | None = None
 
 
 STAGE_KINDS: Registry[StageKind] = Registry("stage kind")
@@ -137,17 +156,20 @@ STAGE_KINDS: Registry[StageKind] = Registry("stage kind")
 Function = TypeVar("Function", bound=Expand)
 
 
-def register_stage(kind: str, slots: Slots | None = None) -> Callable[[Function], Function]:
+def register_stage(
+    kind: str, slots: Slots | None = None, canonical: Canonical | None = None
+) -> Callable[[Function], Function]:
     """Register a function that makes the blocks of a kind of stage (decorator).
 
     Args:
         kind: Value of `Stage.kind`.
         slots: Needed if the n-th module of a stage is not always the same kind of block. Modules that take
             the same slot of a supernet share weights.
+        canonical: Needed if some values have no effect with others, so that a network has one description.
     """
 
     def register(expand: Function) -> Function:
-        STAGE_KINDS.add(kind, StageKind(expand, slots))
+        STAGE_KINDS.add(kind, StageKind(expand, slots, canonical))
         return expand
 
     return register

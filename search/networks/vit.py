@@ -1,0 +1,352 @@
+"""A ViT over the pixels of a map, and its layers, which reduce tokens by products with one-hot matrices.
+
+XNNPACK has no `topk`, `gather` and `scatter_add`, and no comparisons either. A comparison of a and b is
+clamp(large * (a - b), 0, 1), the rank of a score is the number of scores before it, and row j of a one-hot matrix
+is 1 where the rank is j. Outputs are those of `topk` and `gather`; of equal scores the first counts as the larger.
+Nothing is learned through ranks and one-hot matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from luts.format.errors import UsageError
+from search.blocks import BlockSpec
+from search.blocks.vit import (
+    CoveringLayer,
+    IdleLayer,
+    MergingLayer,
+    PatchMergerLayer,
+    PruningLayer,
+    ScoredLayer,
+    SelectingLayer,
+    TopKLayer,
+    VitLayer,
+    VitPatches,
+    VitShell,
+)
+from search.networks.layers import (
+    attention,
+    attention_scores,
+    join_heads,
+    split_heads,
+    to_map,
+    to_tokens,
+)
+from search.networks.network import module_around, module_of
+from search.networks.transformers import NORM_EPS
+
+STEEP = 6e4
+"""Factor of a comparison, applied twice: the largest round number in fp16's range. Its square tells any two fp32
+numbers between 1/256 and 1 apart."""
+
+
+def positions(like: Tensor, count: int) -> Tensor:
+    """Return 0, 1, ... (count,) in the type and on the device of another tensor."""
+    return torch.arange(count, dtype=like.dtype, device=like.device)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Return the ranks of scores (B, 1, m), 0 the largest, in the same shape."""
+    scores, count = scores.detach(), scores.shape[2]
+    place = positions(scores, count)
+    earlier = (place[:, None] > place).to(scores.dtype)
+    lead = (STEEP * (scores - scores.reshape(-1, count, 1))).clamp(-1.0, 1.0)
+    return (STEEP * lead + earlier).clamp(0.0, 1.0).sum(2).reshape(-1, 1, count)
+
+
+def one_hot(places: Tensor, count: int) -> Tensor:
+    """Return a matrix (B, count, m) whose row j is 1 where `places` (B, 1, m), whole numbers, are j."""
+    return F.relu(1.0 - (places - positions(places, count).reshape(1, count, 1)).abs())
+
+
+def picked(matrix: Tensor, x: Tensor) -> Tensor:
+    """Return the class token of x (B, 1 + m, d) and the product of a matrix (B, k, m) with the other tokens."""
+    return torch.cat((x[:, :1], torch.bmm(matrix, x[:, 1:])), 1)
+
+
+@module_of.register
+def _(spec: VitPatches) -> nn.Module:
+    return nn.Conv2d(spec.inputs, spec.dim, spec.kernel, spec.stride, spec.padding)
+
+
+@module_of.register(VitLayer)
+class Layer(nn.Module):
+    """Attention and MLP with residuals; `reduce` drops tokens between them. (B, n, d) -> (B, n', d)."""
+
+    def __init__(self, spec: VitLayer):
+        super().__init__()
+        self.heads = spec.heads
+        self.norm1 = nn.LayerNorm(spec.dim, NORM_EPS)
+        self.qkv = nn.Linear(spec.dim, 3 * spec.inner)
+        self.proj = nn.Linear(spec.inner, spec.dim)
+        self.norm2 = nn.LayerNorm(spec.dim, NORM_EPS)
+        self.fc1 = nn.Linear(spec.dim, spec.hidden)
+        self.fc2 = nn.Linear(spec.hidden, spec.dim)
+
+    def reduce(
+        self,
+        x: Tensor,
+        keys: Tensor,  # noqa: ARG002
+        scores: Tensor,  # noqa: ARG002
+        sizes: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens that stay after attention, here all, and their sizes.
+
+        Args:
+            x: (B, n, d), the class token first, after attention and its residual.
+            keys: (B * heads, n, head_dim).
+            scores: (B * heads, n, n), softmax over the last dimension.
+            sizes: (B, n, 1), pixels that a token represents; None if that is one for all.
+        """
+        return x, sizes
+
+    def step(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the layer's tokens and their sizes, to which attention is proportional (Bolya, equation 1)."""
+        q, k, v = split_heads(self.qkv(self.norm1(x)), 3, self.heads)
+        scores = attention_scores(q, k, self.heads, self.bias(sizes))
+        x = x + self.proj(join_heads(torch.bmm(scores, v), self.heads))
+        x, sizes = self.reduce(x, k, scores, sizes)
+        return self.feed(x), sizes
+
+    def bias(self, sizes: Tensor | None) -> Tensor | None:
+        """Return what attention adds to its scores for the sizes of keys."""
+        return None if sizes is None else sizes.log().transpose(1, 2)[:, None]
+
+    def feed(self, x: Tensor) -> Tensor:
+        """Return x after the MLP and its residual."""
+        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return out
+
+    def mean_over_heads(self, scores: Tensor) -> Tensor:
+        """Return the mean (B, 1, m) of the scores (B * heads, 1, m) of one token."""
+        return scores.reshape(-1, self.heads, scores.shape[2]).mean(1, keepdim=True)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x, None)[0]
+
+
+@module_of.register(MergingLayer)
+class Merging(Layer):
+    """ToMe: bipartite soft matching by the similarity of keys; the class token is never merged.
+
+    A token that is equally similar to several others is split evenly among them.
+    """
+
+    def __init__(self, spec: MergingLayer):
+        super().__init__(spec)
+        self.merged, self.sources = spec.merged, spec.sources
+
+    @override
+    def reduce(
+        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return r tokens fewer: the remaining even ones in order, then the odd ones."""
+        batch, tokens, dim = x.shape
+        metric = keys.detach().reshape(batch, self.heads, tokens, -1).mean(1)
+        odd, even = _alternate(F.normalize(metric, dim=-1))
+        similarity = torch.bmm(odd, even.transpose(1, 2))
+        best = _largest(similarity)
+        partner = F.relu(1.0 + STEEP * (STEEP * (similarity - best)).clamp(-1.0, 0.0))
+        partner = partner / partner.sum(1, keepdim=True)
+        chosen = (self.merged - ranks(best)).clamp(0.0, 1.0)
+        sizes = torch.ones_like(x[:, :, :1]) if sizes is None else sizes
+        sized = torch.cat((x * sizes, sizes), 2)
+        odd, even = _alternate(sized)
+        parts = [sized[:, :1], odd + torch.bmm(partner * chosen, even)]
+        if self.merged < self.sources:
+            before = positions(x, self.sources)
+            order = F.linear(1.0 - chosen, (before[:, None] > before).to(x.dtype))
+            stay = one_hot(order + self.sources * chosen, self.sources - self.merged)
+            parts.insert(1, torch.bmm(stay, even))
+        joined = torch.cat(parts, 1)
+        sizes = joined[:, :, dim:]
+        return joined[:, :, :dim] / sizes, sizes
+
+
+def _alternate(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the odd tokens of (B, n, d), and the even ones but the class token; XNNPACK has no strided slices."""
+    batch, tokens, dim = x.shape
+    pairs = x[:, 1 : tokens - (tokens - 1) % 2].reshape(batch, (tokens - 1) // 2, 2 * dim)
+    odd, even = pairs[:, :, :dim], pairs[:, :, dim:]
+    return (odd if tokens % 2 else torch.cat((odd, x[:, tokens - 1 :]), 1)), even
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Return the maximum of each column: (B, b, a) to (B, 1, a), as a pool, which XNNPACK has."""
+    rows = x.shape[1]
+    return to_tokens(F.max_pool2d(to_map(x, rows), (rows, 1)))
+
+
+class Selecting(Layer):
+    """The class token stays, and products of the other tokens with a matrix."""
+
+    def __init__(self, spec: SelectingLayer):
+        super().__init__(spec)
+        self.kept = spec.kept
+
+    def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
+        """Return the matrix (B, k, m).
+
+        Args:
+            others: (B, m, d), all tokens but the class token.
+            attended: (B, 1, m), the class token's attention to them in the mean over heads.
+        """
+        raise NotImplementedError
+
+    @override
+    def reduce(
+        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        matrix = self.matrix(x[:, 1:], self.mean_over_heads(scores[:, :1, 1:]))
+        return picked(matrix, x), None if sizes is None else picked(matrix, sizes)
+
+
+@module_of.register(TopKLayer)
+class TopK(Selecting):
+    """The k tokens that the class token attends to most, by descending attention."""
+
+    @override
+    def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
+        return one_hot(ranks(attended * attended.shape[2]), self.kept)
+
+
+@module_of.register(PruningLayer)
+class Pruning(Selecting):
+    """EViT: the k tokens that the class token attends to most, and the rest as one."""
+
+    @override
+    def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
+        order = ranks(attended * attended.shape[2])
+        rest = attended * (order - (self.kept - 1.0)).clamp(0.0, 1.0)
+        return torch.cat((one_hot(order, self.kept), rest), 1)
+
+
+class Scorer(nn.Module):
+    """DynamicViT's predictor (equations 2 to 5): (B, m, d) to scores (B, 1, m).
+
+    The layer after the concatenation of local and global features is two layers, whose outputs are added.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        half = dim // 2
+        self.norm = nn.LayerNorm(dim, NORM_EPS)
+        self.local, self.common = nn.Linear(dim, half), nn.Linear(dim, half)
+        self.from_local, self.from_common = nn.Linear(half, half), nn.Linear(half, half, bias=False)
+        self.score = nn.Linear(half, 1)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        common = F.gelu(self.common(x)).mean(1, keepdim=True)
+        joined = self.from_local(F.gelu(self.local(x))) + self.from_common(common)
+        scores: Tensor = self.score(F.gelu(joined))
+        return scores.reshape(len(x), 1, -1)
+
+
+@module_of.register(ScoredLayer)
+class Scored(Selecting):
+    """DynamicViT: the k tokens of the largest learned scores.
+
+    In training the gradient of a token that stays is also that of its probability to stay (straight through),
+    as for the paper's hard Gumbel-Softmax.
+    """
+
+    def __init__(self, spec: ScoredLayer):
+        super().__init__(spec)
+        self.scorer = Scorer(spec.dim)
+
+    @override
+    def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
+        scores = self.scorer(others)
+        chosen = one_hot(ranks(scores), self.kept)
+        if not self.training:
+            return chosen
+        probability = scores.sigmoid()
+        return chosen * (1.0 + (probability - probability.detach()))
+
+
+@module_of.register(PatchMergerLayer)
+class PatchMerger(Selecting):
+    """PatchMerger: each of k outputs is a mean of all tokens, weighted by softmax over tokens of X W."""
+
+    def __init__(self, spec: PatchMergerLayer):
+        super().__init__(spec)
+        self.merge = nn.Linear(spec.dim, spec.kept, bias=False)
+
+    @override
+    def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
+        weights: Tensor = self.merge(others).transpose(1, 2).softmax(2)
+        return weights
+
+
+@module_of.register(IdleLayer)
+class Idle(Layer):
+    """IdleViT: class token and k others go through the layer; the others are unchanged."""
+
+    def __init__(self, spec: IdleLayer):
+        super().__init__(spec)
+        self.kept = spec.kept
+
+    @override
+    def step(self, x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return all tokens and their sizes."""
+        dim, qkv = x.shape[2], self.qkv(self.norm1(x))
+        (query,) = split_heads(qkv[:, :1, :dim], 1, self.heads)
+        (keys,) = split_heads(qkv[:, :, dim : 2 * dim], 1, self.heads)
+        scores = self.mean_over_heads(torch.bmm(query, keys.transpose(1, 2))[:, :, 1:])
+        matrix = one_hot(ranks(scores), self.kept)
+        both = picked(matrix, torch.cat((x, qkv), 2))
+        chosen = both[:, :, :dim]
+        bias = self.bias(None if sizes is None else picked(matrix, sizes))
+        mixed = chosen + self.proj(attention(both[:, :, dim:], self.heads, bias))
+        return x + picked(matrix.transpose(1, 2), self.feed(mixed) - chosen), sizes
+
+
+@module_of.register(CoveringLayer)
+class Covering(Layer):
+    """Holds the weights of all kinds of layer in a supernet."""
+
+    def __init__(self, spec: CoveringLayer):
+        super().__init__(spec)
+        self.scorer = Scorer(spec.dim)
+        self.merge = nn.Linear(spec.dim, spec.tokens - 1, bias=False)
+
+
+@module_around.register(VitShell)
+class VisionTransformer(nn.Module):
+    """(B, d, H, W) -> (B, d, 1, 1): layers over pixels and a class token, which is the output."""
+
+    def __init__(self, shell: VitShell, enclosed: Sequence[BlockSpec]):
+        super().__init__()
+        tokens = shell.tokens
+        for layer in enclosed:
+            if isinstance(layer, CoveringLayer):
+                continue
+            if not isinstance(layer, VitLayer) or layer.tokens != tokens:
+                raise UsageError(
+                    f"{layer.key} gets {tokens} tokens; change the layers before it", code="blocks_do_not_fit"
+                )
+            tokens = layer.tokens_out
+        self.layers = nn.ModuleList(module_of(layer) for layer in enclosed)
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, shell.dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, shell.tokens, shell.dim))
+        self.norm = nn.LayerNorm(shell.dim, NORM_EPS)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        batch, dim = x.shape[:2]
+        first = self.class_token if batch == 1 else self.class_token.expand(batch, -1, -1)
+        tokens, sizes = torch.cat((first, to_tokens(x)), 1) + self.positions, None
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            tokens, sizes = layer.step(tokens, sizes)
+        out: Tensor = self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)
+        return out

@@ -26,7 +26,7 @@ from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
 from search.blocks import BlockSpec, parse_key
 from search.blocks.metaformer import MIXERS, MixerSetting
-from search.blocks.vit import PruningLayer, VitLayer
+from search.blocks.vit import SelectingLayer, VitLayer
 
 SHORT_CHAIN, LONG_CHAIN = 1, 3
 """Copies of a block: one, so that the maps between blocks have the same layouts in both chains and the
@@ -44,7 +44,7 @@ MERGED_SHARE = 0.08
 """Fraction of tokens that a layer merges: ToMe's 16 of DeiT's 197."""
 
 KEPT_SHARE = 0.7
-"""Fraction of tokens that EViT keeps where it prunes (its section 4.1)."""
+"""Fraction of tokens that EViT keeps where it prunes (its section 4.1); here all layers that select tokens."""
 
 MAX_WIDTH, MAX_RESOLUTION = 4096, 512
 
@@ -87,7 +87,7 @@ class Setting:
 
 
 def kept_tokens(tokens: int) -> int:
-    """Return how many tokens EViT keeps besides the class token and the fused one."""
+    """Return how many tokens a layer that selects keeps besides the class token."""
     return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
 
 
@@ -97,7 +97,10 @@ OTHERS: Mapping[str, Callable[[Setting], str]] = {
     ),
     "vit": lambda s: f"vit.layer({s.layer})@{s.resolution}",
     "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
-    "evit": lambda s: f"vit.evit({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}",
+    **{
+        kind: lambda s, kind=kind: f"vit.{kind}({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}"
+        for kind in ("evit", "topk", "scored", "merger", "idle")
+    },
 }
 """Block key by name: all but the token mixers. EfficientViT-M0 has four heads, 16 channels of queries in each and
 5 x 5 convolutions over them.
@@ -164,7 +167,7 @@ def _following(layer: VitLayer, copies: int) -> Iterator[VitLayer]:
     for _ in range(copies):
         yield layer
         left = layer.tokens_out
-        if isinstance(layer, PruningLayer):
+        if isinstance(layer, SelectingLayer):
             layer = replace(layer, tokens=left, kept=kept_tokens(left))
         else:
             layer = replace(layer, tokens=left)

@@ -135,7 +135,7 @@ TOKENS_CIFAR = _space(
     2,
     {
         "width": (48, 64),
-        "depth": (4, 5, 6),
+        "depth": (3, 4, 5),
         "heads": (2, 4),
         "mlp_ratio": (2,),
         "keep": (0.5, 0.7, 1),

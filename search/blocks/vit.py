@@ -143,8 +143,8 @@ class VitLayer(TransformerLayer):
         return {"qkv.weight": {0: (3, *heads)}, "qkv.bias": {0: (3, *heads)}, "proj.weight": {1: heads}}
 
     @override
-    def covering(self, other: Any) -> CoveringLayer:
-        """Return the layer that holds the weights of both, of whichever kinds."""
+    def covering(self, other: Any) -> Any:
+        """Return the layer that holds the weights of both, whatever their kinds."""
         return CoveringLayer(
             self.resolution,
             max(self.dim, other.dim),

@@ -192,12 +192,7 @@ class Selecting(Layer):
         self.kept = spec.kept
 
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        """Return the matrix (B, k, m).
-
-        Args:
-            others: (B, m, d), all tokens but the class token.
-            attended: (B, 1, m), the class token's attention to them in the mean over heads.
-        """
+        """Return the matrix (B, k, m) for tokens (B, m, d) and the class token's attention to them (B, 1, m)."""
         raise NotImplementedError
 
     @override

@@ -29,37 +29,24 @@ from search.spaces.stages import Stage, Value, register_stage
 Selecting = Callable[[int, int, int, float, int, int], VitLayer]
 """Resolution, dim, heads, MLP ratio, tokens, tokens to keep besides the class token -> a reducing layer."""
 
-
-def _merging(resolution: int, dim: int, heads: int, ratio: float, tokens: int, kept: int) -> VitLayer:
-    return MergingLayer(resolution, dim, heads, ratio, tokens, tokens - 1 - kept)
-
-
 REDUCERS: Mapping[str, Selecting | None] = {
     "none": None,
     "topk": TopKLayer,
     "evit": PruningLayer,
     "scored": ScoredLayer,
     "merger": PatchMergerLayer,
-    "tome": _merging,
+    "tome": lambda *shape: MergingLayer(*shape[:5], shape[4] - 1 - shape[5]),
     "idle": IdleLayer,
 }
 """How tokens are reduced, in the order of the values of `reducer`; `search/blocks/vit.py` has the papers."""
-
-LEAST_MERGED_RATE = 0.5
-"""Smallest keep rate of ToMe, which merges tokens in pairs."""
 
 
 def _canonical(v: dict[str, Value], choices: Mapping[str, tuple[Value, ...]]) -> dict[str, Value]:
     """Return the values of a network without reduction, or of one with a reduction as they are."""
     if v["reducer"] and v["keep"] < 1:
         return v
-    none = {
-        "reducer": 0,
-        "keep": choices["keep"][-1],
-        "first": choices["first"][0],
-        "every": choices["every"][0],
-    }
-    return v | none
+    first, every = choices["first"][0], choices["every"][0]
+    return v | {"reducer": 0, "keep": choices["keep"][-1], "first": first, "every": every}
 
 
 @register_stage("vit", canonical=_canonical)
@@ -69,13 +56,13 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     Layer `first`, counted from 1, and each `every` layers after it reduce the tokens, at most `reductions` times.
 
     Raises:
-        UsageError: a keep rate that leaves no token, or that the reducer does not have.
+        UsageError: a keep rate that leaves no token, or below 0.5 for ToMe, which merges pairs.
     """
     name, keep = list(REDUCERS)[int(v["reducer"])], float(v["keep"])
-    least = LEAST_MERGED_RATE if name == "tome" else 0
-    if not least <= keep <= 1 or not keep:
-        at_least = f"at least {least:g}" if least else "more than 0"
-        raise UsageError(f"keep rate {keep:g} of {name}; use {at_least} and at most 1", code="bad_keep_rate")
+    if not 0 < keep <= 1:
+        raise UsageError(
+            f"keep rate {keep:g}; use more than 0, which leaves a token, and at most 1", code="bad_keep_rate"
+        )
     dim, patch, first, every = (int(v[key]) for key in ("width", "patch", "first", "every"))
     embed = VitPatches(resolution, channels, dim, patch, patch)
     side = embed.out_resolution
@@ -91,66 +78,43 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     return [embed, VitShell(side, dim), *layers]
 
 
-def _space(
-    name: str,
-    resolution: int,
-    patch: int,
-    classes: int,
-    reductions: int,
-    choices: Mapping[str, tuple[Value, ...]],
-) -> Space:
+def _space(name: str, sizes: tuple[int, int, int, int], **choices: tuple[Value, ...]) -> Space:
+    """Return a space for images of a side and patches of a side in pixels, classes, and a number of reductions."""
+    resolution, patch, classes, reductions = sizes
     fixed = (("stride", resolution), ("patch", patch), ("reductions", reductions))
-    names = ("width", "depth", "heads", "mlp_ratio")
-    reducing = {"reducer": tuple(range(len(REDUCERS)))} | {
-        key: choices[key] for key in ("keep", "first", "every")
-    }
-    rows = (*((key, choices[key]) for key in names), *reducing.items())
+    rows = (*choices.items(), ("reducer", tuple(range(len(REDUCERS)))))
     stage = Stage("encoder", "vit", fixed, rows, (("reducer", tuple(REDUCERS)),))
     return Space(name, (stage,), (1,), (resolution,), ("fc",), resolution, classes)
 
 
 TOKENS = _space(
     "vit-tokens",
-    224,
-    16,
-    1000,
-    3,
-    {
-        "width": (144, 168, 192),
-        "depth": (10, 11, 12),
-        "heads": (3, 6),
-        "mlp_ratio": (3, 4),
-        "keep": (0.5, 0.7, 1),
-        "first": (3, 4),
-        "every": (2, 3),
-    },
+    (224, 16, 1000, 3),
+    width=(144, 168, 192),
+    depth=(10, 11, 12),
+    heads=(3, 6),
+    mlp_ratio=(3, 4),
+    keep=(0.5, 0.7, 1),
+    first=(3, 4),
+    every=(2, 3),
 )
 """Around DeiT-T (Touvron et al. 2021): 196 tokens; EViT reduces at layers 4, 7 and 10."""
 
 TOKENS_CIFAR = _space(
     "vit-tokens-cifar",
-    32,
-    4,
-    10,
-    2,
-    {
-        "width": (48, 64),
-        "depth": (3, 4, 5),
-        "heads": (2, 4),
-        "mlp_ratio": (2,),
-        "keep": (0.5, 0.7, 1),
-        "first": (1, 2),
-        "every": (1, 2),
-    },
+    (32, 4, 10, 2),
+    width=(48, 64),
+    depth=(3, 4, 5),
+    heads=(2, 4),
+    mlp_ratio=(2,),
+    keep=(0.5, 0.7, 1),
+    first=(1, 2),
+    every=(1, 2),
 )
 
 SPACES = (TOKENS, TOKENS_CIFAR)
-
-
-def _deit(reducer: str, keep: float) -> Arch:
-    row = (192, 12, 3, 4, list(REDUCERS).index(reducer), keep, 4, 3)
-    return Arch(TOKENS, 224, "fc", 1000, (row,))
-
-
-PAPER_ARCHS = {"vit-deit-tiny": _deit("none", 1), "vit-evit-deit-tiny": _deit("evit", 0.7)}
+PAPER_ARCHS = {
+    "vit-deit-tiny": Arch(TOKENS, 224, "fc", 1000, ((192, 12, 3, 4, 1, 3, 2, 0),)),
+    "vit-evit-deit-tiny": Arch(TOKENS, 224, "fc", 1000, ((192, 12, 3, 4, 0.7, 4, 3, 2),)),
+}
 """DeiT-T, and EViT's with a keep rate of 0.7 (Liang et al. 2022, section 4.1)."""

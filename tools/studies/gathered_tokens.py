@@ -1,12 +1,13 @@
 """Plug-in with ToMe, EViT and Top-K by `topk`, `gather` and `scatter_add`, which XNNPACK leaves to other kernels.
 
 The package selects tokens by products (`search/networks/vit.py`). To measure both forms side by side:
-`bench --import tools/studies/gathered_tokens.py blocks --device host --blocks vit,evit,evit-gather,tome,tome-gather`.
+`bench --import tools/studies/gathered_tokens.py blocks --device host --blocks vit,evit,evit-gather`.
+Multiply-accumulates leave the selection out.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,55 +17,11 @@ from typing_extensions import override
 from orchestrator.tasks import blocks
 from search.blocks import Activation, OpList
 from search.blocks.spec import register
-from search.blocks.vit import MergingLayer, PruningLayer, TopKLayer
+from search.blocks.vit import MergingLayer, PruningLayer, TopKLayer, VitLayer
 from search.networks.network import module_of
-from search.networks.vit import Merging, Pruning, Selecting
+from search.networks.vit import Merging, Selecting
 
-
-@register
-class GatheredMergingLayer(MergingLayer):
-    """`vit.tome`, whose matching is sorted and whose tokens are gathered and added by index."""
-
-    kind: ClassVar[str] = "vit.tome.gather"
-    examples: ClassVar[tuple[str, ...]] = tuple(
-        key.replace(MergingLayer.kind, "vit.tome.gather") for key in MergingLayer.examples
-    )
-
-    @override
-    def _reduce(self, ops: OpList, x: Activation) -> Activation:
-        targets = self.tokens // 2
-        ops.matmul(x.view(1, targets, self.head_dim), x.view(1, self.head_dim, self.sources))
-        return ops.copy(x, 1, self.tokens_out, self.dim)
-
-
-@register
-class GatheredPruningLayer(PruningLayer):
-    """`vit.evit`, whose tokens are gathered."""
-
-    kind: ClassVar[str] = "vit.evit.gather"
-    examples: ClassVar[tuple[str, ...]] = tuple(
-        key.replace(PruningLayer.kind, "vit.evit.gather") for key in PruningLayer.examples
-    )
-
-    @override
-    def _reduce(self, ops: OpList, x: Activation) -> Activation:
-        for summed in (self.tokens - 1, self.kept):
-            ops.matmul(x.view(1, 1, summed), x.view(1, summed, self.dim))
-        return ops.copy(x, 1, self.tokens_out, self.dim)
-
-
-@register
-class GatheredTopKLayer(TopKLayer):
-    """`vit.topk`, whose tokens are gathered."""
-
-    kind: ClassVar[str] = "vit.topk.gather"
-    examples: ClassVar[tuple[str, ...]] = tuple(
-        key.replace(TopKLayer.kind, "vit.topk.gather") for key in TopKLayer.examples
-    )
-
-    @override
-    def _reduce(self, ops: OpList, x: Activation) -> Activation:
-        return ops.copy(x, 1, self.tokens_out, self.dim)
+Reduced = tuple[Tensor, Tensor | None]
 
 
 def rows(x: Tensor, places: Tensor) -> Tensor:
@@ -72,21 +29,17 @@ def rows(x: Tensor, places: Tensor) -> Tensor:
     return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
 
 
-@module_of.register(GatheredMergingLayer)
 class GatheredMerging(Merging):
-    """Sorts by `topk`, because mobile runtimes have no `sort`."""
+    """`vit.tome`; sorts by `topk`, because mobile runtimes have no `sort`."""
 
     @override
-    def reduce(
-        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Reduced:
         batch, tokens, _ = x.shape
         metric = F.normalize(keys.reshape(batch, self.heads, tokens, -1).mean(1), dim=-1)
         best, partner = torch.bmm(metric[:, ::2][:, 1:], metric[:, 1::2].transpose(1, 2)).max(-1)
         order = best.topk(self.sources).indices
         chosen, others = order[:, : self.merged], order[:, self.merged :]
-        if others.shape[1]:
-            others = others.gather(1, (-others.float()).topk(others.shape[1]).indices)
+        others = others.gather(1, (-others.float()).topk(others.shape[1]).indices)
         target = partner.gather(1, chosen)
 
         def merge(y: Tensor) -> Tensor:
@@ -99,26 +52,21 @@ class GatheredMerging(Merging):
         return merge(x * sizes) / total, total
 
 
-@module_of.register(GatheredTopKLayer)
 class GatheredTopK(Selecting):
-    """Gathers the k tokens that the class token attends to most."""
+    """`vit.topk`: the k tokens that the class token attends to most."""
 
     @override
-    def reduce(
-        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        places = self.mean_over_heads(scores[:, :1, 1:])[:, 0].topk(self.kept).indices
-        return torch.cat((x[:, :1], rows(x[:, 1:], places)), 1), sizes
+    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Reduced:
+        weights = self.mean_over_heads(scores[:, :1, 1:])[:, 0]
+        kept = rows(x[:, 1:], weights.topk(self.kept).indices)
+        return torch.cat((x[:, :1], kept), 1), sizes
 
 
-@module_of.register(GatheredPruningLayer)
-class GatheredPruning(Pruning):
-    """Gathers the k tokens that the class token attends to most; the rest is all minus these."""
+class GatheredPruning(Selecting):
+    """`vit.evit`: the rest is fused, as all tokens minus the k."""
 
     @override
-    def reduce(
-        self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Reduced:
         weights = self.mean_over_heads(scores[:, :1, 1:])[:, 0]
         most, places = weights.topk(self.kept)
         kept = rows(x[:, 1:], places)
@@ -126,10 +74,20 @@ class GatheredPruning(Pruning):
         return torch.cat((x[:, :1], kept, fused), 1), sizes
 
 
-def _key_of(kind: str) -> Any:
-    """Return the key of a setting in the gather form, from that of the package's form."""
-    make = blocks.MIXERS[kind]
-    return lambda setting: make(setting).replace(f"vit.{kind}(", f"vit.{kind}.gather(")
+def _add(base: type[VitLayer], module: Any) -> None:
+    """Register the gather form of a kind and its name in `bench blocks`."""
+
+    def reduce(layer: VitLayer, ops: OpList, x: Activation) -> Activation:
+        return ops.copy(x, 1, layer.tokens_out, layer.dim)
+
+    kind, name = f"{base.kind}.gather", base.kind.removeprefix("vit.")
+    examples = tuple(key.replace(base.kind, kind) for key in base.examples)
+    members = {"kind": kind, "examples": examples, "_reduce": reduce, "__module__": __name__}
+    module_of.register(register(type(f"Gathered{base.__name__}", (base,), members)), module)
+    key = blocks.MIXERS[name]
+    blocks.MIXERS = {**blocks.MIXERS, f"{name}-gather": lambda s: key(s).replace(base.kind, kind)}
 
 
-blocks.MIXERS = blocks.MIXERS | {f"{kind}-gather": _key_of(kind) for kind in ("tome", "evit", "topk")}
+_add(MergingLayer, GatheredMerging)
+_add(PruningLayer, GatheredPruning)
+_add(TopKLayer, GatheredTopK)

@@ -268,13 +268,15 @@ class Space:
         return self._repair(rng, Arch(self, resolution, head, arch.classes, tuple(rows)))
 
     def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
-        """Return a child with the length of one parent and each stage, head and resolution from either."""
+        """Return a child with one parent's length and each stage (of one only: each value), head, resolution of either."""
         longer, shorter = (a, b) if len(a.stages) >= len(b.stages) else (b, a)
         total = len(rng.choice((a, b)).stages)
         rows = tuple(
             rng.choice((longer, shorter)).stages[i] if i < len(shorter.stages) else longer.stages[i]
             for i in range(total)
         )
+        if len(self.stages) == 1:
+            rows = (tuple(map(rng.choice, zip(a.stages[0], b.stages[0], strict=True))),)
         resolution, head = rng.choice((a, b)).resolution, rng.choice((a, b)).head
         return self._repair(rng, Arch(self, resolution, head, a.classes, rows))
 

@@ -21,8 +21,6 @@ from search.blocks.vit import MergingLayer, PruningLayer, TopKLayer, VitLayer
 from search.networks.network import module_of
 from search.networks.vit import Merging, Selecting
 
-Reduced = tuple[Tensor, Tensor | None]
-
 
 def rows(x: Tensor, places: Tensor) -> Tensor:
     """Gather rows: (B, n, d) and indices (B, m) -> (B, m, d)."""
@@ -33,7 +31,7 @@ class GatheredMerging(Merging):
     """`vit.tome`; sorts by `topk`, because mobile runtimes have no `sort`."""
 
     @override
-    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Reduced:
+    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Any:
         batch, tokens, _ = x.shape
         metric = F.normalize(keys.reshape(batch, self.heads, tokens, -1).mean(1), dim=-1)
         best, partner = torch.bmm(metric[:, ::2][:, 1:], metric[:, 1::2].transpose(1, 2)).max(-1)
@@ -52,26 +50,25 @@ class GatheredMerging(Merging):
         return merge(x * sizes) / total, total
 
 
-class GatheredTopK(Selecting):
-    """`vit.topk`: the k tokens that the class token attends to most."""
-
-    @override
-    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Reduced:
-        weights = self.mean_over_heads(scores[:, :1, 1:])[:, 0]
-        kept = rows(x[:, 1:], weights.topk(self.kept).indices)
-        return torch.cat((x[:, :1], kept), 1), sizes
-
-
 class GatheredPruning(Selecting):
-    """`vit.evit`: the rest is fused, as all tokens minus the k."""
+    """`vit.evit`: the k tokens that the class token attends to most, and the rest as all minus these."""
+
+    fuses = True
 
     @override
-    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Reduced:
+    def reduce(self, x: Tensor, keys: Tensor, scores: Tensor, sizes: Tensor | None) -> Any:
         weights = self.mean_over_heads(scores[:, :1, 1:])[:, 0]
         most, places = weights.topk(self.kept)
-        kept = rows(x[:, 1:], places)
-        fused = torch.bmm(weights[:, None], x[:, 1:]) - torch.bmm(most[:, None], kept)
-        return torch.cat((x[:, :1], kept, fused), 1), sizes
+        parts = [x[:, :1], rows(x[:, 1:], places)]
+        if self.fuses:
+            parts.append(torch.bmm(weights[:, None], x[:, 1:]) - torch.bmm(most[:, None], parts[1]))
+        return torch.cat(parts, 1), sizes
+
+
+class GatheredTopK(GatheredPruning):
+    """`vit.topk`."""
+
+    fuses = False
 
 
 def _add(base: type[VitLayer], module: Any) -> None:

@@ -221,8 +221,7 @@ def slices_of(group: Group, largest: Group, prefix: str) -> tuple[Slice, ...]:
             split = large_factors.get(name, {}).get(axis, (large,))
             if any(part > whole for part, whole in zip(cut, split, strict=True)):
                 raise ValueError(f"{prefix}{name}: {shape} is not a part of {tuple(sources[name].shape)}")
-            spatial = axis >= KERNEL_AXIS and axis not in factors.get(name, {})
-            start = (large - small) // 2 if spatial else 0
+            start = (large - small) // 2 if axis >= KERNEL_AXIS and axis not in factors.get(name, {}) else 0
             view += split
             index += [slice(start, start + part) for part in cut]
         slices.append(Slice(name, prefix + name, shape, tuple(view), tuple(index)))

@@ -268,7 +268,7 @@ class Space:
         return self._repair(rng, Arch(self, resolution, head, arch.classes, tuple(rows)))
 
     def crossover(self, a: Arch, b: Arch, rng: random.Random) -> Arch:
-        """Return a child with one parent's length and each stage (of one only: each value), head, resolution of either."""
+        """Return a child with one parent's length and each stage (or value of one), head, resolution of either."""
         longer, shorter = (a, b) if len(a.stages) >= len(b.stages) else (b, a)
         total = len(rng.choice((a, b)).stages)
         rows = tuple(

@@ -51,9 +51,14 @@ def positions(like: Tensor, count: int) -> Tensor:
     return torch.arange(count, dtype=like.dtype, device=like.device)
 
 
+def _constant(x: Tensor) -> Tensor:
+    """Return x without its gradient; in an exported program `detach` would be a copy outside the delegate."""
+    return x.detach() if torch.is_grad_enabled() else x
+
+
 def ranks(scores: Tensor) -> Tensor:
     """Return the ranks of scores (B, 1, m), 0 the largest, in the same shape."""
-    scores, count = scores.detach(), scores.shape[2]
+    scores, count = _constant(scores), scores.shape[2]
     place = positions(scores, count)
     earlier = (place[:, None] > place).to(scores.dtype)
     lead = (STEEP * (scores - scores.reshape(-1, count, 1))).clamp(-1.0, 1.0)
@@ -149,13 +154,13 @@ class Merging(Layer):
     ) -> tuple[Tensor, Tensor | None]:
         """Return r tokens fewer: the remaining even ones in order, then the odd ones."""
         batch, tokens, dim = x.shape
-        metric = keys.detach().reshape(batch, self.heads, tokens, -1).mean(1)
+        metric = _constant(keys).reshape(batch, self.heads, tokens, -1).mean(1)
         odd, even = _alternate(F.normalize(metric, dim=-1))
         similarity = torch.bmm(odd, even.transpose(1, 2))
         best = _largest(similarity)
         partner = F.relu(1.0 + STEEP * (STEEP * (similarity - best)).clamp(-1.0, 0.0))
         partner = partner / partner.sum(1, keepdim=True)
-        chosen = (self.merged - ranks(best)).clamp(0.0, 1.0)
+        chosen = (float(self.merged) - ranks(best)).clamp(0.0, 1.0)
         sizes = torch.ones_like(x[:, :, :1]) if sizes is None else sizes
         sized = torch.cat((x * sizes, sizes), 2)
         odd, even = _alternate(sized)
@@ -163,7 +168,7 @@ class Merging(Layer):
         if self.merged < self.sources:
             before = positions(x, self.sources)
             order = F.linear(1.0 - chosen, (before[:, None] > before).to(x.dtype))
-            stay = one_hot(order + self.sources * chosen, self.sources - self.merged)
+            stay = one_hot(order + float(self.sources) * chosen, self.sources - self.merged)
             parts.insert(1, torch.bmm(stay, even))
         joined = torch.cat(parts, 1)
         sizes = joined[:, :, dim:]
@@ -209,7 +214,7 @@ class TopK(Selecting):
 
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        return one_hot(ranks(attended * attended.shape[2]), self.kept)
+        return one_hot(ranks(attended * float(attended.shape[2])), self.kept)
 
 
 @module_of.register(PruningLayer)
@@ -218,7 +223,7 @@ class Pruning(Selecting):
 
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        order = ranks(attended * attended.shape[2])
+        order = ranks(attended * float(attended.shape[2]))
         rest = attended * (order - (self.kept - 1.0)).clamp(0.0, 1.0)
         return torch.cat((one_hot(order, self.kept), rest), 1)
 

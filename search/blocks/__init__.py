@@ -5,6 +5,7 @@ Importing this package registers all kinds. Nothing here loads torch: a block's 
 """
 
 from search.blocks import (
+    cvt,
     efficient_cnns,
     efficientvit,
     embeddings,
@@ -60,6 +61,7 @@ __all__ = [
     "boundary_bytes",
     "check_chain",
     "count",
+    "cvt",
     "efficient_cnns",
     "efficientvit",
     "embeddings",

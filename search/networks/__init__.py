@@ -4,6 +4,7 @@ Importing this package registers the modules of all kinds of blocks.
 """
 
 from search.networks import (
+    cvt,
     efficient_cnns,
     efficientvit,
     embeddings,
@@ -32,6 +33,7 @@ __all__ = [
     "build_group",
     "build_network",
     "build_segment",
+    "cvt",
     "efficient_cnns",
     "efficientvit",
     "embeddings",

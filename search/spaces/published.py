@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from luts.format.registry import Registry
 from search.blocks import BlockSpec, Conv, ConvHead, MBConv, MobileViTLayer
+from search.blocks.cvt import CvtLayer, CvtTokenLayer, CvtTokens
 from search.blocks.efficient_cnns import Eesp, EspHead, EspTrunk, ShuffleHead, ShuffleStem, ShuffleUnit
+from search.blocks.embeddings import OverlapEmbed
 from search.blocks.mobilevit import MobileViTv3Shell
 from search.blocks.sequence import BlockSequence
 from search.blocks.transformers import (
@@ -109,6 +111,20 @@ def _ceit(stem_width: int, dim: int, heads: int, depth: int) -> Iterator[BlockSp
         yield CeitLayer(embed.out_resolution, dim, heads, 4)
 
 
+def _cvt(
+    dims: tuple[int, int, int], heads: tuple[int, int, int], depths: tuple[int, int, int]
+) -> Iterator[BlockSpec]:
+    """Yield table 2 of Wu et al. 2021; a class token joins in the last stage."""
+    width, side = 3, RESOLUTION
+    for stage, (dim, count, depth) in enumerate(zip(dims, heads, depths, strict=True)):
+        embed = OverlapEmbed(side, width, dim, 3 if stage else 7, 2 if stage else 4)
+        width, side = dim, embed.out_resolution
+        last = stage == len(dims) - 1
+        yield from (embed, CvtTokens(side, dim)) if last else (embed,)
+        yield from [(CvtTokenLayer if last else CvtLayer)(side, dim, count, 4)] * depth
+    yield TokenHead(side, width, CLASSES)
+
+
 def _mobilevitv3(
     before: tuple[int, int, int], widths: tuple[int, int, int], dims: tuple[int, int, int], expansion: int
 ) -> Iterator[BlockSpec]:
@@ -145,6 +161,9 @@ _PUBLISHED = (
         "localvit-t",
         "Li et al. 2021, LocalViT-T (DeiT-T, 4 heads, SE reduced 192-fold)",
         tuple(_localvit(192, 4, 12, 192)),
+    ),
+    Published(
+        "cvt-13", "Wu et al. 2021, CvT-13, table 2", tuple(_cvt((64, 192, 384), (1, 3, 6), (1, 2, 10)))
     ),
     Published("ceit-t", "Yuan et al. 2021, CeiT-T, as in the authors' code", tuple(_ceit(64, 192, 3, 12))),
 )

@@ -339,8 +339,9 @@ SIZES = {
     "t2t-vit-7": (4.3, 4_255_694, 1.0, 1.2),
     "localvit-t": (5.9, 5_908_696, 1.1, 1.3),
     "ceit-t": (6.4, 6_356_904, 1.2, 1.4),
+    "cvt-13": (20.0, 19_997_480, 4.1, 4.6),
 }
-"""Table 2's millions of parameters; ours, exactly; G conv+linear MACs and all MACs.
+"""Table 2's millions of parameters (CvT's table 3 for CvT-13); ours, exactly; G conv+linear MACs and all MACs.
 
 The counts are those of the authors' code (ShuffleNetV2's: torchvision's), of what is trained, but for ESPNetv2:
 there the last strided unit holds 3,930 more weights for an image that it is never given.

@@ -91,7 +91,7 @@ def kept_tokens(tokens: int) -> int:
     return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
 
 
-OTHERS: Mapping[str, Callable[[Setting], str]] = {
+OTHERS: dict[str, Callable[[Setting], str]] = {
     "cga": lambda s: (
         f"evit.cga(c={s.width},heads=4,qk=16,v={s.width // 4},kernels=5555,window={s.window})@{s.resolution}"
     ),
@@ -103,10 +103,13 @@ OTHERS: Mapping[str, Callable[[Setting], str]] = {
     },
 }
 """Block key by name: all but the token mixers. EfficientViT-M0 has four heads, 16 channels of queries in each and
-5 x 5 convolutions over them.
+5 x 5 convolutions over them. A plug-in adds its own.
 """
 
-BLOCKS = (*MIXERS, *OTHERS)
+
+def block_names() -> tuple[str, ...]:
+    """Return the names of all blocks."""
+    return (*MIXERS, *OTHERS)
 
 
 def named_block(name: str, setting: Setting) -> BlockSpec:
@@ -177,10 +180,10 @@ def mixers(
     names: Sequence[str], width: int, resolutions: Sequence[int], window: int
 ) -> tuple[list[Mixer], list[str]]:
     """Return blocks by resolution, and a line for each that does not support one; UsageError if unknown."""
-    foreign = [name for name in names if name not in BLOCKS]
+    foreign = [name for name in names if name not in block_names()]
     if foreign:
         raise UsageError(
-            f"unknown block {foreign[0][:40]!r}; known: {', '.join(BLOCKS)}", code="unknown_block"
+            f"unknown block {foreign[0][:40]!r}; known: {', '.join(block_names())}", code="unknown_block"
         )
     chosen, refused = [], []
     for resolution in resolutions:
@@ -259,8 +262,8 @@ class BlocksCommand(MeasureOptions):
     )
     width: int = option(64, "Channels of all maps.", panel=NETWORKS)
     blocks: tuple[str, ...] = option(
-        BLOCKS,
-        f"Blocks to rank, of {','.join(BLOCKS)}.",
+        block_names(),
+        f"Blocks to rank, of {','.join(block_names())}.",
         parse=parse_blocks,
         shown="all",
         metavar="BLOCKS",

@@ -81,8 +81,8 @@ def _add(base: type[VitLayer], module: Any) -> None:
     examples = tuple(key.replace(base.kind, kind) for key in base.examples)
     members = {"kind": kind, "examples": examples, "_reduce": reduce, "__module__": __name__}
     module_of.register(register(type(f"Gathered{base.__name__}", (base,), members)), module)
-    key = blocks.MIXERS[name]
-    blocks.MIXERS = {**blocks.MIXERS, f"{name}-gather": lambda s: key(s).replace(base.kind, kind)}
+    key = blocks.OTHERS[name]
+    blocks.OTHERS[f"{name}-gather"] = lambda s: key(s).replace(base.kind, kind)
 
 
 _add(MergingLayer, GatheredMerging)

@@ -7,7 +7,7 @@ import pytest
 
 from luts.format.errors import UsageError
 from orchestrator.simulate.device import SCENARIOS, GroundTruth
-from orchestrator.tasks.blocks import BLOCKS, mixers
+from orchestrator.tasks.blocks import block_names, mixers
 from orchestrator.tasks.models import exportable_files
 from tests.support.bench import invoke
 
@@ -80,7 +80,7 @@ def test_refusals_in_one_line(options, message) -> None:
 
 
 def test_every_block_has_its_complexity_and_all_fit_at_16_px() -> None:
-    chosen, refused = mixers(list(BLOCKS), 64, [16], 8)
+    chosen, refused = mixers(block_names(), 64, [16], 8)
     assert not refused
     assert all(mixer.block.complexity for mixer in chosen)
     assert all(mixer.block.in_channels == 64 for mixer in chosen)

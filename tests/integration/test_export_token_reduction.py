@@ -1,5 +1,7 @@
 """Layers that reduce tokens lower to one delegate with nothing outside, and equal their gather forms."""
 
+from unittest import mock
+
 import pytest
 import torch
 
@@ -36,17 +38,16 @@ def test_two_layers_are_one_delegate(kind):
 
 @torch.no_grad()
 def test_gather_forms_of_the_study_compute_the_same():
-    before = blocks.MIXERS
-    with own_code_forgotten():
+    before = blocks.block_names()
+    with own_code_forgotten(), mock.patch.dict(blocks.OTHERS):
         load_plugin("tools/studies/gathered_tokens.py")
-        assert blocks.MIXERS.keys() - before.keys() == {"tome-gather", "evit-gather", "topk-gather"}
+        assert set(blocks.block_names()) - set(before) == {"tome-gather", "evit-gather", "topk-gather"}
         for name in ("tome", "evit", "topk"):
             key, gathered = (
-                blocks.MIXERS[form](blocks.Setting(64, 6, 8)) for form in (name, f"{name}-gather")
+                blocks.OTHERS[form](blocks.Setting(64, 6, 8)) for form in (name, f"{name}-gather")
             )
             module, other = (
                 build_seeded(lambda k=k: module_of(parse_key(k)), 0).eval() for k in (key, gathered)
             )
             x = torch.randn(2, 37, 64, generator=torch.Generator().manual_seed(0))
             torch.testing.assert_close(other(x), module(x), rtol=1e-4, atol=1e-5)
-    blocks.MIXERS = before

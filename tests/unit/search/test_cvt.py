@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from search.blocks import parse_key
 from search.networks import build_block
@@ -26,7 +28,7 @@ def test_blocks(key: str) -> None:
     check_block(parse_key(key))
 
 
-def projected(part: nn.Module, normed: Tensor, prefix: int, side: int, heads: int) -> Tensor:
+def projected(part: Any, normed: Tensor, prefix: int, side: int, heads: int) -> Tensor:
     """(B, n, d) -> (B, heads, n', head_dim): convolution, BN and linear layer, the class token left as it is."""
     pixels = normed[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
     tokens = part.conv(pixels).flatten(2).transpose(1, 2)

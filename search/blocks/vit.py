@@ -163,7 +163,7 @@ class CoveringLayer(VitLayer):
         widest_head: Channels of a head; those of all heads need not be `dim`.
     """
 
-    widest_head: int
+    widest_head: int = param("head_dim")
 
     @override
     def __post_init__(self) -> None:

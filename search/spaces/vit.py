@@ -29,13 +29,18 @@ from search.spaces.stages import Stage, Value, register_stage
 Selecting = Callable[[int, int, int, float, int, int], VitLayer]
 """Resolution, dim, heads, MLP ratio, tokens, tokens to keep besides the class token -> a reducing layer."""
 
+
+def _merging(resolution: int, dim: int, heads: int, ratio: float, tokens: int, kept: int) -> VitLayer:
+    return MergingLayer(resolution, dim, heads, ratio, tokens, tokens - 1 - kept)
+
+
 REDUCERS: Mapping[str, Selecting | None] = {
     "none": None,
     "topk": TopKLayer,
     "evit": PruningLayer,
     "scored": ScoredLayer,
     "merger": PatchMergerLayer,
-    "tome": lambda *shape: MergingLayer(*shape[:5], shape[4] - 1 - shape[5]),
+    "tome": _merging,
     "idle": IdleLayer,
 }
 """How tokens are reduced, in the order of the values of `reducer`; `search/blocks/vit.py` has the papers."""

@@ -265,7 +265,7 @@ class Scored(Selecting):
 
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        scores = self.scorer(others)
+        scores: Tensor = self.scorer(others)
         chosen = one_hot(ranks(scores), self.kept)
         if not self.training:
             return chosen

@@ -243,7 +243,7 @@ def test_a_rate_that_leaves_no_token_is_refused(keep, reducer):
 
 @pytest.mark.parametrize("kept", [0, 16])
 def test_a_layer_says_how_many_tokens_it_can_keep(kept):
-    layer = parse_key("vit.topk(d=8,heads=2,ratio=2,n=17,k=9)@4")
+    layer: Any = parse_key("vit.topk(d=8,heads=2,ratio=2,n=17,k=9)@4")
     with pytest.raises(UsageError, match=f"k = {kept} of 16 tokens; keep 1 to 15"):
         dataclasses.replace(layer, kept=kept)
 

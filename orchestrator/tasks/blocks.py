@@ -91,16 +91,17 @@ def kept_tokens(tokens: int) -> int:
     return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
 
 
+def _selecting(kind: str) -> Callable[[Setting], str]:
+    return lambda s: f"vit.{kind}({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}"
+
+
 OTHERS: dict[str, Callable[[Setting], str]] = {
     "cga": lambda s: (
         f"evit.cga(c={s.width},heads=4,qk=16,v={s.width // 4},kernels=5555,window={s.window})@{s.resolution}"
     ),
     "vit": lambda s: f"vit.layer({s.layer})@{s.resolution}",
     "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
-    **{
-        kind: lambda s, kind=kind: f"vit.{kind}({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}"
-        for kind in ("evit", "topk", "scored", "merger", "idle")
-    },
+    **{kind: _selecting(kind) for kind in ("evit", "topk", "scored", "merger", "idle")},
 }
 """Block key by name: all but the token mixers. EfficientViT-M0 has four heads, 16 channels of queries in each and
 5 x 5 convolutions over them. A plug-in adds its own.

@@ -161,7 +161,8 @@ class Merging(Layer):
         partner = F.relu(1.0 + STEEP * (STEEP * (similarity - best)).clamp(-1.0, 0.0))
         partner = partner / partner.sum(1, keepdim=True)
         chosen = (float(self.merged) - ranks(best)).clamp(0.0, 1.0)
-        sizes = torch.ones_like(x[:, :, :1]) if sizes is None else sizes
+        if sizes is None:  # not `ones_like`, which is outside the delegate
+            sizes = torch.ones((batch, tokens, 1), dtype=x.dtype, device=x.device)
         sized = torch.cat((x * sizes, sizes), 2)
         odd, even = _alternate(sized)
         parts = [sized[:, :1], odd + torch.bmm(partner * chosen, even)]

@@ -49,7 +49,7 @@ class ConvolutionalAttention(DimKeeping, BlockSpec):
         mixed = ops.layout(attention(ops, ops.elementwise(q), k, v), 1, n, d)
         x = ops.add(ops.linear(mixed, d), tokens)
         hidden = ops.linear(ops.norm(x), int(self.mlp_ratio * d))
-        x = ops.add(ops.linear(ops.elementwise(hidden), d), x)
+        x = ops.add(ops.linear(hidden, d), x)
         if not self.prefix:
             ops.layout(x, *self.input_shape)
         return ops

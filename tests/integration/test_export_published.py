@@ -36,6 +36,13 @@ CHAINS = {
         "ceit.encoder(d=24,heads=2,ratio=4,depth=2,classes=10)@4",
         "ceit.layer(d=24,heads=2,ratio=4)@4",
     ),
+    "cvt": (
+        "embed.overlap(in=3,d=16,k=7,s=4)@32",
+        "cvt.layer(d=16,heads=2,ratio=2)@8",
+        "cvt.tokens(d=16)@8",
+        "cvt.token_layer(d=16,heads=2,ratio=2)@8",
+        "head.token(in=16,classes=10)@8",
+    ),
     "patches": (
         "ceit.stem(in=3,out=8)@32",
         "tokens.embed(in=8,d=24,k=4,s=4)@8",

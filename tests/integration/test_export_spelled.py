@@ -122,6 +122,7 @@ ONE_DELEGATE = {
     "windows and their sums": lambda x: F.fold(2.0 * F.unfold(x, 3, 1, 1, 2), (10, 12), 3, 1, 1, 2),
     "maximum of a few": lambda x: x * torch.stack((x, 2.0 - x, -x), 2).amax(2),
     "what depends on no input": lambda x: x + torch.arange(8.0).cumsum(0).reshape(1, 8, 1, 1).sin(),
+    "what depends on no input, in place": lambda x: x + torch.arange(8.0).sin().mul_(2.0).reshape(1, 8, 1, 1),
 }
 
 

@@ -168,6 +168,24 @@ def test_an_average_pool_has_no_dilation() -> None:
     assert "avgpooling(h=2,w=2,c=3,kh=2,kw=2,sh=2,sw=2)" in {operator.key for operator in found}
 
 
+class ComputedBias(nn.Module):
+    """A product that XNNPACK leaves to the portable kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, x[0, :5])
+
+
+def test_a_product_outside_the_delegate_has_its_multiply_accumulates() -> None:
+    _, found = lower_with_operators(ComputedBias().eval(), (torch.randn(4, 6),))
+    (product,) = (operator for operator in found if operator.kind == "portable.addmm")
+    assert product.key == "portable.addmm(in=59,out=20,taps=6,run=5)"
+    assert product.features.macs == 4 * 5 * 6
+
+
 def portable(path: Path) -> Path:
     program = torch.export.export(nn.Sigmoid(), (torch.zeros(2, 3),))
     path.write_bytes(to_edge_transform_and_lower(program).to_executorch().buffer)

@@ -42,6 +42,8 @@ def test_sizes_in_another_order_and_ones_make_the_same_key() -> None:
         ("conv_transpose(h=2,w=3,in=4,out=5,kh=2,kw=2,sh=2,sw=2)", 480, 0, 4 * (24 + 6 * 5 * 4), 80),
         ("add_broadcast(n=100,other=10,run=10)", 0, 0, 4 * 210, 0),
         ("portable.index.int64(in=10,out=3,indices=2)", 0, 0, 8 * 13, 0),
+        ("portable.addmm(in=50,out=12,taps=5,run=3)", 12 * 5, 0, 4 * 62, 0),
+        ("portable.max_pool2d_with_indices(in=50,out=12,taps=9,run=3)", 0, 0, 4 * 62, 0),
     ],
 )
 def test_features_by_hand(key: str, macs: int, depthwise_macs: int, traffic_bytes: int, params: int) -> None:

@@ -14,25 +14,10 @@ from typing_extensions import override
 
 from search.blocks.ops import Activation, OpList, attention
 from search.blocks.spec import BlockSpec, DimKeeping, EnclosingSpec, Factors, param, register
-from search.blocks.transformers import Patches, TransformerLayer
+from search.blocks.transformers import TransformerLayer
 
 RANK_PASSES = 7
 """Element-wise passes over the matrix that compares all scores with each other, their sum included."""
-
-
-@register
-class VitPatches(Patches):
-    """Patch embedding of ViT (Dosovitskiy et al. 2021, equation 1): the tokens as a map, without class token."""
-
-    kind = "vit.patches"
-    elastic = True
-    examples = ("vit.patches(in=3,d=8,k=4,s=4)@12", "vit.patches(in=3,d=12,k=4,s=4)@16")
-
-    @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
-        ops.patches(ops.input, self.dim, self.kernel, self.stride)
-        return ops
 
 
 @register

@@ -122,7 +122,7 @@ class CrossStripeAttention(nn.Module):
         return to_map(self.proj(to_tokens(mixed)), height)
 
 
-def picked(channels: int, kernel: int) -> Tensor:
+def unfolding_weights(channels: int, kernel: int) -> Tensor:
     """Return weights (channels * k^2, 1, k, k) of a depthwise convolution that unfolds k x k neighbourhoods."""
     places = torch.eye(kernel**2, device="cpu").reshape(kernel**2, 1, kernel, kernel)
     return places.repeat(channels, 1, 1, 1)
@@ -138,7 +138,7 @@ class OutlookAttention(nn.Module):
         self.v = nn.Conv2d(spec.channels, spec.channels, 1, bias=False)
         self.attn = nn.Linear(spec.channels, spec.heads * self.area**2)
         self.proj = nn.Conv2d(spec.channels, spec.channels, 1)
-        unfold = picked(spec.channels, spec.kernel)
+        unfold = unfolding_weights(spec.channels, spec.kernel)
         self.unfold = FixedValue(unfold)
         self.fold = FixedValue(unfold.flip(2, 3).reshape(spec.channels, self.area, *unfold.shape[2:]))
 
@@ -179,7 +179,7 @@ class NeighbourAttention(nn.Module):
         super().__init__()
         self.kernel, self.head_dim = spec.kernel, spec.head_dim
         self.q, self.k, self.v = (nn.Conv2d(spec.channels, spec.channels, 1) for _ in range(3))
-        self.unfold = FixedValue(picked(spec.channels, spec.kernel))
+        self.unfold = FixedValue(unfolding_weights(spec.channels, spec.kernel))
         self.bias = OffsetBias(spec.kernel, spec.heads, spec.resolution)
         self.proj = nn.Linear(spec.channels, spec.channels)
 

@@ -27,7 +27,6 @@ from search.blocks.vit import (
     SelectingLayer,
     TopKLayer,
     VitLayer,
-    VitPatches,
     VitShell,
 )
 from search.networks.layers import (
@@ -46,7 +45,7 @@ STEEP = 6e4
 numbers between 1/256 and 1 apart."""
 
 
-def positions(like: Tensor, count: int) -> Tensor:
+def indices(like: Tensor, count: int) -> Tensor:
     """Return 0, 1, ... (count,) in the type and on the device of another tensor."""
     return torch.arange(count, dtype=like.dtype, device=like.device)
 
@@ -59,7 +58,7 @@ def _constant(x: Tensor) -> Tensor:
 def ranks(scores: Tensor) -> Tensor:
     """Return the ranks of scores (B, 1, m), 0 the largest, in the same shape."""
     scores, count = _constant(scores), scores.shape[2]
-    place = positions(scores, count)
+    place = indices(scores, count)
     earlier = (place[:, None] > place).to(scores.dtype)
     lead = (STEEP * (scores - scores.reshape(-1, count, 1))).clamp(-1.0, 1.0)
     return (STEEP * lead + earlier).clamp(0.0, 1.0).sum(2).reshape(-1, 1, count)
@@ -67,17 +66,12 @@ def ranks(scores: Tensor) -> Tensor:
 
 def one_hot(places: Tensor, count: int) -> Tensor:
     """Return a matrix (B, count, m) whose row j is 1 where `places` (B, 1, m), whole numbers, are j."""
-    return F.relu(1.0 - (places - positions(places, count).reshape(1, count, 1)).abs())
+    return F.relu(1.0 - (places - indices(places, count).reshape(1, count, 1)).abs())
 
 
 def picked(matrix: Tensor, x: Tensor) -> Tensor:
     """Return the class token of x (B, 1 + m, d) and the product of a matrix (B, k, m) with the other tokens."""
     return torch.cat((x[:, :1], torch.bmm(matrix, x[:, 1:])), 1)
-
-
-@module_of.register
-def _(spec: VitPatches) -> nn.Module:
-    return nn.Conv2d(spec.inputs, spec.dim, spec.kernel, spec.stride, spec.padding)
 
 
 @module_of.register(VitLayer)
@@ -167,7 +161,7 @@ class Merging(Layer):
         odd, even = _alternate(sized)
         parts = [sized[:, :1], odd + torch.bmm(partner * chosen, even)]
         if self.merged < self.sources:
-            before = positions(x, self.sources)
+            before = indices(x, self.sources)
             order = F.linear(1.0 - chosen, (before[:, None] > before).to(x.dtype))
             stay = one_hot(order + float(self.sources) * chosen, self.sources - self.merged)
             parts.insert(1, torch.bmm(stay, even))

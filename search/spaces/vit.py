@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
+from search.blocks.embeddings import PatchEmbed
 from search.blocks.vit import (
     IdleLayer,
     MergingLayer,
@@ -19,7 +20,6 @@ from search.blocks.vit import (
     ScoredLayer,
     TopKLayer,
     VitLayer,
-    VitPatches,
     VitPlainLayer,
     VitShell,
 )
@@ -69,7 +69,7 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
             f"keep rate {keep:g}; use more than 0, which leaves a token, and at most 1", code="bad_keep_rate"
         )
     dim, patch, first, every = (int(v[key]) for key in ("width", "patch", "first", "every"))
-    embed = VitPatches(resolution, channels, dim, patch, patch)
+    embed = PatchEmbed(resolution, channels, dim, patch, patch)
     side = embed.out_resolution
     tokens, layers = side**2 + 1, list[BlockSpec]()
     reducing = range(first, first + every * int(v["reductions"]), every)

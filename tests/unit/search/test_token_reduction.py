@@ -255,7 +255,7 @@ def test_deit_tiny_equals_timm():
     ours: Any = build_network(arch.blocks()).eval()
     assert arch.params() == sum(p.numel() for p in theirs.parameters()) == 5_717_416
     renamed = {
-        "patch_embed.proj": "0",
+        "patch_embed.proj": "0.project",
         "cls_token": "1.class_token",
         "pos_embed": "1.positions",
         "head": "2.fc",

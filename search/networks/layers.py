@@ -91,6 +91,12 @@ def to_map(x: Tensor, height: int) -> Tensor:
     return x.reshape(batch, height, tokens // height, channels).permute(0, 3, 1, 2)
 
 
+def unfolding_weights(channels: int, kernel: int, device: str | None = None) -> Tensor:
+    """Return weights (channels * k^2, 1, k, k) of a depthwise convolution that unfolds k x k neighbourhoods."""
+    places = torch.eye(kernel**2, device=device).reshape(kernel**2, 1, kernel, kernel)
+    return places.repeat(channels, 1, 1, 1)
+
+
 class WeightValue(nn.Module, ABC):
     """A module without an input: a value computed from its parameters alone."""
 

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from search.blocks import local_mixers as specs
 from search.networks.efficientvit import cut_windows
-from search.networks.layers import FixedValue, RelativeBias, attention, to_map, to_tokens
+from search.networks.layers import FixedValue, RelativeBias, attention, to_map, to_tokens, unfolding_weights
 from search.networks.mixers import WindowAttention
 from search.networks.network import module_of
 
@@ -122,12 +122,6 @@ class CrossStripeAttention(nn.Module):
         return to_map(self.proj(to_tokens(mixed)), height)
 
 
-def unfolding_weights(channels: int, kernel: int) -> Tensor:
-    """Return weights (channels * k^2, 1, k, k) of a depthwise convolution that unfolds k x k neighbourhoods."""
-    places = torch.eye(kernel**2, device="cpu").reshape(kernel**2, 1, kernel, kernel)
-    return places.repeat(channels, 1, 1, 1)
-
-
 @module_of.register(specs.OutlookAttention)
 class OutlookAttention(nn.Module):
     """Neighbourhoods mixed by weights that a linear layer makes of their centre, and added (VOLO)."""
@@ -138,7 +132,7 @@ class OutlookAttention(nn.Module):
         self.v = nn.Conv2d(spec.channels, spec.channels, 1, bias=False)
         self.attn = nn.Linear(spec.channels, spec.heads * self.area**2)
         self.proj = nn.Conv2d(spec.channels, spec.channels, 1)
-        unfold = unfolding_weights(spec.channels, spec.kernel)
+        unfold = unfolding_weights(spec.channels, spec.kernel, "cpu")
         self.unfold = FixedValue(unfold)
         self.fold = FixedValue(unfold.flip(2, 3).reshape(spec.channels, self.area, *unfold.shape[2:]))
 
@@ -179,7 +173,7 @@ class NeighbourAttention(nn.Module):
         super().__init__()
         self.kernel, self.head_dim = spec.kernel, spec.head_dim
         self.q, self.k, self.v = (nn.Conv2d(spec.channels, spec.channels, 1) for _ in range(3))
-        self.unfold = FixedValue(unfolding_weights(spec.channels, spec.kernel))
+        self.unfold = FixedValue(unfolding_weights(spec.channels, spec.kernel, "cpu"))
         self.bias = OffsetBias(spec.kernel, spec.heads, spec.resolution)
         self.proj = nn.Linear(spec.channels, spec.channels)
 

@@ -32,6 +32,7 @@ from search.networks.layers import (
     split_heads,
     to_map,
     to_tokens,
+    unfolding_weights,
 )
 from search.networks.network import module_around, module_of
 
@@ -119,8 +120,7 @@ class SoftSplit(nn.Module):
     def __init__(self, inputs: int, kernel: int, stride: int, padding: int):
         super().__init__()
         self.stride, self.padding, self.inputs = stride, padding, inputs
-        places = torch.eye(kernel * kernel).reshape(kernel * kernel, 1, kernel, kernel)
-        self.register_buffer("pick", places.repeat(inputs, 1, 1, 1), persistent=False)
+        self.register_buffer("pick", unfolding_weights(inputs, kernel), persistent=False)
 
     @override
     def forward(self, x: Tensor) -> Tensor:

@@ -37,14 +37,22 @@ class FeatureMap:
     side: int
 
 
+def timm_with_ours() -> Any:
+    """Return the module `timm`, with the networks registered that this package adds."""
+    import timm  # imports torch
+
+    import search.networks.mobile_former  # noqa: F401
+
+    return timm
+
+
 def native_side(name: str) -> int:
     """Return the side in pixels of the images that a network of timm is made for; `NAME.TAG` are its weights.
 
     Raises:
         UsageError: timm has no such network.
     """
-    import timm  # imports torch
-
+    timm = timm_with_ours()
     known = (*timm.list_models(), *WIDTHS)
     if name not in known and name not in timm.list_pretrained():
         raise UsageError(
@@ -72,8 +80,7 @@ def create_classifier(name: str, side: int, classes: int | None = None) -> nn.Mo
 
 def _create(name: str, side: int, **options: Any) -> nn.Module:
     """Create a network of timm by its name with random weights for images of `side` pixels."""
-    import timm
-
+    timm = timm_with_ours()
     module: nn.Module
     if side != native_side(name):
         with contextlib.suppress(TypeError):  # networks without position tables have no such argument

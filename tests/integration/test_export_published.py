@@ -12,6 +12,7 @@ from orchestrator.export.lower.parity import check_parity, run_pte
 from orchestrator.export.lower.source import build_module, build_seeded
 from search.blocks import parse_keys
 from search.networks.efficient_cnns import StridedEesp
+from search.networks.mobile_former import MobileFormer
 from search.spaces import list_published
 
 CHAINS = {
@@ -70,6 +71,15 @@ def test_espnets_strided_unit_is_one_delegate_and_computes_what_pytorch_computes
     module = build_seeded(lambda: StridedEesp(16, 32, 4, 3), 0)
     generator = torch.Generator().manual_seed(0)
     inputs = (torch.randn(1, 16, 8, 8, generator=generator), torch.randn(1, 3, 4, 4, generator=generator))
+    lowered = lower_to_executorch(module, inputs)
+    assert (lowered.delegates, lowered.operators) == (1, ())
+    check_parity(run_pte(lowered.data, inputs), module, inputs, tolerance=1e-5)
+
+
+def test_mobile_former_is_one_delegate_and_computes_what_pytorch_computes():
+    blocks = [(3, 16, 2), (3, 16, 1), (3, 24, 1)]
+    module = build_seeded(lambda: MobileFormer(8, blocks, (4, 32), 32, 10), 0)
+    inputs = (torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)),)
     lowered = lower_to_executorch(module, inputs)
     assert (lowered.delegates, lowered.operators) == (1, ())
     check_parity(run_pte(lowered.data, inputs), module, inputs, tolerance=1e-5)

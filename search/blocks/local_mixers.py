@@ -12,6 +12,9 @@ from search.blocks.mixers import HeadedMixer, TokenMixer, WindowAttention
 from search.blocks.ops import Activation, OpList, attention
 from search.blocks.spec import Factors, param, register
 
+AXIAL_SHIFTS = 5
+"""Shifts along an axis of `mix.axial`: the paper's shift size."""
+
 
 @register
 class SpatialShift(TokenMixer):
@@ -43,6 +46,40 @@ class SpatialShift(TokenMixer):
     def factors(self) -> Factors:
         quarters = (4, self.channels // 4)
         return {"fc1.weight": {0: quarters}, "fc1.bias": {0: quarters}, "fc2.weight": {1: quarters}}
+
+
+@register
+class AxialShift(TokenMixer):
+    """AS-MLP (Lian et al. 2022, section 3.2): fifths of the channels 2 pixels back to 2 ahead, along either axis.
+
+    A linear layer with GELU precedes the shifts, whose uncovered pixels are zero; one follows along each axis, and
+    one their sum. The first three have BN where the paper normalises over all channels and pixels.
+    """
+
+    kind = "mix.axial"
+    complexity = "4 N d^2"
+    examples = ("mix.axial(c=8)@4", "mix.axial(c=16)@5")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` if the channels have no fifths."""
+        self._require(self.channels >= AXIAL_SHIFTS, "axial shifts need 5 channels or more")
+
+    @override
+    def ops(self) -> OpList:
+        ops, side = OpList(self.input_shape), self.resolution
+        x = ops.conv(ops.input, self.channels)
+        x = ops.in_place(x, traffic=2 * x.elements)
+        branches = list[Activation]()
+        for axis in (2, 3):
+            padded = (side, side + AXIAL_SHIFTS - 1) if axis == 3 else (side + AXIAL_SHIFTS - 1, side)
+            wide = ops.copy(x, 1, self.channels, *padded)
+            size = -(-self.channels // AXIAL_SHIFTS)
+            starts = range(0, self.channels, size)
+            parts = [wide.view(1, min(size, self.channels - start), side, side) for start in starts]
+            shifted = ops.conv(ops.concat(*parts), self.channels)
+            branches.append(ops.in_place(shifted, traffic=2 * shifted.elements))
+        ops.conv(ops.add(*branches), self.channels, bias=True, norm=False)
+        return ops
 
 
 @register

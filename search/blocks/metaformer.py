@@ -103,6 +103,11 @@ MIXERS: Mapping[str, Callable[[MixerSetting], TokenMixer]] = {
     "performer": lambda s: mixers.PerformerAttention(
         s.resolution, s.channels, s.heads, s.channels // s.heads
     ),
+    "shunted": lambda s: mixers.ShuntedAttention(s.resolution, s.channels, 2 * s.heads, s.reduction),
+    "linformer": lambda s: mixers.LinformerAttention(
+        s.resolution, s.channels, s.heads, max(1, s.resolution**2 // s.reduction**2)
+    ),
+    "axial": lambda s: local.AxialShift(s.resolution, s.channels),
     "shift": lambda s: local.SpatialShift(s.resolution, s.channels),
     "shifted": lambda s: local.ShiftedWindowAttention(s.resolution, s.channels, s.heads, s.window),
     "grid": lambda s: local.GridAttention(s.resolution, s.channels, s.heads, s.window),

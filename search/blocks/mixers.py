@@ -1,7 +1,8 @@
 """Token mixers: a map in, a map of the same shape out, with neither norm nor residual.
 
 Each reads and writes a map as hybrid networks hand it on, so its own changes of layout are part of its cost.
-Softmax attention: of all tokens, inside windows (Swin), with fewer keys than queries (PVT). Linear time:
+Softmax attention: of all tokens, inside windows (Swin), with fewer keys than queries (PVT, Shunted, Linformer).
+Linear time:
 separable (MobileViTv2), additive (SwiftFormer), with a feature map (Katharopoulos, Performer). Without attention:
 pool (PoolFormer), filter of frequencies (GFNet), MLP over tokens (MLP-Mixer, gMLP).
 """
@@ -151,6 +152,74 @@ class SpatialReductionAttention(HeadedMixer):
         k, v = (ops.layout(kv, self.heads, keys, self.head_dim) for _ in range(2))
         mixed = ops.layout(attention(ops, ops.elementwise(q, traffic=n * d), k, v), 1, n, d)
         return self._to_map(ops, ops.linear(mixed, d))
+
+
+@register
+class ShuntedAttention(SpatialReductionAttention):
+    """Ren et al. 2022, section 3.1: half of the heads see a map reduced s times a side, half s / 2 times.
+
+    Reduced maps pass LayerNorm and GELU, and a 3x3 depthwise convolution of the values is added to them.
+    """
+
+    kind = "mix.shunted"
+    complexity = "4 N d^2 + 5 N d^2 / s^2 + 22.5 N d / s^2 + 5 N^2 d / s^2"
+    examples = ("mix.shunted(c=8,heads=2,s=2)@8", "mix.shunted(c=16,heads=4,s=2)@6")
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        even = self.heads % 2 == 0 and self.reduction % 2 == 0
+        self._require(even, "halves need an even number of heads and an even s")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d, heads = OpList(self.input_shape), self.tokens, self.channels, self.heads // 2
+        halves = list[Activation]()
+        for rate in (self.reduction, self.reduction // 2):
+            side = self.resolution // rate
+            q = ops.elementwise(ops.layout(ops.linear(self._to_tokens(ops), d // 2), heads, n, self.head_dim))
+            reduced = ops.patches(ops.input, d, rate, rate)
+            reduced = ops.elementwise(ops.norm(ops.layout(reduced, 1, side**2, d)))
+            kv = ops.linear(reduced, d)
+            k = ops.layout(kv, heads, side**2, self.head_dim)
+            values = ops.layout(kv, 1, d // 2, side, side)
+            values = ops.add(values, ops.conv(values, d // 2, 3, groups=d // 2, bias=True, norm=False))
+            v = ops.layout(values, heads, side**2, self.head_dim)
+            halves.append(ops.layout(attention(ops, q, k, v), 1, n, d // 2))
+        return self._to_map(ops, ops.linear(ops.concat(*halves, axis=2), d))
+
+    @override
+    def factors(self) -> Factors:
+        heads = (self.heads // 2, self.head_dim)
+        rows = {f"q.{half}.{name}": {0: heads} for half in range(2) for name in ("weight", "bias")}
+        rows |= {f"kv.{half}.{name}": {0: (2, *heads)} for half in range(2) for name in ("weight", "bias")}
+        return {**rows, "proj.weight": {1: (2, *heads)}}
+
+
+@register
+class LinformerAttention(HeadedMixer):
+    """Linformer (Wang et al. 2020, equation 7): N keys and N values become k of each by learned matrices."""
+
+    kind = "mix.linformer"
+    resolution_bound = True
+    complexity = "4 N d^2 + 4 N k d"
+    examples = ("mix.linformer(c=8,heads=2,k=4)@5", "mix.linformer(c=16,heads=4,k=4)@5")
+
+    keys: int = param("k")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+        q = ops.layout(ops.linear(self._to_tokens(ops), d), self.heads, n, self.head_dim)
+        k, v = (
+            ops.linear(ops.conv(ops.input, d, bias=True, norm=False).view(1, d, n), self.keys).view(
+                self.heads, self.head_dim, self.keys
+            )
+            for _ in range(2)
+        )
+        scores = ops.softmax(ops.matmul(ops.elementwise(q), k))
+        mixed = ops.matmul(scores, v.view(self.heads, self.keys, self.head_dim))
+        return self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
 
 
 @register

@@ -9,7 +9,15 @@ from typing_extensions import override
 
 from search.blocks import local_mixers as specs
 from search.networks.efficientvit import cut_windows
-from search.networks.layers import FixedValue, RelativeBias, attention, to_map, to_tokens, unfolding_weights
+from search.networks.layers import (
+    ConvBnAct,
+    FixedValue,
+    RelativeBias,
+    attention,
+    to_map,
+    to_tokens,
+    unfolding_weights,
+)
 from search.networks.mixers import WindowAttention
 from search.networks.network import module_of
 
@@ -35,6 +43,31 @@ class SpatialShift(nn.Module):
             torch.cat((left[..., 1:], left[..., -1:]), 3),
         )
         mixed: Tensor = self.fc2(torch.cat(shifted, 1))
+        return mixed
+
+
+@module_of.register(specs.AxialShift)
+class AxialShift(nn.Module):
+    """Linear layer, shifts along either axis with a linear layer each, linear layer of the sum (AS-MLP)."""
+
+    def __init__(self, spec: specs.AxialShift):
+        super().__init__()
+        self.size = -(-spec.channels // specs.AXIAL_SHIFTS)
+        self.fc1 = ConvBnAct(spec.channels, spec.channels, act=nn.GELU())
+        self.along = nn.ModuleList(ConvBnAct(spec.channels, spec.channels, act=nn.GELU()) for _ in range(2))
+        self.fc2 = nn.Conv2d(spec.channels, spec.channels, 1)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        x, reach = self.fc1(x), specs.AXIAL_SHIFTS // 2
+        both: list[Tensor] = []
+        for axis, linear in zip((2, 3), self.along, strict=True):
+            wide = F.pad(x, (0, 0, reach, reach) if axis == 2 else (reach, reach))
+            parts = [
+                part.narrow(axis, start, x.shape[axis]) for start, part in enumerate(wide.split(self.size, 1))
+            ]
+            both.append(linear(torch.cat(parts, 1)))
+        mixed: Tensor = self.fc2(both[0] + both[1])
         return mixed
 
 

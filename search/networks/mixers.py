@@ -104,6 +104,58 @@ class SpatialReductionAttention(nn.Module):
         return to_map(self.proj(attend(q, k, v, self.heads)), x.shape[2])
 
 
+@module_of.register(specs.ShuntedAttention)
+class ShuntedAttention(nn.Module):
+    """Halves of the heads with keys and values of maps reduced at two rates (Ren et al. 2022)."""
+
+    def __init__(self, spec: specs.ShuntedAttention):
+        super().__init__()
+        channels, half = spec.channels, spec.channels // 2
+        rates = (spec.reduction, spec.reduction // 2)
+        self.heads = spec.heads // 2
+        self.q = nn.ModuleList(nn.Linear(channels, half) for _ in rates)
+        self.kv = nn.ModuleList(nn.Linear(channels, channels) for _ in rates)
+        self.sr = nn.ModuleList(nn.Conv2d(channels, channels, rate, rate) for rate in rates)
+        self.norm = nn.ModuleList(nn.LayerNorm(channels) for _ in rates)
+        self.local = nn.ModuleList(nn.Conv2d(half, half, 3, padding=1, groups=half) for _ in rates)
+        self.proj = nn.Linear(channels, channels)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        halves: list[Tensor] = []
+        for query, kv, sr, norm, local in zip(self.q, self.kv, self.sr, self.norm, self.local, strict=True):
+            (q,) = split_heads(query(to_tokens(x)), 1, self.heads)
+            reduced = sr(x)
+            keys, values = kv(F.gelu(norm(to_tokens(reduced)))).chunk(2, 2)
+            values = to_map(values, reduced.shape[2])
+            values = to_tokens(values + local(values))
+            (k,), (v,) = split_heads(keys, 1, self.heads), split_heads(values, 1, self.heads)
+            halves.append(attend(q, k, v, self.heads))
+        return to_map(self.proj(torch.cat(halves, 2)), x.shape[2])
+
+
+@module_of.register(specs.LinformerAttention)
+class LinformerAttention(nn.Module):
+    """Attention whose keys and values are mixed over tokens to fewer (Wang et al. 2020, equation 7)."""
+
+    def __init__(self, spec: specs.LinformerAttention):
+        super().__init__()
+        self.heads, self.head_dim = spec.heads, spec.head_dim
+        self.q = nn.Linear(spec.channels, spec.channels)
+        self.k, self.v = (nn.Conv2d(spec.channels, spec.channels, 1) for _ in range(2))
+        self.fewer_k, self.fewer_v = (nn.Linear(spec.tokens, spec.keys) for _ in range(2))
+        self.proj = nn.Linear(spec.channels, spec.channels)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        (q,) = split_heads(self.q(to_tokens(x)), 1, self.heads)
+        k, v = self.fewer_k(self.k(x).flatten(2)), self.fewer_v(self.v(x).flatten(2))
+        k, v = (part.reshape(len(q), self.head_dim, -1) for part in (k, v))
+        scores = torch.bmm(q * self.head_dim**-0.5, k).softmax(-1)
+        mixed = join_heads(torch.bmm(scores, v.transpose(1, 2)), self.heads)
+        return to_map(self.proj(mixed), x.shape[2])
+
+
 @module_of.register(specs.PoolMixer)
 class PoolMixer(nn.Module):
     """PoolFormer (Yu et al. 2022, equation 4): average over a neighbourhood minus the pixel."""

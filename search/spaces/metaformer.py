@@ -71,9 +71,10 @@ FINE = (*_LOCAL, "window", "shifted", "grid", "cross", "sr")
 """Mixers of maps with thousands of pixels, where plain attention's scores would take tens of megabytes."""
 
 _KINDS = {
-    "metaformer-fine": FINE,
+    "metaformer-fine": (*FINE, "shunted", "axial"),
     "metaformer-coarse": (*FINE, *_GLOBAL),
-    "metaformer-last": (*_LOCAL, *_GLOBAL),  # the map is one window
+    "metaformer-middle": (*FINE, "shunted", "axial", *_GLOBAL, "linformer"),
+    "metaformer-last": (*_LOCAL, "axial", *_GLOBAL, "linformer"),  # the map is one window
 }
 
 for _kind, _mixers in _KINDS.items():
@@ -117,7 +118,7 @@ XXS = _space(
     1000,
     _stage(1, "fine", (32, 48), (1, 2), stride=4, kernel=7, reduction=8),
     _stage(2, "fine", (48, 64), (1, 2), reduction=4),
-    _stage(3, "coarse", (64, 80, 96), (2, 3, 4)),
+    _stage(3, "middle", (64, 80, 96), (2, 3, 4)),
     _stage(4, "last", (128, 160), (1, 2)),
 )
 """Strides and kernels of PoolFormer's embeddings and reductions of PVT: maps of 56, 28, 14 and 7 px."""

@@ -99,6 +99,63 @@ def test_spatial_shift_is_the_papers_assignment():
 
 
 @torch.no_grad()
+def test_axial_shifts_are_whole_pixels_along_either_axis():
+    """Lian et al. 2022, figure 3: of groups g = -2 ... 2, pixel i takes the value of pixel i + g, else zero."""
+    module = ours(f"mix.axial(c={C})@{SIDE}").eval()
+    x = module.fc1(X)
+    total = torch.zeros_like(X)
+    for axis, linear in zip((2, 3), module.along, strict=True):
+        shifted = torch.zeros_like(x)
+        for channel in range(C):
+            by = channel // 4 - 2  # sixteen channels: groups of four, the fifth is empty
+            for place in range(SIDE):
+                if 0 <= place + by < SIDE:
+                    shifted[:, channel].select(axis - 1, place)[:] = x[:, channel].select(
+                        axis - 1, place + by
+                    )
+        total += linear(shifted)
+    check_equal(module, module.fc2(total))
+
+
+@torch.no_grad()
+def test_shunted_heads_see_two_rates_one_query_at_a_time():
+    module = ours(f"mix.shunted(c={C},heads=4,s=4)@{SIDE}")
+    mixed = torch.zeros(2, C, SIDE, SIDE)
+    for half, rate in enumerate((4, 2)):
+        reduced = module.sr[half](X)
+        tokens = F.gelu(F.layer_norm(reduced.permute(0, 2, 3, 1), (C,), *module.norm[half].parameters()))
+        k, v = module.kv[half](tokens).permute(0, 3, 1, 2).split(C // 2, 1)
+        v = (v + module.local[half](v)).flatten(2)
+        q = module.q[half](X.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).flatten(2)
+        assert k.shape[2] == SIDE // rate
+        for head in range(2):
+            own = slice(4 * head, 4 * head + 4)
+            weights = (torch.einsum("bdn,bdm->bnm", q[:, own], k.flatten(2)[:, own]) / 2).softmax(-1)
+            out = torch.einsum("bnm,bdm->bdn", weights, v[:, own])
+            mixed[:, half * C // 2 + 4 * head :][:, :4] = out.unflatten(2, (SIDE, SIDE))
+    check_equal(module, module.proj(mixed.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+@torch.no_grad()
+def test_linformer_is_the_papers_equation():
+    """softmax(Q (E K)^T / sqrt(d)) F V of each head."""
+    module = ours(f"mix.linformer(c={C},heads=2,k=6)@{SIDE}")
+    tokens = X.flatten(2).transpose(1, 2)
+    q = module.q(tokens)
+    k, v = (layer(X).flatten(2).transpose(1, 2) for layer in (module.k, module.v))
+    fewer_k, fewer_v = (
+        layer.weight @ part + layer.bias[:, None]
+        for layer, part in ((module.fewer_k, k), (module.fewer_v, v))
+    )
+    assert fewer_k.shape == (2, 6, C)
+    heads = [
+        (q[..., own] @ fewer_k[..., own].mT / math.sqrt(8)).softmax(-1) @ fewer_v[..., own]
+        for own in (slice(0, 8), slice(8, 16))
+    ]
+    check_equal(module, module.proj(torch.cat(heads, -1)).transpose(1, 2).reshape(X.shape))
+
+
+@torch.no_grad()
 def test_cross_stripes_one_head_and_stripe_at_a_time():
     """Stripes of two rows for the first two heads, of two columns for the others."""
     module = ours(f"mix.cross(c={C},heads=4,w=2)@{SIDE}")
@@ -176,6 +233,9 @@ def test_positive_features_estimate_the_exponential():
 
 N, D = 256, 64
 HAND = {
+    "axial": 4 * N * D**2,
+    "shunted": 4 * N * D**2 + 5 * N * D**2 // 4 + 45 * N * D // 8 + 5 * N**2 * D // 4,
+    "linformer": 4 * N * D**2 + 4 * N * (N // 4) * D,
     "shift": 2 * N * D**2,
     "shifted": 4 * N * D**2 + 2 * 64 * N * D,
     "grid": 4 * N * D**2 + 2 * 64 * N * D,
@@ -185,7 +245,7 @@ HAND = {
     "gmlp": 3 * N * D * D + N**2 * D,
     "performer": 4 * N * D**2 + 4 * N * D * 32 + N * (2 * D + 2 * 2 * 32),
 }
-"""MACs by the formulas that `complexity` prints: 16 px, 2 heads, windows of 8, stripes of 2 px."""
+"""MACs by the formulas that `complexity` prints: 16 px, 2 heads, windows of 8, stripes of 2 px, reduction 2."""
 
 
 @pytest.mark.parametrize("name", HAND)
@@ -199,6 +259,8 @@ def test_complexity_by_hand(name):
         ("mix.shift(c=6)@4", "shifts need a multiple of 4 channels and a map of 2 px or more"),
         ("mix.shifted(c=8,heads=2,w=4)@4", "shifted windows must be smaller than the map"),
         ("mix.grid(c=8,heads=2,w=4)@6", "windows of 4 px do not tile 6 px; use a multiple of 4"),
+        ("mix.axial(c=4)@4", "axial shifts need 5 channels or more"),
+        ("mix.shunted(c=8,heads=1,s=2)@4", "halves need an even number of heads and an even s"),
         ("mix.cross(c=9,heads=3,w=2)@4", "half of the heads need an even number of them"),
         ("mix.cross(c=8,heads=2,w=3)@4", "stripes of 3 px do not tile 4 px; use a multiple of 3"),
         ("mix.neighbour(c=8,heads=2,k=4)@8", "neighbourhoods need an odd k of at most 8"),

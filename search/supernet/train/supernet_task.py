@@ -374,8 +374,12 @@ def probes(sampler: Sampler, resolution: int) -> list[Arch]:
 
 
 def probe_images(data: ImageData) -> np.ndarray:
-    """Return the indices of the images that the probes are evaluated on."""
-    return data.split.search[:: max(1, len(data.split.search) // PROBE_IMAGES)]
+    """Return the indices of the images that the probes are evaluated on, in random order, always the same.
+
+    In the order of a source that is sorted by class, BN would see batches of two or three classes.
+    """
+    chosen = data.split.search[:: max(1, len(data.split.search) // PROBE_IMAGES)]
+    return np.random.default_rng(0).permutation(chosen)
 
 
 @torch.no_grad()

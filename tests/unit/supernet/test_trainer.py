@@ -2,6 +2,7 @@
 
 import csv
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,15 @@ def test_probes_are_judged_on_held_out_images_with_the_given_weights(small):
     archs = probe.probes(get_sampler("uniform", SPACE), 64)
     assert len(archs) == probe.PROBES
     assert probe.held_out_top1(supernet, archs, weights, small) == pytest.approx(share)
+
+
+def test_probe_images_of_a_source_sorted_by_class_are_mixed():
+    """512 of 5,000 images; a batch of 128 in the source's order would hold two or three of ten classes."""
+    data = SimpleNamespace(split=SimpleNamespace(search=np.arange(5000)))
+    chosen = probe.probe_images(data)
+    assert sorted(chosen) == list(range(0, 5000, 9))
+    assert len(set(chosen[: probe.PROBE_BATCH] // 500)) == 10
+    assert np.array_equal(chosen, probe.probe_images(data))
 
 
 def test_one_network_alone_is_all_that_is_trained_and_judged(small, tmp_path):

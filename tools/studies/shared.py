@@ -62,7 +62,10 @@ class Options:
     supernet: Path | None = field(
         default=None, metadata=_option("folder that `bench train --arch` wrote, for `int8`", Path)
     )
-    only: str = field(default="", metadata=_option("rows of `objectives` or `positions`, with commas"))
+    only: str = field(
+        default="",
+        metadata=_option("rows of `mixers`, `objectives`, `positions` or `reductions`, with commas"),
+    )
     on: str = field(
         default="cpu", metadata=_option("device of training and evaluation: auto, cpu, cuda or mps")
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -180,6 +180,7 @@ ABLATIONS: Mapping[str, Mapping[type[BlockSpec], type[BlockSpec]]] = {
     "hardswish": HARDSWISH,
     "no-query-conv": {CascadedGroupAttention: PlainQueryAttention},
     "no-interaction": {FfnBlock: FeedForward},
+    "mhsa": {CascadedGroupAttention: FullHeadAttention},
 }
 """Block classes that each ablation replaces, and what it replaces them by."""
 
@@ -192,6 +193,36 @@ def ablated(blocks: Iterable[BlockSpec], ablation: str) -> tuple[BlockSpec, ...]
         names = [field.name for field in dataclasses.fields(kind) if field.init]
         changed.append(kind(**{name: getattr(block, name) for name in names}))
     return tuple(changed)
+
+
+LAYOUTS: Mapping[str, tuple[int, int]] = {
+    "no-sandwich": (0, 1),
+    "no-ffns": (0, 0),
+    "ffns-3": (3, 3),
+    "ffns-4": (4, 4),
+}
+"""Feed-forward networks before and after each attention by name; the paper's networks have one on either side."""
+
+
+def laid_out(blocks: Sequence[BlockSpec], before: int, after: int) -> tuple[BlockSpec, ...]:
+    """Return the blocks with other numbers of feed-forward networks on either side of each attention."""
+    made = list[BlockSpec]()
+    for at, block in enumerate(blocks):
+        if isinstance(block, CascadedGroupAttention):
+            made[-1:] = [*[blocks[at - 1]] * before, block]
+        elif at and isinstance(blocks[at - 1], CascadedGroupAttention):
+            made += [block] * after
+        else:
+            made.append(block)
+    return tuple(made)
+
+
+def with_equal_widths(blocks: Iterable[BlockSpec]) -> tuple[BlockSpec, ...]:
+    """Return the blocks with queries and keys as wide as values, that is without reallocated parameters."""
+    return tuple(
+        dataclasses.replace(block, qk_dim=block.v_dim) if isinstance(block, CascadedGroupAttention) else block
+        for block in blocks
+    )
 
 
 class SeparateHeads(CascadedAttention):
@@ -250,11 +281,11 @@ def ablated_sandwiches(v: dict[str, Value], channels: int, resolution: int) -> l
     return list(ablated(blocks, list(ABLATIONS)[number - 1])) if number else blocks
 
 
-for _ablation in ABLATIONS:
+_BASE = PAPER_ARCHS[BASE_NETWORK].blocks()
+_NETWORKS = {ablation: ablated(_BASE, ablation) for ablation in ABLATIONS}
+_NETWORKS |= {layout: laid_out(_BASE, *counts) for layout, counts in LAYOUTS.items()}
+_NETWORKS["equal-qkv"] = with_equal_widths(_BASE)
+for _name, _blocks in _NETWORKS.items():
     register_published(
-        Published(
-            f"{BASE_NETWORK}-{_ablation}",
-            f"Liu et al. 2023, EfficientViT-M4, table 6: {_ablation}",
-            ablated(PAPER_ARCHS[BASE_NETWORK].blocks(), _ablation),
-        )
+        Published(f"{BASE_NETWORK}-{_name}", f"Liu et al. 2023, EfficientViT-M4, table 6: {_name}", _blocks)
     )

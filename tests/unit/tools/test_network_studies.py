@@ -110,12 +110,39 @@ def test_costs_of_every_kind_are_those_of_its_module(kind):
     check_kind(kinds()[kind])
 
 
+M4 = ((128, 1), (256, 2), (384, 3))
+"""Width and attentions of each stage."""
+
+
+def test_parameters_of_other_layouts_by_hand():
+    """An FFN block is a depthwise 3x3 and two 1x1 convolutions with BN; a query grows to a head's split."""
+    base = get_arch("efficientvit-m4").params()
+    ffns = sum((4 * c**2 + 6 * c + 11 * c) * depth for c, depth in M4)
+    added = {"no-sandwich": -ffns, "no-ffns": -2 * ffns, "ffns-3": 4 * ffns, "ffns-4": 6 * ffns}
+    wider = ((c, c // 4 - 16, depth) for c, depth in M4)
+    added["equal-qkv"] = sum(
+        (4 * (2 * more * (c // 4) + 4 * more) + more * (49 + 25 + 9 + 9 + 4 * 2)) * depth
+        for c, more, depth in wider
+    )
+    for name, parameters in added.items():
+        assert list_published()[f"efficientvit-m4-{name}"].params() == base + parameters, name
+
+
+def test_without_the_sandwich_one_network_follows_each_attention():
+    kinds_of = [block.kind for block in list_published()["efficientvit-m4-no-sandwich"].blocks()]
+    assert kinds_of[:8] == [
+        *("evit.stem", "evit.cga", "evit.ffn"),
+        *("evit.ffn", "evit.merge", "evit.ffn", "evit.cga", "evit.ffn"),
+    ]
+
+
 def test_parameters_of_m4_by_hand():
     """A query has 16 channels, 4 heads, kernels 7, 5, 3, 3 and BN; an interaction is a depthwise 3x3 with BN."""
     base = get_arch("efficientvit-m4").params()
     queries = 6 * 16 * (49 + 25 + 9 + 9 + 4 * 2)
     interactions = 11 * (128 * (2 + 1) + 256 * (1 + 4 + 1) + 384 * (1 + 6))
-    removed = {"no-query-conv": queries, "no-interaction": interactions}
+    every_head_sees_all = sum(3 * c * (2 * 16 + c // 4) * depth for c, depth in M4)
+    removed = {"no-query-conv": queries, "no-interaction": interactions, "mhsa": -every_head_sees_all}
     for name in ABLATIONS:
         assert list_published()[f"efficientvit-m4-{name}"].params() == base - removed.get(name, 0), name
 

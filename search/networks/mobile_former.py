@@ -32,7 +32,7 @@ class DynamicRelu(nn.Module):
     @override
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         first, second = self.slopes(tokens[:, 0])[:, :, None, None].chunk(2, 1)
-        return torch.maximum(x * (2 * first), x * (2 * second - 1))
+        return torch.maximum(x * (2.0 * first), x * (2.0 * second - 1.0))
 
 
 class MobileToFormer(nn.Module):
@@ -49,7 +49,7 @@ class MobileToFormer(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
         (queries,) = split_heads(self.query(tokens), 1, HEADS)
         (pixels,) = split_heads(to_tokens(x), 1, HEADS)
-        read = attend(queries, pixels, pixels, HEADS) * (2 * self.gate(tokens))
+        read = attend(queries, pixels, pixels, HEADS) * (2.0 * self.gate(tokens))
         normed: Tensor = self.norm(tokens + self.project(read))
         return normed
 

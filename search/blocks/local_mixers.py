@@ -78,7 +78,7 @@ class AxialShift(TokenMixer):
             parts = [wide.view(1, min(size, self.channels - start), side, side) for start in starts]
             shifted = ops.conv(ops.concat(*parts), self.channels)
             branches.append(ops.in_place(shifted, traffic=2 * shifted.elements))
-        ops.conv(ops.add(*branches), self.channels, bias=True, norm=False)
+        ops.conv(ops.add(branches[0], branches[1]), self.channels, bias=True, norm=False)
         return ops
 
 

@@ -191,8 +191,13 @@ class ShuntedAttention(SpatialReductionAttention):
     @override
     def factors(self) -> Factors:
         heads = (self.heads // 2, self.head_dim)
-        rows = {f"q.{half}.{name}": {0: heads} for half in range(2) for name in ("weight", "bias")}
-        rows |= {f"kv.{half}.{name}": {0: (2, *heads)} for half in range(2) for name in ("weight", "bias")}
+        parts: dict[str, tuple[int, ...]] = {"q": heads, "kv": (2, *heads)}
+        rows = {
+            f"{part}.{half}.{name}": {0: shape}
+            for part, shape in parts.items()
+            for half in range(2)
+            for name in ("weight", "bias")
+        }
         return {**rows, "proj.weight": {1: (2, *heads)}}
 
 

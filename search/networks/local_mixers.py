@@ -63,9 +63,8 @@ class AxialShift(nn.Module):
         both: list[Tensor] = []
         for axis, linear in zip((2, 3), self.along, strict=True):
             wide = F.pad(x, (0, 0, reach, reach) if axis == 2 else (reach, reach))
-            parts = [
-                part.narrow(axis, start, x.shape[axis]) for start, part in enumerate(wide.split(self.size, 1))
-            ]
+            groups = enumerate(torch.split(wide, self.size, 1))
+            parts = [group.narrow(axis, start, x.shape[axis]) for start, group in groups]
             both.append(linear(torch.cat(parts, 1)))
         mixed: Tensor = self.fc2(both[0] + both[1])
         return mixed

@@ -119,8 +119,8 @@ class Bottleneck(_Block):
 
     @override
     def convolved(self, x: Tensor, tokens: Tensor) -> Tensor:
-        y = self.acts[0](self.expand(x), tokens)
-        y = self.reduce(self.acts[1](self.depthwise(y), tokens))
+        expanded = self.acts[0](self.expand(x), tokens)
+        y: Tensor = self.reduce(self.acts[1](self.depthwise(expanded), tokens))
         return x + y if self.residual else y
 
 
@@ -139,8 +139,9 @@ class Downsampling(_Block):
 
     @override
     def convolved(self, x: Tensor, tokens: Tensor) -> Tensor:
-        x = self.reduce[0](self.acts[0](self.widen[0](x), tokens))
-        return x + self.reduce[1](self.acts[1](self.widen[1](x), tokens))
+        halved: Tensor = self.reduce[0](self.acts[0](self.widen[0](x), tokens))
+        mixed: Tensor = self.reduce[1](self.acts[1](self.widen[1](halved), tokens))
+        return halved + mixed
 
 
 class MobileFormer(nn.Module):
@@ -194,7 +195,7 @@ default_cfgs = generate_default_cfgs({"mobile_former_96m": {"input_size": (3, 22
 """What timm looks up for the networks that this module registers."""
 
 
-@register_model
+@register_model  # type: ignore[untyped-decorator]
 def mobile_former_96m(
     pretrained: bool = False,  # noqa: ARG001
     num_classes: int = 1000,

@@ -3,6 +3,7 @@
 import csv
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,7 +191,7 @@ def test_probes_are_judged_on_held_out_images_with_the_given_weights(small):
 
 def test_probe_images_of_a_source_sorted_by_class_are_mixed():
     """512 of 5,000 images; a batch of 128 in the source's order would hold two or three of ten classes."""
-    data = SimpleNamespace(split=SimpleNamespace(search=np.arange(5000)))
+    data: Any = SimpleNamespace(split=SimpleNamespace(search=np.arange(5000)))
     chosen = probe.probe_images(data)
     assert sorted(chosen) == list(range(0, 5000, 9))
     assert len(set(chosen[: probe.PROBE_BATCH] // 500)) == 10

@@ -23,6 +23,7 @@ from tools.studies import (
     attention,
     boundaries,
     int8,
+    kinds,
     macro,
     macro_search,
     macro_winners,
@@ -258,3 +259,26 @@ def test_objectives_are_compared_seed_by_seed():
 def test_objectives_that_can_not_be_compared_are_refused(fields):
     with raises("unknown_objective"):
         objectives.main(Options(quick=True, **fields))
+
+
+def test_networks_of_kinds_differ_in_the_kind_alone(monkeypatch):
+    found = {}
+    monkeypatch.setattr(kinds, "_compare", lambda column, archs, _options: found.setdefault(column, archs))
+    for study in (kinds.compare_positions, kinds.compare_mixers, kinds.compare_reductions):
+        study(Options())
+    assert {column: len(archs) for column, archs in found.items()} == {
+        "positions": 7,
+        "mixer": len(kinds.MIXERS),
+        "reduction": 1 + 6 * len(kinds.RATES),
+    }
+    mixers = found["mixer"]
+    assert mixers["mha"].params() - mixers["pool"].params() == 2 * sum(4 * c * c + 4 * c for c in (32, 64))
+    reductions = found["reduction"]
+    assert reductions["tome 0.5"].params() == reductions["none"].params()
+    assert reductions["tome 0.5"].macs().total < 0.5 * reductions["none"].macs().total
+
+
+def test_a_kind_that_a_study_lacks_is_refused():
+    with raises("unknown_row") as refused:
+        kinds.compare_mixers(Options(quick=True, only="pool,mah"))
+    assert "no 'mah'; --only takes: pool, shift" in str(refused.value)

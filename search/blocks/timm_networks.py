@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,12 +38,16 @@ class FeatureMap:
     side: int
 
 
+REGISTERING = ("search.networks.mobile_former",)
+"""Modules that register networks with timm when they are imported. By name: they build on what builds on blocks."""
+
+
 def timm_with_ours() -> Any:
     """Return the module `timm`, with the networks registered that this package adds."""
     import timm  # imports torch
 
-    import search.networks.mobile_former  # noqa: F401
-
+    for name in REGISTERING:
+        importlib.import_module(name)
     return timm
 
 

@@ -2,9 +2,8 @@
 
 Each reads and writes a map as hybrid networks hand it on, so its own changes of layout are part of its cost.
 Softmax attention: of all tokens, inside windows (Swin), with fewer keys than queries (PVT, Shunted, Linformer).
-Linear time:
-separable (MobileViTv2), additive (SwiftFormer), with a feature map (Katharopoulos, Performer). Without attention:
-pool (PoolFormer), filter of frequencies (GFNet), MLP over tokens (MLP-Mixer, gMLP).
+Linear time: separable (MobileViTv2), additive (SwiftFormer), with a feature map (Katharopoulos, Performer). Without
+attention: pool (PoolFormer), filter of frequencies (GFNet), MLP over tokens (MLP-Mixer, gMLP).
 """
 
 from __future__ import annotations

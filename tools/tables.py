@@ -107,7 +107,10 @@ def show(tables: Tables, *, as_json: bool) -> None:
             lines = [columns, ["---"] * len(columns)]
             lines += [[_cell(row.get(column)) for column in columns] for row in rows]
             print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    machine = f"{platform.system()} {platform.machine()}, {describe_host().soc}, {psutil.cpu_count()} cores"
+    from torch.backends.cpu import get_cpu_capability  # seconds
+
+    processor = f"{describe_host().soc} ({get_cpu_capability()})"
+    machine = f"{platform.system()} {platform.machine()}, {processor}, {psutil.cpu_count()} cores"
     print(f"\n{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {machine}")
 
 

@@ -69,13 +69,12 @@ class AxialShift(TokenMixer):
         ops, side = OpList(self.input_shape), self.resolution
         x = ops.conv(ops.input, self.channels)
         x = ops.in_place(x, traffic=2 * x.elements)
+        size = -(-self.channels // AXIAL_SHIFTS)
+        groups = [min(size, self.channels - start) for start in range(0, self.channels, size)]
         branches = list[Activation]()
-        for axis in (2, 3):
-            padded = (side, side + AXIAL_SHIFTS - 1) if axis == 3 else (side + AXIAL_SHIFTS - 1, side)
-            wide = ops.copy(x, 1, self.channels, *padded)
-            size = -(-self.channels // AXIAL_SHIFTS)
-            starts = range(0, self.channels, size)
-            parts = [wide.view(1, min(size, self.channels - start), side, side) for start in starts]
+        for _ in range(2):
+            wide = ops.copy(x, 1, self.channels, side + AXIAL_SHIFTS - 1, side)
+            parts = [wide.view(1, group, side, side) for group in groups]
             shifted = ops.conv(ops.concat(*parts), self.channels)
             branches.append(ops.in_place(shifted, traffic=2 * shifted.elements))
         ops.conv(ops.add(branches[0], branches[1]), self.channels, bias=True, norm=False)

@@ -19,6 +19,9 @@ from search.networks.layers import ConvBnAct, Residual, attend, split_heads, to_
 HEADS, TOKEN_HEADS = 2, 4
 """Heads of attention between map and tokens, and among tokens."""
 
+SECOND_EXPANSION = 4
+"""Of the second depthwise convolution of a block of stride 2."""
+
 
 class DynamicRelu(nn.Module):
     """max(a x, b x); a in 0 to 2 and b in -1 to 1 of each channel come from the first token (Chen et al. 2020)."""
@@ -127,9 +130,9 @@ class Bottleneck(_Block):
 class Downsampling(_Block):
     """The block of stride 2: two depthwise convolutions that widen, each before a 1x1 convolution."""
 
-    def __init__(self, inputs: int, outputs: int, expansion: int, dim: int, second: int = 4):
+    def __init__(self, inputs: int, outputs: int, expansion: int, dim: int):
         super().__init__(inputs, outputs, dim)
-        hidden, widths = (inputs * expansion, outputs * second), (inputs, outputs)
+        hidden, widths = (inputs * expansion, outputs * SECOND_EXPANSION), (inputs, outputs)
         self.widen = nn.ModuleList(
             ConvBnAct(width, each, 3, stride, groups=width, act=None)
             for width, each, stride in zip(widths, hidden, (2, 1), strict=True)

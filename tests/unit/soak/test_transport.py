@@ -51,17 +51,20 @@ def test_rounds_that_are_not_written_once_are_noticed(
 
 
 def test_a_command_that_can_not_be_resumed_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All connections are cut: the byte in the middle may be of one that asks for the phone's state."""
     transport.undisturbed(SEED[1])
-    cut = Link.cut
 
-    def cut_for_good(self: Link, reset: bool = False) -> None:
-        cut(self, reset)
-        monkeypatch.setattr("orchestrator.devices.android.device.AndroidDevice.connect", refuse)
+    def cut_for_good(world: transport.World, _: object) -> transport.Injection:
+        def strike(_: Link) -> None:
+            monkeypatch.setattr("orchestrator.devices.android.device.AndroidDevice.connect", refuse)
+            world.phone.proxy.cut_all()
+
+        return transport.Injection(strike)
 
     def refuse(_: object) -> None:
         raise DeviceError("KeyError('phone')", code="lost")
 
-    monkeypatch.setattr(Link, "cut", cut_for_good)
+    monkeypatch.setitem(transport.KINDS, SEED[0], cut_for_good)
     outcome = transport.run(*SEED, tmp_path)
     assert outcome.wrong == 1
     assert "ended with 3" in outcome.detail

@@ -91,6 +91,10 @@ def kept_tokens(tokens: int) -> int:
     return max(1, math.ceil(KEPT_SHARE * (tokens - 1)))
 
 
+def _merging(kind: str) -> Callable[[Setting], str]:
+    return lambda s: f"vit.{kind}({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}"
+
+
 def _selecting(kind: str) -> Callable[[Setting], str]:
     return lambda s: f"vit.{kind}({s.layer},k={kept_tokens(s.tokens)})@{s.resolution}"
 
@@ -100,7 +104,7 @@ OTHERS: dict[str, Callable[[Setting], str]] = {
         f"evit.cga(c={s.width},heads=4,qk=16,v={s.width // 4},kernels=5555,window={s.window})@{s.resolution}"
     ),
     "vit": lambda s: f"vit.layer({s.layer})@{s.resolution}",
-    "tome": lambda s: f"vit.tome({s.layer},r={max(1, round(MERGED_SHARE * s.tokens))})@{s.resolution}",
+    **{kind: _merging(kind) for kind in ("tome", "drop", "mlerp")},
     **{kind: _selecting(kind) for kind in ("evit", "topk", "scored", "merger", "idle")},
 }
 """Block key by name: all but the token mixers. EfficientViT-M0 has four heads, 16 channels of queries in each and

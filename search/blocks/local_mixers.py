@@ -123,6 +123,41 @@ class GridAttention(WindowAttention):
 
 
 @register
+class FocalAttention(WindowAttention):
+    """Focal Transformer (Yang et al. 2021, equations 1 to 3): a window's pixels and all windows, pooled.
+
+    These are its two levels if the coarse region covers the map. Pooling weighs the pixels of a window by learned
+    numbers; both levels share query, key and value, and have relative biases.
+    """
+
+    kind = "mix.focal"
+    resolution_bound = True
+    complexity = "4 N d^2 + 2 w^2 N d + N d + 3 N d^2 / w^2 + 2 N^2 d / w^2"
+    examples = ("mix.focal(c=8,heads=2,w=3)@6", "mix.focal(c=16,heads=4,w=3)@6")
+
+    @override
+    def ops(self) -> OpList:
+        ops, n, d, area = OpList(self.input_shape), self.tokens, self.channels, self.window**2
+        windows, heads = n // area, self.heads
+        tokens = self._windows(ops).view(windows, area, d)
+        qkv = ops.linear(tokens, 3 * d)
+        q, k, v = (ops.copy(qkv.view(windows * heads, area, self.head_dim)) for _ in range(3))
+        q = ops.elementwise(q)
+        pooled = ops.linear(ops.copy(tokens, windows, d, area), 1)
+        qkv = ops.linear(pooled.view(1, windows, d), 3 * d, trained=False)
+        far_k, far_v = (ops.layout(qkv, heads, windows, self.head_dim) for _ in range(2))
+        near = ops.matmul(q, k.view(*k.shape[:1], self.head_dim, area))
+        far = ops.matmul(ops.copy(q, heads, n, self.head_dim), far_k.view(heads, self.head_dim, windows))
+        near = ops.elementwise(near, params=(2 * self.window - 1) ** 2 * heads)
+        far = ops.elementwise(far, params=(2 * (self.resolution // self.window) - 1) ** 2 * heads)
+        far = ops.copy(far, windows * heads, area, windows)
+        scores = ops.softmax(ops.concat(near, far, axis=2))
+        near, far = ops.layout(scores, *near.shape), ops.copy(scores, heads, n, windows)
+        mixed = ops.add(ops.matmul(near, v), ops.copy(ops.matmul(far, far_v), *v.shape))
+        return self._joined(ops, ops.linear(ops.copy(mixed, windows, area, d), d))
+
+
+@register
 class CrossStripeAttention(HeadedMixer):
     """CSWin (Dong et al. 2022, equations 4 to 6): half of the heads in stripes of w rows, half in w columns.
 

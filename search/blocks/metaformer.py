@@ -110,6 +110,7 @@ MIXERS: Mapping[str, Callable[[MixerSetting], TokenMixer]] = {
     "axial": lambda s: local.AxialShift(s.resolution, s.channels),
     "shift": lambda s: local.SpatialShift(s.resolution, s.channels),
     "shifted": lambda s: local.ShiftedWindowAttention(s.resolution, s.channels, s.heads, s.window),
+    "focal": lambda s: local.FocalAttention(s.resolution, s.channels, s.heads, s.window),
     "grid": lambda s: local.GridAttention(s.resolution, s.channels, s.heads, s.window),
     "cross": lambda s: local.CrossStripeAttention(
         s.resolution, s.channels, 2 * s.heads, max(1, s.window // 4)

@@ -207,13 +207,43 @@ class MergingLayer(VitLayer):
         sources, targets, sized = self.sources, self.tokens // 2, self.dim + 1
         metric = ops.elementwise(x.view(1, self.tokens, self.head_dim))
         similar = ops.matmul(metric.view(1, targets, self.head_dim), metric.view(1, self.head_dim, sources))
-        ops.elementwise(similar)
-        self._multiply(ops, similar, x, sized)
+        self._join(ops, ops.elementwise(similar), x)
         stay = self._one_hot(ops, x, sources, sources - self.merged)
         if sources > self.merged:
             ops.linear(stay.view(1, 1, sources), sources, trained=False)
             self._multiply(ops, stay, x, sized)
         return ops.copy(x, 1, self.tokens_out, self.dim)
+
+    def _join(self, ops: OpList, weights: Activation, x: Activation) -> None:
+        """Append the sum of odd tokens and those that are merged with them."""
+        self._multiply(ops, weights, x, self.dim + 1)
+
+
+@register
+class DroppingLayer(MergingLayer):
+    """Token Fusion (Kim et al. 2024) where a network is far from linear: tokens that ToMe merges are dropped."""
+
+    kind = "vit.drop"
+    complexity = "(4 N + 8 (N - r)) d^2 + 2 N^2 d + N^2 (d / h + d) / 4"
+    examples = ("vit.drop(d=8,heads=2,ratio=2,n=16,r=3)@4", "vit.drop(d=16,heads=4,ratio=2,n=37,r=4)@6")
+
+    @override
+    def _join(self, ops: OpList, weights: Activation, x: Activation) -> None:
+        """Append nothing."""
+
+
+@register
+class MlerpLayer(MergingLayer):
+    """Token Fusion (Kim et al. 2024) where a network is nearly linear: means as long as their longest token."""
+
+    kind = "vit.mlerp"
+    examples = ("vit.mlerp(d=8,heads=2,ratio=2,n=16,r=3)@4", "vit.mlerp(d=16,heads=4,ratio=2,n=37,r=4)@6")
+
+    @override
+    def _join(self, ops: OpList, weights: Activation, x: Activation) -> None:
+        super()._join(ops, weights, x)
+        ops.elementwise(ops.elementwise(weights))
+        ops.elementwise(ops.elementwise(x))
 
 
 @dataclasses.dataclass(frozen=True)

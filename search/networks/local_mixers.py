@@ -14,6 +14,8 @@ from search.networks.layers import (
     FixedValue,
     RelativeBias,
     attention,
+    join_heads,
+    split_heads,
     to_map,
     to_tokens,
     unfolding_weights,
@@ -128,6 +130,43 @@ class GridAttention(WindowAttention):
         x = x.reshape(batch * rows, columns, side, side, x.shape[2]).permute(0, 2, 3, 1, 4)
         x = x.reshape(batch, rows, side, width * x.shape[4]).transpose(1, 2)
         return x.reshape(batch, height, width, x.shape[3] // width).permute(0, 3, 1, 2)
+
+
+@module_of.register(specs.FocalAttention)
+class FocalAttention(WindowAttention):
+    """Attention to the pixels of a window and to all windows, pooled (Focal Transformer)."""
+
+    def __init__(self, spec: specs.FocalAttention):
+        super().__init__(spec)
+        self.pool = nn.Linear(spec.window**2, 1)
+        self.far_bias = RelativeBias(spec.resolution // spec.window, spec.heads)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        batch, heads, tokens = x.shape[0], self.heads, self.cut(x)
+        count, area, _ = tokens.shape
+        windows = count // batch
+        q, k, v = split_heads(self.qkv(tokens), 3, heads)
+        pooled = self.pool(tokens.transpose(1, 2)).reshape(batch, windows, -1)
+        _, far_k, far_v = split_heads(F.linear(pooled, self.qkv.weight, self.qkv.bias), 3, heads)
+
+        def by_heads(x: Tensor) -> Tensor:
+            """(B * windows * heads, area, d) -> (B * heads, windows * area, d)."""
+            swapped = x.reshape(batch, windows, heads, area, x.shape[2]).transpose(1, 2)
+            return swapped.reshape(batch * heads, windows * area, x.shape[2])
+
+        def by_windows(x: Tensor) -> Tensor:
+            """(B * heads, windows * area, d) -> (B * windows * heads, area, d)."""
+            return x.reshape(batch, heads, windows, -1).transpose(1, 2).reshape(-1, area, x.shape[-1])
+
+        q = q * q.shape[2] ** -0.5
+        near = torch.bmm(q, k.transpose(1, 2)).reshape(count, heads, -1) + self.bias().flatten(2)
+        far = torch.bmm(by_heads(q), far_k.transpose(1, 2)).reshape(batch, heads * windows, area, windows)
+        far = by_windows(far + self.far_bias().reshape(1, heads * windows, 1, windows))
+        scores = torch.cat((near.reshape(-1, area, area), far), 2).softmax(2)
+        far = torch.bmm(by_heads(scores[..., area:]), far_v)
+        mixed = torch.bmm(scores[..., :area], v) + by_windows(far)
+        return self.join(self.proj(join_heads(mixed, heads)), batch, *x.shape[2:])
 
 
 @module_of.register(specs.CrossStripeAttention)

@@ -19,8 +19,10 @@ from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.vit import (
     CoveringLayer,
+    DroppingLayer,
     IdleLayer,
     MergingLayer,
+    MlerpLayer,
     PatchMergerLayer,
     PruningLayer,
     ScoredLayer,
@@ -159,7 +161,7 @@ class Merging(Layer):
             sizes = torch.ones((batch, tokens, 1), dtype=x.dtype, device=x.device)
         sized = torch.cat((x * sizes, sizes), 2)
         odd, even = _alternate(sized)
-        parts = [sized[:, :1], odd + torch.bmm(partner * chosen, even)]
+        parts = [sized[:, :1], self.join(odd, even, partner * chosen)]
         if self.merged < self.sources:
             before = indices(x, self.sources)
             order = F.linear(1.0 - chosen, (before[:, None] > before).to(x.dtype))
@@ -169,6 +171,35 @@ class Merging(Layer):
         sizes = joined[:, :, dim:]
         return joined[:, :, :dim] / sizes, sizes
 
+    def join(self, odd: Tensor, even: Tensor, weights: Tensor) -> Tensor:
+        """Return odd tokens joined with even ones by weights (B, b, a).
+
+        Tokens (B, b, d + 1) and (B, a, d + 1) are multiplied by their sizes, the last channel.
+        """
+        return odd + torch.bmm(weights, even)
+
+
+@module_of.register(DroppingLayer)
+class Dropping(Merging):
+    """Token Fusion in early layers: tokens that ToMe merges are dropped."""
+
+    @override
+    def join(self, odd: Tensor, even: Tensor, weights: Tensor) -> Tensor:
+        return odd
+
+
+@module_of.register(MlerpLayer)
+class Mlerp(Merging):
+    """Token Fusion in late layers: a mean of tokens gets the length of the longest of them."""
+
+    @override
+    def join(self, odd: Tensor, even: Tensor, weights: Tensor) -> Tensor:
+        joined = super().join(odd, even, weights)
+        lengths, others, means = (_lengths(each) for each in (odd, even, joined))
+        merged = (STEEP * weights).clamp(0.0, 1.0) * others.transpose(1, 2)
+        longest = torch.maximum(lengths, _largest(merged.transpose(1, 2)).transpose(1, 2))
+        return torch.cat((joined[:, :, :-1] * (longest / means), joined[:, :, -1:]), 2)
+
 
 def _alternate(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the odd tokens of (B, n, d), and the even ones but the class token; XNNPACK has no strided slices."""
@@ -176,6 +207,11 @@ def _alternate(x: Tensor) -> tuple[Tensor, Tensor]:
     pairs = x[:, 1 : tokens - (tokens - 1) % 2].reshape(batch, (tokens - 1) // 2, 2 * dim)
     odd, even = pairs[:, :, :dim], pairs[:, :, dim:]
     return (odd if tokens % 2 else torch.cat((odd, x[:, tokens - 1 :]), 1)), even
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Return the lengths (B, n, 1) of tokens (B, n, d + 1) that are multiplied by their sizes, the last channel."""
+    return (x[:, :, :-1] / x[:, :, -1:]).square().sum(2, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def _largest(x: Tensor) -> Tensor:

@@ -71,9 +71,9 @@ FINE = (*_LOCAL, "window", "shifted", "grid", "cross", "sr")
 """Mixers of maps with thousands of pixels, where plain attention's scores would take tens of megabytes."""
 
 _KINDS = {
-    "metaformer-fine": (*FINE, "shunted", "axial"),
+    "metaformer-fine": (*FINE, "shunted", "axial", "focal"),
     "metaformer-coarse": (*FINE, *_GLOBAL),
-    "metaformer-middle": (*FINE, "shunted", "axial", *_GLOBAL, "linformer"),
+    "metaformer-middle": (*FINE, "shunted", "axial", "focal", *_GLOBAL, "linformer"),
     "metaformer-last": (*_LOCAL, "axial", *_GLOBAL, "linformer"),  # the map is one window
 }
 

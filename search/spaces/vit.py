@@ -13,8 +13,10 @@ from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.embeddings import PatchEmbed
 from search.blocks.vit import (
+    DroppingLayer,
     IdleLayer,
     MergingLayer,
+    MlerpLayer,
     PatchMergerLayer,
     PruningLayer,
     ScoredLayer,
@@ -30,8 +32,10 @@ Selecting = Callable[[int, int, int, float, int, int], VitLayer]
 """Resolution, dim, heads, MLP ratio, tokens, tokens to keep besides the class token -> a reducing layer."""
 
 
-def _merging(resolution: int, dim: int, heads: int, ratio: float, tokens: int, kept: int) -> VitLayer:
-    return MergingLayer(resolution, dim, heads, ratio, tokens, tokens - 1 - kept)
+def _merging(kind: type[MergingLayer]) -> Selecting:
+    return lambda resolution, dim, heads, ratio, tokens, kept: kind(
+        resolution, dim, heads, ratio, tokens, tokens - 1 - kept
+    )
 
 
 REDUCERS: Mapping[str, Selecting | None] = {
@@ -40,8 +44,9 @@ REDUCERS: Mapping[str, Selecting | None] = {
     "evit": PruningLayer,
     "scored": ScoredLayer,
     "merger": PatchMergerLayer,
-    "tome": _merging,
+    "tome": _merging(MergingLayer),
     "idle": IdleLayer,
+    "fusion": _merging(DroppingLayer),
 }
 """How tokens are reduced, in the order of the values of `reducer`; `search/blocks/vit.py` has the papers."""
 
@@ -59,6 +64,7 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     """Return patch embedding, class token and `depth` layers; the output is a map of one pixel.
 
     Layer `first`, counted from 1, and each `every` layers after it reduce the tokens, at most `reductions` times.
+    Token Fusion drops tokens in the first half of the layers and merges them in the second.
 
     Raises:
         UsageError: a keep rate that leaves no token, or below 0.5 for ToMe, which merges pairs.
@@ -75,6 +81,8 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     reducing = range(first, first + every * int(v["reductions"]), every)
     reduce = REDUCERS[name] if keep < 1 else None
     for place in range(1, int(v["depth"]) + 1):
+        if name == "fusion" and keep < 1 and 2 * place > v["depth"]:
+            reduce = _merging(MlerpLayer)
         shape = (side, dim, int(v["heads"]), float(v["mlp_ratio"]), tokens)
         kept = math.ceil(keep * (tokens - 1))
         layer = reduce(*shape, kept) if reduce and place in reducing else VitPlainLayer(*shape)

@@ -20,6 +20,8 @@ LAYERS = {
     "scored": ("k=9", "k=5", 10),
     "merger": ("k=9", "k=5", 10),
     "tome": ("r=4", "r=3", 13),
+    "drop": ("r=4", "r=3", 13),
+    "mlerp": ("r=4", "r=3", 13),
     "idle": ("k=9", "k=5", 17),
 }
 """What the first and the second layer keep or merge, and the tokens between them."""

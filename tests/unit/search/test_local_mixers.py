@@ -1,6 +1,7 @@
 """Mixers of neighbourhoods, windows and stripes, and gMLP and Performer: against timm and loops over pixels."""
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -137,6 +138,32 @@ def test_shunted_heads_see_two_rates_one_query_at_a_time():
 
 
 @torch.no_grad()
+def test_focal_windows_see_their_pixels_and_all_windows_pooled():
+    """Yang et al. 2021, section 3.2, one query at a time: 2 heads, windows of 2 px, 16 of them."""
+    module = ours(f"mix.focal(c={C},heads=2,w=2)@{SIDE}")
+    for table in (module.bias.table, module.far_bias.table):
+        table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(2)))
+    bias, far_bias = module.bias()[0], module.far_bias()[0]
+    pixels = X.permute(0, 2, 3, 1)
+    cells = pixels.unflatten(1, (4, 2)).unflatten(3, (4, 2))  # image, row, y, column, x, channel
+    pooled = torch.einsum("brycxd,yx->brcd", cells, module.pool.weight.view(2, 2)) + module.pool.bias
+    near, far = (module.qkv(each).split(C, -1) for each in (pixels, pooled))
+    mixed = torch.zeros_like(pixels)
+    for head, row, column in itertools.product(range(2), range(SIDE), range(SIDE)):
+        own = slice(8 * head, 8 * head + 8)
+        top, left = row // 2 * 2, column // 2 * 2
+        k, v = (
+            torch.cat((near[i][:, top : top + 2, left : left + 2].flatten(1, 2), far[i].flatten(1, 2)), 1)
+            for i in (1, 2)
+        )
+        inside, window = 2 * (row - top) + column - left, 4 * (row // 2) + column // 2
+        scores = torch.einsum("bd,bmd->bm", near[0][:, row, column, own], k[..., own]) / 8**0.5
+        scores += torch.cat((bias[head, inside], far_bias[head, window]))
+        mixed[:, row, column, own] = torch.einsum("bm,bmd->bd", scores.softmax(-1), v[..., own])
+    check_equal(module, module.proj(mixed).permute(0, 3, 1, 2))
+
+
+@torch.no_grad()
 def test_linformer_is_the_papers_equation():
     """softmax(Q (E K)^T / sqrt(d)) F V of each head."""
     module = ours(f"mix.linformer(c={C},heads=2,k=6)@{SIDE}")
@@ -239,6 +266,7 @@ HAND = {
     "shift": 2 * N * D**2,
     "shifted": 4 * N * D**2 + 2 * 64 * N * D,
     "grid": 4 * N * D**2 + 2 * 64 * N * D,
+    "focal": 4 * N * D**2 + 2 * 64 * N * D + N * D + 3 * 4 * D**2 + 2 * N * 4 * D,
     "cross": 4 * N * D**2 + 2 * 2 * N * 16 * D,
     "outlook": 2 * N * D**2 + N * D * 2 * 81 + 3 * 81 * N * D,
     "neighbour": 4 * N * D**2 + 2 * 9 * N * D + 2 * 81 * N * D,

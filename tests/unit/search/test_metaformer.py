@@ -180,7 +180,7 @@ def test_json_reads_back():
         assert space.from_document(json.loads(arch.to_json())) == arch
 
 
-@pytest.mark.parametrize("mixer", ["axial", "shunted", "linformer"])
+@pytest.mark.parametrize("mixer", ["axial", "shunted", "linformer", "focal"])
 def test_mixers_of_larger_spaces_alone_are_one_delegate(mixer):
     block = MIXERS[mixer](MixerSetting(8, 32, 2, 4))
     module, inputs = build_module(ExportSpec((block.key,)))

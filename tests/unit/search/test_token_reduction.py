@@ -1,6 +1,7 @@
 """Layers that reduce tokens against their gather forms and papers' equations; the spaces that search them."""
 
 import dataclasses
+import itertools
 import math
 import random
 from typing import Any
@@ -122,6 +123,44 @@ def test_a_token_between_two_equal_partners_is_split():
     module = seeded_module("vit.tome(d=16,heads=2,ratio=2,n=9,r=4)@3")
     _, sizes = module.step(drawn(1, 1, 16).expand(1, 9, -1), None)
     assert sizes[0, :, 0].tolist() == [1, 2, 2, 2, 2]
+
+
+@torch.no_grad()
+def test_token_fusion_drops_or_gives_means_the_length_of_their_longest_token():
+    """The pairs are ToMe's, whose means have other lengths; after a layer that drops nothing has a size."""
+    shape = "d=16,heads=2,ratio=2,n=37,r=12"
+    tome = seeded_module(f"vit.tome({shape})@6")
+    dropping, mlerp = (seeded_module(f"vit.{kind}({shape})@6") for kind in ("drop", "mlerp"))
+    x = drawn(3, 37, 16)
+    keys, scores, y = attended(tome, x)
+    means, sizes = tome.reduce(y, keys, scores, None)
+    kept, ones = dropping.reduce(y, keys, scores, None)
+    assert torch.equal(ones, torch.ones_like(sizes))
+    torch.testing.assert_close(kept[:, -18:], y[:, 1::2])
+    torch.testing.assert_close(kept[:, :-18], means[:, :-18])
+    fused, own = mlerp.reduce(y, keys, scores, None)
+    assert torch.equal(own, sizes)
+    metric = F.normalize(keys.unflatten(0, (-1, 2)).mean(1), dim=-1)
+    best, partner = (metric[:, 2::2] @ metric[:, 1::2].transpose(1, 2)).max(-1)
+    longest = y.norm(dim=2)[:, 1::2].clone()
+    for image, even in itertools.product(range(3), range(18)):
+        if (best[image] > best[image, even]).sum() < 12:
+            target = partner[image, even]
+            longest[image, target] = max(longest[image, target], y[image, 2 + 2 * even].norm())
+    assert (sizes[:, -18:] > 2).any()
+    torch.testing.assert_close(fused[:, -18:].norm(dim=2), longest)
+    torch.testing.assert_close(F.normalize(fused, dim=2), F.normalize(means, dim=2))
+
+
+def test_token_fusion_drops_in_early_layers_and_merges_in_late_ones():
+    arch = arch_with(reducer="fusion", keep=0.5, first=1, every=2, depth=4)
+    assert tokens_of(arch) == [65, 33, 33, 17]
+    assert [key.partition("(")[0] for key in arch.keys()[2:6]] == [
+        "vit.drop",
+        "vit.layer",
+        "vit.mlerp",
+        "vit.layer",
+    ]
 
 
 @torch.no_grad()
@@ -276,7 +315,9 @@ def test_deit_tiny_equals_timm():
 def test_reducing_layers_share_the_weights_of_plain_ones():
     supernet = Supernet(CIFAR)
     plain = {part.source for part in supernet.slices(arch_with(reducer="none", keep=1))}
-    for reducer, own in (("topk", 0), ("evit", 0), ("tome", 0), ("idle", 0), ("merger", 1), ("scored", 11)):
+    owns = {"topk": 0, "evit": 0, "tome": 0, "fusion": 0, "idle": 0, "merger": 1, "scored": 11}
+    assert owns.keys() == REDUCERS.keys() - {"none"}
+    for reducer, own in owns.items():
         for first, every, places in ((1, 1, (0, 1)), (1, 2, (0, 2)), (2, 2, (1, 3))):
             arch = arch_with(reducer=reducer, keep=0.5, first=first, every=every)
             used = {part.source for part in supernet.slices(arch)}

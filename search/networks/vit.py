@@ -8,7 +8,7 @@ Nothing is learned through ranks and one-hot matrices.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,20 @@ def ranks(scores: Tensor) -> Tensor:
     return (STEEP * lead + earlier).clamp(0.0, 1.0).sum(2).reshape(-1, 1, count)
 
 
+def nearest(similarity: Tensor, best: Tensor) -> Tensor:
+    """Return weights (B, b, a): those of the best similarities of a column are equal and sum to 1."""
+    partner = F.relu(1.0 + STEEP * (STEEP * (similarity - best)).clamp(-1.0, 0.0))
+    return partner / partner.sum(1, keepdim=True)
+
+
+class Comparison(nn.Module):
+    """Calls a function whose operations stay fp32 in an int8 program: 8 bits can't hold a steep slope."""
+
+    @override
+    def forward(self, compare: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        return compare(*inputs)
+
+
 def one_hot(places: Tensor, count: int) -> Tensor:
     """Return a matrix (B, count, m) whose row j is 1 where `places` (B, 1, m), whole numbers, are j."""
     return F.relu(1.0 - (places - indices(places, count).reshape(1, count, 1)).abs())
@@ -89,6 +103,7 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(spec.dim, NORM_EPS)
         self.fc1 = nn.Linear(spec.dim, spec.hidden)
         self.fc2 = nn.Linear(spec.hidden, spec.dim)
+        self.compare = Comparison()
 
     def reduce(
         self,
@@ -154,9 +169,8 @@ class Merging(Layer):
         odd, even = _alternate(F.normalize(metric, dim=-1))
         similarity = torch.bmm(odd, even.transpose(1, 2))
         best = _largest(similarity)
-        partner = F.relu(1.0 + STEEP * (STEEP * (similarity - best)).clamp(-1.0, 0.0))
-        partner = partner / partner.sum(1, keepdim=True)
-        chosen = (float(self.merged) - ranks(best)).clamp(0.0, 1.0)
+        partner = self.compare(nearest, similarity, best)
+        chosen = (float(self.merged) - self.compare(ranks, best)).clamp(0.0, 1.0)
         if sizes is None:  # not `ones_like`, which is outside the delegate
             sizes = torch.ones((batch, tokens, 1), dtype=x.dtype, device=x.device)
         sized = torch.cat((x * sizes, sizes), 2)
@@ -245,7 +259,7 @@ class TopK(Selecting):
 
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        return one_hot(ranks(attended * float(attended.shape[2])), self.kept)
+        return one_hot(self.compare(ranks, attended * float(attended.shape[2])), self.kept)
 
 
 @module_of.register(PruningLayer)
@@ -254,7 +268,7 @@ class Pruning(Selecting):
 
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        order = ranks(attended * float(attended.shape[2]))
+        order = self.compare(ranks, attended * float(attended.shape[2]))
         rest = attended * (order - (self.kept - 1.0)).clamp(0.0, 1.0)
         return torch.cat((one_hot(order, self.kept), rest), 1)
 
@@ -297,7 +311,7 @@ class Scored(Selecting):
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
         scores: Tensor = self.scorer(others)
-        chosen = one_hot(ranks(scores), self.kept)
+        chosen = one_hot(self.compare(ranks, scores), self.kept)
         if not self.training:
             return chosen
         probability = scores.sigmoid()
@@ -333,7 +347,7 @@ class Idle(Layer):
         (query,) = split_heads(qkv[:, :1, :dim], 1, self.heads)
         (keys,) = split_heads(qkv[:, :, dim : 2 * dim], 1, self.heads)
         scores = self.mean_over_heads(torch.bmm(query, keys.transpose(1, 2))[:, :, 1:])
-        matrix = one_hot(ranks(scores), self.kept)
+        matrix = one_hot(self.compare(ranks, scores), self.kept)
         both = picked(matrix, torch.cat((x, qkv), 2))
         chosen = both[:, :, :dim]
         bias = self.bias(None if sizes is None else picked(matrix, sizes))

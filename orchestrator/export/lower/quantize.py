@@ -2,9 +2,9 @@
 
 Convolutions, linear layers, additions, products and concatenations become int8: weights symmetric with one
 scale per channel, activations affine with one scale per tensor. Operations that XNNPACK only has in fp32 stay
-so inside the same delegate: sigmoid (SiLU), softmax and attention's matrix products. LayerNorm, GroupNorm and
-sums stay too: as linear layers of one output (`rewrite.LinearLayerNorm`) means and variances would be rounded
-to 8 bits of the largest one.
+so inside the same delegate: sigmoid (SiLU), softmax and attention's matrix products. Comparisons of tokens stay
+fp32 too, and LayerNorm, GroupNorm and sums: as linear layers of one output (`rewrite.LinearLayerNorm`) means and
+variances would be rounded to 8 bits of the largest one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import calibration_inputs
 from orchestrator.export.lower.reductions import MapGroupNorm
 from orchestrator.export.lower.rewrite import LinearLayerNorm, PointwiseChannelNorm
+from search.networks.vit import Comparison
 
 MIDDLE = 0.999
 """Fraction of an activation's values over the calibration images that its range contains, with as many cut
@@ -84,8 +85,8 @@ def quantized(
     """Return the program in int8 as PyTorch runs it, with fp32 inputs and outputs.
 
     The quantizer accepts no configuration of None for a module's name, so modules that stay fp32 are filtered
-    out: LayerNorm, and those of the paths `fp32`. The program is one in inference mode, BN folded, LayerNorm
-    rewritten; see `calibration_inputs` for inputs and images.
+    out: norms, comparisons, and those of the paths `fp32`. The program is one in inference mode, BN folded,
+    LayerNorm rewritten; see `calibration_inputs` for inputs and images.
     """
     quantizer = XNNPACKQuantizer().set_global(_config(images)).set_filter_function(_outside(fp32))
     prepared = prepare_pt2e(captured.module(), quantizer)
@@ -103,20 +104,20 @@ def _config(images: Tensor | None) -> QuantizationConfig:
     return replace(config, input_activation=activation, output_activation=activation)
 
 
-_NORMS = (LinearLayerNorm, PointwiseChannelNorm, MapGroupNorm)
+_FP32 = (LinearLayerNorm, PointwiseChannelNorm, MapGroupNorm, Comparison)
 
 
 def _outside(fp32: Sequence[str]) -> Callable[[fx.Node], bool]:
-    """Return whether an operation is called neither in a norm nor in one of these modules, and is not a sum.
+    """Return whether an operation is not in a norm, a comparison or one of these modules, and is not a sum.
 
     Sums are products with constants of the rewrites, where other layers have parameters.
     """
-    norms = {*_NORMS, *(f"{norm.__module__}.{norm.__qualname__}" for norm in _NORMS)}
+    kinds = {*_FP32, *(f"{kind.__module__}.{kind.__qualname__}" for kind in _FP32)}
     excluded = tuple(f"{path}." for path in fp32)
 
     def outside(node: fx.Node) -> bool:
         modules = node.meta.get("nn_module_stack", {}).values()
-        inside = any(kind in norms or f"{path}.".startswith(excluded) for path, kind in modules)
+        inside = any(kind in kinds or f"{path}.".startswith(excluded) for path, kind in modules)
         return not inside and not any("lifted_tensor" in str(x.target) for x in node.all_input_nodes)
 
     return outside

@@ -206,7 +206,11 @@ def hang(world: World, rng: random.Random) -> Injection:
             front.freeze()
         else:
             phone.proxy.freeze()
-            phone.later(for_s, thaw)
+            phone.later(for_s, end_freeze)
+
+    def end_freeze() -> None:
+        if phone.proxy.is_frozen:  # else the command that resumes would be cut
+            thaw()
 
     def thaw() -> None:
         phone.proxy.is_frozen = False

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from orchestrator.export.lower import quiet
-from orchestrator.export.lower.executorch import capture, lower_to_executorch
+from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.quantize import quantized
-from orchestrator.export.lower.rewrite import rewritten
+from orchestrator.export.lower.rewrite import capture, rewritten
 from orchestrator.export.lower.source import build_seeded
 from orchestrator.tasks import blocks
 from search.blocks import parse_key, parse_keys

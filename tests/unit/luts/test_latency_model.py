@@ -1,5 +1,6 @@
 """Predictions of a LUT, and LUTs used for other numbers of classes."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from luts.build import build_lut
 from luts.estimate.latencies import LatencyEstimates
-from luts.format.latency import EntryCost, LatencyModel, latency_ms
+from luts.format.latency import EntryCost, LatencyModel, Prediction, latency_ms
 from luts.format.lut import Lut
 from orchestrator.plan.build import make_plan
 from orchestrator.plan.plan import NETWORKS_PER_HEAD as NETWORKS_A_HEAD
@@ -118,6 +119,23 @@ def test_weak_is_uncertain_and_large_enough_to_matter(
     given = {"ms": ms * unit, "ci_low": (ms - half) * unit, "ci_high": (ms + half) * unit}
     entry = lut.entries[0].model_copy(update={**given, "method": "design"})
     assert LatencyModel.of(lut.meta, (entry, *lut.entries[1:]), lut.models).costs[entry.key].weak is weak
+
+
+def test_held_out_errors_are_relative_to_predictions(make_lut: Callable[..., Lut]) -> None:
+    lut = make_lut(1, heldout=12)
+    fitted = [row for row in lut.models if row.split == "fit"]
+    held = next(row for row in lut.models if row.split == "heldout")
+    ms = lut.latency_model.predict(held.blocks, held.boundary_bytes).ms
+    rows = [held.model_copy(update={"ms": factor * ms}) for factor in (1.25, 0.8)]
+    errors = LatencyModel.of(lut.meta, lut.entries, [*fitted, *rows]).heldout_errors
+    assert errors == pytest.approx((-0.2, 0.25))
+
+
+def test_width_for_another_device_adds_in_quadrature() -> None:
+    own = Prediction(ms=2.0, low=1.5, high=2.0 * math.exp(0.3), level=None, weak_keys=())
+    other = own.for_other_device(0.4 / 1.96)
+    assert (other.low, other.high) == pytest.approx((2.0 * math.exp(-0.5), 2.0 * math.exp(0.5)))
+    assert (other.ms, other.level, other.basis) == (2.0, 0.95, "spread")
 
 
 def test_bound_uses_the_best_evidence() -> None:

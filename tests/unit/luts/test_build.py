@@ -51,6 +51,15 @@ def test_models_are_in_milliseconds_of_the_reference(study: Study) -> None:
     assert reference.ms == lut.meta.reference_ms
 
 
+def test_intervals_of_models_are_those_of_their_ratios(study: Study) -> None:
+    """The reference's own uncertainty is not in them: predictions are compared with ratios."""
+    lut, estimates = built(study), LatencyEstimates.of(study.samples, study.inputs.reference_id)
+    for model in lut.models:
+        ratio = estimates.ratios[model.model_id]
+        factors = np.exp([ratio.low - ratio.log_ratio, ratio.high - ratio.log_ratio])
+        assert (model.ci_low / model.ms, model.ci_high / model.ms) == pytest.approx(tuple(factors))
+
+
 def test_loads_and_rounds_are_counted(study: Study) -> None:
     lut = built(study)
     design = next(model for model in lut.models if model.role == "design")

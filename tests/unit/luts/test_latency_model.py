@@ -143,11 +143,21 @@ def test_bound_uses_the_best_evidence() -> None:
     known = LatencyModel(0.5, 0.25, COSTS, 0.3, 0.95, errors)
     arm = 2.0 * 1.6448536 / 1.9599640
     assert known.bound_ms(blocks, 0, 0.95) == pytest.approx(7.5 * (1 + errors[19]) + arm)
+    assert known.bound_ms(["w", "w"], 0, 0.95) == pytest.approx(8.5 * (1 + errors[19]) + 2 * arm)
     assert known.bound_ms(["a"], 0, 0.5) == pytest.approx(1.5 * (1 + errors[10]))
     assert known.bound_ms(["a"], 0, 0.975) == pytest.approx(1.5 * 1.3)
     assert known.bound_ms(["a"], 0, 0.98) == known.margin(0.98).arms_ms["a"] + 1.5
     assert model(0.3).bound_ms(["a"], 0, 0.95) == pytest.approx(1.5 * 1.3)
     assert model(None).bound_ms(["a"], 0, 0.975) == pytest.approx(1.6)
+
+
+def test_bound_for_another_device_by_hand() -> None:
+    """Errors up to 14 %, and devices that differ by exp(0.2) at this confidence: in quadrature; arms grow by that."""
+    errors = tuple(-0.05 + 0.01 * i for i in range(20))
+    other = LatencyModel(0.5, 0.25, COSTS, 0.3, 0.95, errors, device_log_sd=0.2 / 1.6448536)
+    relative = math.exp(math.hypot(math.log(1.14), 0.2))
+    arm = 2.0 * 1.6448536 / 1.9599640 * math.exp(0.2)
+    assert other.bound_ms(["a", "b", "w"], 0, 0.95) == pytest.approx(7.5 * relative + arm)
 
 
 def test_bound_is_not_below_the_prediction() -> None:

@@ -152,7 +152,7 @@ def test_bound_uses_the_best_evidence() -> None:
 
 
 def test_bound_for_another_device_by_hand() -> None:
-    """Errors up to 14 %, and devices that differ by exp(0.2) at this confidence: in quadrature; arms grow by that."""
+    """Errors up to 14 %, devices that differ by exp(0.2) at this confidence: in quadrature; arms grow by that."""
     errors = tuple(-0.05 + 0.01 * i for i in range(20))
     other = LatencyModel(0.5, 0.25, COSTS, 0.3, 0.95, errors, device_log_sd=0.2 / 1.6448536)
     relative = math.exp(math.hypot(math.log(1.14), 0.2))

@@ -180,8 +180,7 @@ def _block_estimates(
         "conformal": _widths(measured, fit, estimation),
         "dropped_sources": dict(fit.dropped),
     }
-    calibrated = inputs.calibrated_entries or fit.sources
-    half_ms, ms = (fit.reach if calibrated else normal_quantile(0.5 + CONFIDENCE / 2)) * fit.se, fit.ms
+    half_ms, ms = fit.reach * fit.se, fit.ms
     priced = list(zip(fit.keys, ms.tolist(), (ms - half_ms).tolist(), (ms + half_ms).tolist(), strict=True))
     shares = [None] * len(fit.keys) if fit.measured_share is None else fit.measured_share.tolist()
     identified = identify(fit.keys, [model.blocks for model in measured if model.fitted])

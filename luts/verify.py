@@ -110,15 +110,9 @@ def rebuild(lut: Lut, device_name: str = "") -> Lut:
 
     Derived values of the other are not used; `device_name` renames its device.
     """
-    device = lut.meta.device
-    changes = {
-        "device": device.model_copy(update={"name": device_name or device.name}),
-        "calibrated_entries": True,
-    }
-    return _built(lut, LutInputs.of(lut.meta).model_copy(update=changes))
-
-
-def _built(lut: Lut, inputs: LutInputs) -> Lut:
+    inputs = LutInputs.of(lut.meta)
+    if device_name:
+        inputs = inputs.model_copy(update={"device": inputs.device.model_copy(update={"name": device_name})})
     return build_lut(
         inputs,
         [ModelSpec.of(model) for model in lut.models],
@@ -128,8 +122,8 @@ def _built(lut: Lut, inputs: LutInputs) -> Lut:
 
 
 def verify_values(lut: Lut) -> None:
-    """Compare every value with the LUT rebuilt from the same inputs. Raises InvalidArtifactError: one differs."""
-    rebuilt = _built(lut, LutInputs.of(lut.meta))
+    """Compare every value with the LUT rebuilt. Raises InvalidArtifactError: one differs."""
+    rebuilt = rebuild(lut)
     _compare_rows(MODELS_FILE, "model_id", lut.models, rebuilt.models)
     _compare_rows(ENTRIES_FILE, "key", lut.entries, _without_newer_columns(rebuilt.entries, lut.entries))
     for place, written, expected in _differences("", lut.meta.model_dump(), rebuilt.meta.model_dump()):

@@ -23,7 +23,7 @@ from luts.estimate.likelihood import (
 )
 from luts.estimate.physics import TERMS, coefficients_of, count_blocks
 from luts.estimate.sources import SourceEntries, choose_sources, prices_by_kind, with_sources
-from luts.estimate.statistics import predictive_quantile
+from luts.estimate.statistics import CONFIDENCE, normal_quantile, predictive_quantile
 from luts.format.schema import MIB, Coefficients, Floats, KeyFeatures, MeasuredModel
 
 
@@ -37,7 +37,8 @@ class JointFit:
         misfit_sd: Relative misfit of additivity.
         covariance: (2 + k, 2 + k) posterior of base, transfer and entries, ms^2.
         left_out: (m,) errors of the rows as the others predict them, in predictive standard deviations.
-        reach: How many standard errors a 95 % interval of an entry reaches, calibrated by `left_out`.
+        reach: How many standard errors a 95 % interval of an entry reaches; with sources calibrated by
+            `left_out`.
         measured_share: (k,) with sources, the fraction of what they leave open of an entry, the device's
             speed set aside, that the rows decide: 1 - posterior / prior variance. None without.
         sources: Sources that the fit rests on.
@@ -108,10 +109,11 @@ def fit_entries(
     scale, deviations = learn_deviations(design)
     solution, covariance = solve(design, scale, deviations)
     left_out = MarginalLikelihood(design, scale).left_out_errors(deviations)
-    misfit_sd, share = float(deviations[MISFIT]), None
+    misfit_sd, reach, share = float(deviations[MISFIT]), normal_quantile(0.5 + CONFIDENCE / 2), None
     entries, coefficients = design.entries, solution[design.coefficients]
     if used:
         covariance, misfit_sd = mixed_covariance(design, scale, deviations)
+        reach = predictive_quantile(left_out)
     variance = np.diag(covariance)[entries]
     if used:
         share = _measured_share(design, scale, deviations, variance)
@@ -132,7 +134,7 @@ def fit_entries(
         kind_sd=float(deviations[KIND]),
         shared_sd=float(deviations[SHARED]),
         covariance=covariance[: entries.stop, : entries.stop],
-        reach=predictive_quantile(left_out),
+        reach=reach,
         left_out=left_out,
         measured_share=share,
         sources=tuple(used),

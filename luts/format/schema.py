@@ -335,8 +335,6 @@ class LutInputs(Value):
         input_buffers: Place of Core ML inputs (`iosurface` or `copied`).
         units: Units of a class of devices that share the measurement; empty for a single device.
         sources: Other LUTs that it was learned from.
-        calibrated_entries: Whether intervals of entries are calibrated by how well the fit's rows predict each
-            other; without sources those of LUTs from before 2026-11-26 reach 1.96 standard errors.
 
     Conditions (`caveats` to `cores`, `input_buffers`) list all values of kept batches.
     """
@@ -368,7 +366,6 @@ class LutInputs(Value):
     input_buffers: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     units: Annotated[tuple[UnitSegments, ...], Field(max_length=4096)] = ()
     sources: Annotated[tuple[TransferSource, ...], Field(max_length=MAX_SOURCES)] = ()
-    calibrated_entries: bool = False
 
 
 class LutMeta(LutInputs):

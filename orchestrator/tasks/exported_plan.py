@@ -111,7 +111,6 @@ class ExportedPlan:
                 name: value for name, value in (usage.columns() if usage else {}).items() if value is not None
             },
             sources=self.sources.stored_for(features),
-            calibrated_entries=True,
         )
         models = [
             _model_spec(model, self.files[model.model_id], measurement.failures, measurement.placements)

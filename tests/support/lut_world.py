@@ -158,7 +158,6 @@ def lut_inputs() -> LutInputs:
         reference_id="reference",
         created="2026-01-01",
         measured="simulated",
-        calibrated_entries=True,
     )
 
 

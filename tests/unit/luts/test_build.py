@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 
 from luts.build import build_lut, prediction_half_width
-from luts.estimate.latencies import LatencyEstimates
+from luts.estimate.latencies import LatencyEstimates, block_removals
 from luts.format.lut import MAX_SAMPLE_NS, Lut, encode, normalise_samples
 from luts.format.schema import Conformal, KeyFeatures, ModelSpec
 from tests.support.errors import raises
@@ -58,6 +58,16 @@ def test_intervals_of_models_are_those_of_their_ratios(study: Study) -> None:
         ratio = estimates.ratios[model.model_id]
         factors = np.exp([ratio.low - ratio.log_ratio, ratio.high - ratio.log_ratio])
         assert (model.ci_low / model.ms, model.ci_high / model.ms) == pytest.approx(tuple(factors))
+
+
+def test_removals_are_in_milliseconds(study: Study) -> None:
+    lut, estimates = built(study), LatencyEstimates.of(study.samples, study.inputs.reference_id)
+    removals = block_removals(study.models, estimates)
+    assert removals
+    for entry in lut.entries:
+        cost = removals.get(entry.key)
+        expected = None if cost is None else pytest.approx(cost.ms * lut.meta.reference_ms)
+        assert entry.removal_ms == expected
 
 
 def test_loads_and_rounds_are_counted(study: Study) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from luts.format.errors import BlocktimeError, UsageError
-from luts.format.files import check_folder, storage_error, write_json
+from luts.format.files import check_folder, storage_errors, write_json
 from orchestrator.wire.errors import exit_code
 from search.supernet.data.images import split_source
 from search.supernet.data.sources import ImageSource, open_source
@@ -172,7 +172,7 @@ def _write_part(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     hashed = hashlib.sha256()
-    try:
+    with storage_errors(f"cannot write {folder / name}"):
         (folder / name).mkdir(parents=True)
         for number, (canvas, placed) in enumerate(scenes, 1):
             file = f"{number:06d}.png"
@@ -182,8 +182,6 @@ def _write_part(
             images.append({"id": number, "file_name": file, "height": height, "width": width})
             for one in placed:
                 annotations.append(one.annotation(number, len(annotations) + 1))
-    except OSError as error:
-        raise storage_error(f"cannot write {folder / name}", error) from error
     document = {
         "info": {"description": DESCRIPTION, "synthetic": True, "seed": seed},
         "images": images,

@@ -45,6 +45,15 @@ def storage_error(what: str, error: OSError, elsewhere: str = "choose another pl
     return StorageError(f"{what}: {error.strerror or error}; {remedy}", code=code)
 
 
+@contextlib.contextmanager
+def storage_errors(what: str, elsewhere: str = "choose another place") -> Iterator[None]:
+    """Raise the `storage_error` of an `OSError` within the context."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(what, error, elsewhere) from error
+
+
 def check_writable(file: Path) -> None:
     """Check before the work that a file can be written; its folders need not exist yet.
 
@@ -89,11 +98,9 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         )
 
     with ExitStack() as stack:
-        try:
+        with storage_errors(f"cannot write to {folder}", "choose another folder"):
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(exclusive(folder / LOCK_FILE, busy, optional=True))
-        except OSError as error:
-            raise storage_error(f"cannot write to {folder}", error, "choose another folder") from error
         yield
 
 
@@ -113,10 +120,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all; raises StorageError."""
-    try:
+    with storage_errors(f"cannot write {path}"):
         write_atomically(path, text.encode())
-    except OSError as error:
-        raise storage_error(f"cannot write {path}", error) from error
 
 
 def write_read_only(path: Path, content: bytes) -> None:
@@ -266,14 +271,12 @@ class AppendFile:
         self._remedy, self._durable = remedy, durable
         self._end = self._lines = 0
         with ExitStack() as stack:
-            try:
+            with storage_errors(f"cannot write {path}", elsewhere):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if not shared:
                     lock = path.with_name(f".{path.name}.lock")
                     stack.enter_context(exclusive(lock, self._busy, optional=True))
                 self._file: BinaryIO = stack.enter_context(path.open("a+b", buffering=0))
-            except OSError as error:
-                raise storage_error(f"cannot write {path}", error, elsewhere) from error
             with self.locked() if shared else contextlib.nullcontext():
                 self._read_on()
             self._opened = stack.pop_all()

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from luts.format.errors import InvalidArtifactError, StorageError, UsageError, shorten
+from luts.format.errors import InvalidArtifactError, UsageError, shorten
 from luts.format.files import (
     LOCK_FILE,
     data_folder,
     read_bytes,
     storage_error,
+    storage_errors,
     sync_folder,
     write_read_only,
     write_text,
@@ -30,6 +31,9 @@ from luts.format.provenance import ORIGIN_FILE, SIGNATURE_FILE, read_origin
 from luts.format.schema import LutFile, LutMeta
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+
+ELSEWHERE = "set BLOCKTIME_LUTS to another folder"
+"""Remedy where LUTs can't be written."""
 
 PIN_FILE = "pinned.txt"
 REMOVED_FILE = "removed.txt"
@@ -167,13 +171,11 @@ class LutStore:
         digest = hashlib.sha256(files[META_FILE]).hexdigest()
         name = f"{lut.meta.device.name}/{lut.meta.space}/{lut.meta.variant}"
         root = self.roots[0]
-        try:
+        with storage_errors(f"LUT not written to {root}", ELSEWHERE):
             root.mkdir(parents=True, exist_ok=True)
             with one_at_a_time(root / LOCK_FILE):
                 same = (ref.path for ref in self.list() if ref.name == name and digest_of(ref) == digest)
                 return next(same, None) or self.write_files(lut.meta, files)
-        except OSError as error:
-            raise _not_written(root, error) from error
 
     def write_files(self, meta: LutMeta, files: Mapping[str, bytes]) -> Path:
         """Write the next version from a LUT's encoded files and what belongs next to them; see `write`."""
@@ -187,7 +189,7 @@ class LutStore:
             temporary.chmod(0o755)
             path = self._publish(temporary, variant_folder)
         except OSError as error:
-            raise _not_written(variant_folder, error) from error
+            raise storage_error(f"LUT not written to {variant_folder}", error, ELSEWHERE) from error
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -374,12 +376,6 @@ def _ref_of(folder: Path) -> LutRef:
     return LutRef(meta.device.name, meta.space, meta.variant, 0, folder)
 
 
-def _not_written(folder: Path, error: OSError) -> StorageError:
-    return storage_error(f"LUT not written to {folder}", error, "set BLOCKTIME_LUTS to another folder")
-
-
 def _delete(path: Path) -> None:
-    try:
+    with storage_errors(f"{path} not removed"):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(f"{path} not removed", error) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, StorageError, UsageError, install_extra
-from luts.format.files import storage_error, write_atomically
+from luts.format.files import storage_error, storage_errors, write_atomically
 
 MAX_LISTED = 100_000
 """Most files of a listing that are read."""
@@ -119,10 +119,8 @@ class Folder(Location):
 
     def replace(self, path: str, content: bytes) -> None:
         """Write a file, all or nothing. Raises StorageError."""
-        try:
+        with storage_errors(f"{self._root / path} not written"):
             write_atomically(self._root / path, content)
-        except OSError as error:
-            raise storage_error(f"{self._root / path} not written", error) from error
 
     def _create(self, path: str, content: bytes) -> None:
         file = self._root / path

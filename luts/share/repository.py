@@ -26,7 +26,7 @@ from luts.format.errors import (
     install_extra,
     shorten,
 )
-from luts.format.files import read_bytes, storage_error, write_atomically
+from luts.format.files import read_bytes, storage_errors, write_atomically
 from luts.format.lut import MAX_FILE_BYTES, META_FILE, Lut, decode, decode_meta
 from luts.format.provenance import (
     ORIGIN_FILE,
@@ -437,10 +437,8 @@ def sign_lut(ref: LutRef, private_key: Path) -> Path:
             f"{ref} is signed by another key, and its signature is kept", code="wrong_signature"
         )
     path = ref.path / SIGNATURE_FILE
-    try:
+    with storage_errors(f"{path} not written"):
         write_atomically(path, signature)
-    except OSError as error:
-        raise storage_error(f"{path} not written", error) from error
     return path
 
 

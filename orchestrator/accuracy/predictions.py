@@ -15,7 +15,7 @@ import numpy as np
 
 from luts.estimate.statistics import Proportion
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.files import storage_error, write_atomically
+from luts.format.files import storage_errors, write_atomically
 from search.supernet.data.images import IMAGENET, ImageData, Normalization, split_source
 from search.supernet.data.sources import MAX_CLASSES, ImageSource, open_source
 
@@ -303,7 +303,5 @@ class PredictionCache:
 
         tensors = {"first": np.ascontiguousarray(predictions.first), "confidence": predictions.confidence}
         data = save(tensors, {"outputs": str(predictions.outputs)})
-        try:
+        with storage_errors(f"cannot write {self.path}", "choose another --output"):
             write_atomically(self.path, data)
-        except OSError as error:
-            raise storage_error(f"cannot write {self.path}", error, "choose another --output") from error

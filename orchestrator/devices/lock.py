@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from luts.format.files import storage_error
+from luts.format.files import storage_errors
 from luts.format.locks import exclusive
 from orchestrator.devices.common.device import Device
 from orchestrator.wire.errors import DeviceError
@@ -46,9 +46,7 @@ def lock_device(device: Device) -> Iterator[None]:
 
     path = lock_path(device.identity)
     with ExitStack() as stack:
-        try:
+        with storage_errors(str(path), "choose another folder with BLOCKTIME_LOCKS"):
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(exclusive(path, busy))
-        except OSError as error:
-            raise storage_error(str(path), error, "choose another folder with BLOCKTIME_LOCKS") from error
         yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.files import check_folder, data_folder, read_bytes, storage_error, write_text
+from luts.format.files import check_folder, data_folder, read_bytes, storage_errors, write_text
 
 _DONE = "result.txt"
 _NAMES = "models.json"
@@ -51,10 +51,8 @@ class Run:
 
     def finish(self, result: str) -> None:
         """Mark the run as done."""
-        try:
+        with storage_errors(f"cannot write {self.folder / _DONE}", _ELSEWHERE):
             (self.folder / _DONE).write_text(result + "\n", encoding="utf-8")
-        except OSError as error:
-            raise storage_error(f"cannot write {self.folder / _DONE}", error, _ELSEWHERE) from error
 
     def name_models(self, names: Mapping[str, str]) -> None:
         """Store the names of the journal's model ids; raises StorageError."""

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from luts.format.errors import UsageError
-from luts.format.files import storage_error
+from luts.format.files import storage_errors
 
 WIDE_PX = 880
 NARROW_PX = 388
@@ -158,12 +158,10 @@ def write_figure(path: Path, drawn: Figure, option: str = "--output") -> None:
         raise UsageError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}", code="unknown_suffix")
     undated = {"CreationDate" if path.suffix == ".pdf" else "Date": None}
     look: dict[str, Any] = {"dpi": 144, "transparent": False, "facecolor": "white"}
-    try:
+    with storage_errors(f"cannot write {path}", f"choose another {option}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(_RC):
             drawn.savefig(path, metadata=undated, **look)
-    except OSError as error:
-        raise storage_error(f"cannot write {path}", error, f"choose another {option}") from error
 
 
 def _localise(element: ET.Element, name: str) -> None:

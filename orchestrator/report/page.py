@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from luts.format.files import storage_error, write_atomically
+from luts.format.files import storage_errors, write_atomically
 from orchestrator.journal.conditions import describe_conditions
 from orchestrator.measure.validate import Validation
 from orchestrator.report.inputs import NamedLut, ReportInputs
@@ -53,12 +53,8 @@ def render(inputs: ReportInputs) -> str:
 def write_report(path: Path, inputs: ReportInputs) -> Path:
     """Write the page, all or nothing, and return its path. Raises StorageError."""
     html = render(inputs)
-    try:
+    with storage_errors(f"report not written to {path}", "give another file with --output"):
         write_atomically(path, html.encode())
-    except OSError as error:
-        raise storage_error(
-            f"report not written to {path}", error, "give another file with --output"
-        ) from error
     return path
 
 

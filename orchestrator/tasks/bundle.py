@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.files import check_folder, check_writable, exclusive_folder, storage_error
+from luts.format.files import check_folder, check_writable, exclusive_folder, storage_errors
 from luts.format.lut import Lut
 from luts.format.operators import OPERATORS
 from luts.format.store import LutStore
@@ -276,13 +276,9 @@ def _import(one: _Pending, store: LutStore, progress: Progress) -> Imported:
     run = one.run
     begun = read_records(run.journal) if run.journal.exists() else []  # by an import that was killed
     created = begun[0]["created"] if begun else datetime.now(UTC).isoformat(timespec="seconds")
-    try:
+    with storage_errors(f"cannot write {run.folder}", "set BLOCKTIME_RUNS to another folder"):
         run.journal.unlink(missing_ok=True)
         shutil.copyfile(one.journal, run.folder / AGENT_JOURNAL)
-    except OSError as error:
-        raise storage_error(
-            f"cannot write {run.folder}", error, "set BLOCKTIME_RUNS to another folder"
-        ) from error
     measured = one.replay.measure(run.journal, created)
     path = store.write_once(one.models.lut(measured, one.device, one.planned.exporter))
     run.finish(str(path))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from luts.format.errors import BlocktimeError, StorageError, UsageError, install_extra
-from luts.format.files import check_writable, storage_error, write_atomically
+from luts.format.files import check_writable, storage_errors, write_atomically
 from luts.format.provenance import __version__
 from luts.format.table import Column, Table
 from orchestrator.agent.agent import TOKEN_VARIABLE
@@ -214,10 +214,8 @@ def write_bug_report(name: str, path: Path, access: Access | None = None) -> Bug
     with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
         for file, content in contents.items():
             archive.writestr(file, content)
-    try:
+    with storage_errors(str(path)):
         write_atomically(path, zipped.getvalue())
-    except OSError as error:
-        raise storage_error(str(path), error) from error
     return BugReport(path, {file: len(content) for file, content in contents.items()}, clean(unreachable))
 
 

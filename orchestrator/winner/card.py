@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from luts.format.errors import InvalidArtifactError, shorten
-from luts.format.files import storage_error, write_json, write_text
+from luts.format.files import storage_errors, write_json, write_text
 from luts.format.lut import Lut
 from orchestrator.export import Artifact, ExportSpec
 from orchestrator.export.artifacts.artifact import deliver, digest
@@ -178,15 +178,13 @@ def save_weights(evaluator: InheritedAccuracy, arch: Arch, folder: Path, after: 
     network: nn.Sequential = evaluator.network(arch).cpu()
     if after is not None:
         network = nn.Sequential(*list(network)[-len(group_blocks(blocks)) :])
-    try:
+    with storage_errors(f"cannot write {path}", "choose another --output"):
         path.parent.mkdir(parents=True, exist_ok=True)
         timm = is_timm(arch.space)
         state = (network[0] if timm else network).state_dict()
         metadata = {"normalisation": "imagenet"} if timm else None
         # training leaves convolutions in channels-last layout, which the format cannot express
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, path, metadata)
-    except OSError as error:
-        raise storage_error(f"cannot write {path}", error, "choose another --output") from error
     return path
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.files import cache_folder, storage_error
+from luts.format.files import cache_folder, storage_error, storage_errors
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4
@@ -153,14 +153,12 @@ def deliver(source: Path, target: Path) -> Path:
         InvalidArtifactError: `source` is not a zip of one package, or too large.
         StorageError: `target` cannot be written.
     """
-    try:
+    with storage_errors(f"cannot write {target}", "choose another --output"):
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.name.endswith(PACKED_SUFFIX) and target.suffix != ".zip":
             _unpack(source, target)
         else:
             shutil.copyfile(source, target)
-    except OSError as error:
-        raise storage_error(f"cannot write {target}", error, "choose another --output") from error
     return target
 
 

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -274,10 +275,6 @@ def _bounded(content: bytes) -> bytes:
     return content[:half] + cut + content[-half:]
 
 
-def _cache_size(text: str, flag: str) -> int:
-    return int(parse_bytes(text, flag, zero=True))
-
-
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
     """Show the cache of exported models, and make room.
@@ -291,7 +288,7 @@ class CacheOptions:
         None,
         "Remove the least recently used entries until at most this is left: 5GB, 500MB, or 0.",
         flag="--keep --trim",
-        parse=_cache_size,
+        parse=partial(parse_bytes, zero=True),
         metavar="SIZE",
     )
 

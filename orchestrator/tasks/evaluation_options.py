@@ -185,9 +185,7 @@ class EvalOptions(CalibrationOptions):
         shown="the one that was trained alone",
         metavar="NETWORK",
     )
-    outside: bool = option(
-        False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS
-    )
+    outside: bool = option(False, "Allow networks that the supernet was not trained on.", panel=NETWORKS)
     data: str | None = option(
         None,
         f"{IMAGES}. Use it if the images have moved since training.",
@@ -200,10 +198,7 @@ class EvalOptions(CalibrationOptions):
         panel=NETWORKS,
     )
     final: bool = option(
-        False,
-        "Evaluate on the held-out validation images (use once, at the end).",
-        flag="--final",
-        panel=EVALUATION,
+        False, "Evaluate on the held-out validation images (use once, at the end).", panel=EVALUATION
     )
     runtime: str = option("executorch", "With --precision: executorch or coreml.", panel=TARGET)
     precision: str | None = option(
@@ -262,9 +257,7 @@ class SensitivityOptions(EvalConfig):
     seed: int = option(0, "Random seed of both image samples.", minimum=0, panel=ADVANCED)
     weights: Path | None = option(None, "Its trained weights, FILE.safetensors.", panel=NETWORKS)
     supernet: Path | None = option(None, "Folder of a training with its weights.", panel=NETWORKS)
-    outside: bool = option(
-        False, "Allow networks that the supernet was not trained on.", flag="--outside", panel=NETWORKS
-    )
+    outside: bool = option(False, "Allow networks that the supernet was not trained on.", panel=NETWORKS)
     resolution: int | None = resolution_option()
     calibration_images: int = option(
         DEFAULT_IMAGES, "Training images that decide ranges.", minimum=1, panel=ADVANCED

@@ -80,16 +80,15 @@ def parse_fraction(text: str, option: str) -> float:
     return round(fraction, 12)
 
 
-def parse_count(text: str, option: str) -> float:
+def parse_count(text: str, option: str) -> int:
     """Return a number with an optional K, M or G, e.g. `1.8M`; refuse `2`, which may lack its unit."""
-    return _amount(text, _PREFIXES, option, "a number such as 1.8M", _each("K", "M", "G"), _is_large)
+    return int(_amount(text, _PREFIXES, option, "a number such as 1.8M", _each("K", "M", "G"), _is_large))
 
 
-def parse_bytes(text: str, option: str, *, zero: bool = False) -> float:
+def parse_bytes(text: str, option: str, *, zero: bool = False) -> int:
     """Return the bytes of `10KB`, `10KiB` or `10K`: K is 1000, Ki is 1024; refuse `10` without a unit."""
-    return _amount(
-        text, _BYTES, option, "a size such as 10KB or 2MiB", _each("B", "KB", "MB"), _is_large, zero=zero
-    )
+    meanings = _each("B", "KB", "MB")
+    return int(_amount(text, _BYTES, option, "a size such as 10KB or 2MiB", meanings, _is_large, zero=zero))
 
 
 def _is_large(value: float) -> bool:

@@ -122,10 +122,8 @@ class ProfilingOptions(ExportOptions, StoreOptions):
     )
     self_test: bool = self_test_option()
     pace_us: int = pace_option()
-    fresh: bool = option(
-        False, "Start over instead of resuming an unfinished run.", flag="--fresh", panel=ADVANCED
-    )
-    reuse: bool = option(False, "Reuse the LUT of an identical finished run.", flag="--reuse", panel=ADVANCED)
+    fresh: bool = option(False, "Start over instead of resuming an unfinished run.", panel=ADVANCED)
+    reuse: bool = option(False, "Reuse the LUT of an identical finished run.", panel=ADVANCED)
 
     def policy(self, variant: Variant) -> Policy:
         """Return how models of the variant are measured."""

@@ -32,14 +32,6 @@ _target, _constraint, _search, _measuring, _advanced = (
 )
 
 
-def _parse_count(text: str, flag: str) -> int:
-    return int(parse_count(text, flag))
-
-
-def _parse_bytes(text: str, flag: str) -> int:
-    return int(parse_bytes(text, flag))
-
-
 def _parse_confidence(text: str, flag: str) -> float:
     confidence = parse_fraction(text, flag)
     if not 0.5 <= confidence <= 0.999:
@@ -82,12 +74,12 @@ class TargetOptions:
 class ConstraintOptions:
     """Limits of a network's costs besides latency, and how certain the latency limit is."""
 
-    params: int | None = _constraint(None, "Most parameters, e.g. 1.8M.", parse=_parse_count, metavar="COUNT")
+    params: int | None = _constraint(None, "Most parameters, e.g. 1.8M.", parse=parse_count, metavar="COUNT")
     macs: int | None = _constraint(
-        None, "Most conv+linear MACs, e.g. 300M.", parse=_parse_count, metavar="COUNT"
+        None, "Most conv+linear MACs, e.g. 300M.", parse=parse_count, metavar="COUNT"
     )
     memory: int | None = _constraint(
-        None, "Most bytes of fp32 activations, e.g. 900KB.", parse=_parse_bytes, metavar="SIZE"
+        None, "Most bytes of fp32 activations, e.g. 900KB.", parse=parse_bytes, metavar="SIZE"
     )
     confidence: float = _constraint(
         0.95,
@@ -96,9 +88,7 @@ class ConstraintOptions:
         shown="95%",
         metavar="PERCENT",
     )
-    point: bool = _constraint(
-        False, "Compare the prediction itself with the limit, not its upper bound.", flag="--point"
-    )
+    point: bool = _constraint(False, "Compare the prediction itself with the limit, not its upper bound.")
 
     def of(self, targets: Sequence[LatencyTarget]) -> Constraints:
         """Return the constraints with the targets' latencies."""
@@ -254,9 +244,7 @@ class SearchCommand(ExportOptions, StoreOptions):
         shown="2m",
         metavar="TIME",
     )
-    feedback: bool = _measuring(
-        False, "Write a new version of the LUT with the measurements in it.", flag="--feedback"
-    )
+    feedback: bool = _measuring(False, "Write a new version of the LUT with the measurements in it.")
     output: Path | None = option(
         None,
         "Folder of the result.",
@@ -271,9 +259,7 @@ class SearchCommand(ExportOptions, StoreOptions):
         maximum=1000,
     )
     finals_recipe: str = _search("finals", "Recipe of their trainings: a name, or a file FILE.toml.")
-    finals_inherit: bool = _advanced(
-        False, "Start the finals from inherited weights, not random ones.", flag="--finals-inherit"
-    )
+    finals_inherit: bool = _advanced(False, "Start the finals from inherited weights, not random ones.")
     confirm: int = _search(
         1,
         "Repeated trainings in which the best final must beat the largest network again; 0 for none.",
@@ -285,11 +271,9 @@ class SearchCommand(ExportOptions, StoreOptions):
         "Image source (imagefolder:DIR, cifar10:FILE): of --finals and naswot without a supernet, or if the images "
         "of the supernet have moved.",
     )
-    outside: bool = _advanced(False, "Also propose networks outside the supernet's scope.", flag="--outside")
+    outside: bool = _advanced(False, "Also propose networks outside the supernet's scope.")
     on: str = _advanced("auto", "Where networks are evaluated: auto, cpu, cuda or mps.")
-    cluster: bool = _advanced(
-        False, "Evaluate on the Ray cluster of $RAY_ADDRESS, or one started here.", flag="--cluster"
-    )
+    cluster: bool = _advanced(False, "Evaluate on the Ray cluster of $RAY_ADDRESS, or one started here.")
 
     def check(self) -> None:
         """Raise UsageError for options that do not go together."""

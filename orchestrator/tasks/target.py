@@ -72,10 +72,7 @@ class DeviceOptions:
         None, "Benchmark app (.apk, signed .ipa) to install on the phone first.", panel=ADVANCED
     )
     fixed_performance: bool = option(
-        False,
-        "Fix an Android phone's clocks (below the highest) while it is measured.",
-        flag="--fixed-performance",
-        panel=ADVANCED,
+        False, "Fix an Android phone's clocks (below the highest) while it is measured.", panel=ADVANCED
     )
     say: Callable[[str], None] = ignore_message
     ask: Callable[[str], str] = refuse_question
@@ -120,7 +117,6 @@ class VariantOptions:
     sustained_performance: bool = option(
         False,
         "Ask an Android phone for its sustained performance mode; another variant than without.",
-        flag="--sustained-performance",
         panel=ADVANCED,
     )
 

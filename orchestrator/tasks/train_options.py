@@ -168,7 +168,7 @@ class DenseOptions(TrainingRunOptions, TrainingDeviceOptions):
         shown="0.3",
         panel=TRAINING,
     )
-    freeze_backbone: bool = option(False, "Train the head alone.", flag="--freeze-backbone", panel=NETWORKS)
+    freeze_backbone: bool = option(False, "Train the head alone.", panel=NETWORKS)
     warmup_epochs: float | None = option(None, "Epochs of linear warm-up.", shown="1", panel=TRAINING)
     augmented: bool = option(
         True, "Crop, scale and mirror training images.", flag="--augment/--no-augment", panel=TRAINING

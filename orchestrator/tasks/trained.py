@@ -35,7 +35,6 @@ class SupernetWeights:
     outside: bool = option(
         False,
         "Allow networks outside the part of the space that the supernet was trained on.",
-        flag="--outside",
         panel=ADVANCED,
     )
 

@@ -47,7 +47,7 @@ class ValidateCommand(ExportOptions, StoreOptions):
     classes: int | None = option(
         None, "Classes of the architectures.", minimum=1, shown="as the LUT measured", panel=ADVANCED
     )
-    reuse: bool = option(False, "Reuse an identical finished measurement.", flag="--reuse", panel=ADVANCED)
+    reuse: bool = option(False, "Reuse an identical finished measurement.", panel=ADVANCED)
 
 
 def validate(options: ValidateCommand, progress: Progress = silent) -> Validation:

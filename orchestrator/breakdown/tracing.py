@@ -85,7 +85,8 @@ def label_operations(artifact: Artifact) -> list[OperationLabel]:
             f"{spec.name} lowers to another program than the cached one; clear the model cache and try again",
             code="stale_cache",
         )
-    classes = _classes(module if plain else rewritten(module, spec.backend))
+    module = module if plain else rewritten(module, spec.backend)
+    classes = {path: type(part).__name__ for path, part in module.named_modules()}
     labels: list[OperationLabel] = []
     for name, where in lowered.calls:
         if name == "executorch_call_delegate":
@@ -212,10 +213,6 @@ def _is_silu(node: Any, sigmoids: Mapping[int, int]) -> bool:
         return False
     one, two = node.input1_id, node.input2_id
     return bool(sigmoids.get(one) == two or sigmoids.get(two) == one)
-
-
-def _classes(module: nn.Module) -> dict[str, str]:
-    return {path: type(part).__name__ for path, part in module.named_modules()}
 
 
 def _chain(path: str, classes: Mapping[str, str]) -> Chain:

@@ -121,7 +121,8 @@ def export_each(
     if missing:
         # Models that may not exist come first, then the largest.
         missing.sort(key=lambda spec: (bool(spec.module), len(spec.blocks)), reverse=True)
-        count = max(1, min(workers or _default_workers(), len(missing)))
+        most = min(usable_cores(), psutil.virtual_memory().available // WORKER_BYTES)
+        count = max(1, min(workers or most, len(missing)))
         with WorkerPool(_start_exporter, (cache.root, tolerance, loaded_plugins()), count, [_WORKER]) as pool:
             for spec, answer in pool.stream(missing, keep_going=True):
                 if isinstance(answer, StorageError):
@@ -131,11 +132,6 @@ def export_each(
                 else:
                     done(spec.cache_key, answer)
     return [results[spec.cache_key] for spec in specs]
-
-
-def _default_workers() -> int:
-    """Return one worker for each core, as far as memory allows."""
-    return max(1, min(usable_cores(), psutil.virtual_memory().available // WORKER_BYTES))
 
 
 _WORKER = "orchestrator.export.worker"

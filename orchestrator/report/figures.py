@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from luts.format.errors import UsageError
-from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, NetworkBreakdown, Operator, Roof
+from orchestrator.breakdown.attribution import METHOD_TITLES, Attribution, NetworkBreakdown, Roof
 from orchestrator.export.lower.kinds import KINDS, TITLES, Kind
 from orchestrator.journal.sustained import Slowdown, SustainedPoint
 from orchestrator.report.draw import (
@@ -81,7 +81,8 @@ def blocks_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="minor", length=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(_two_and_five))
+        two_and_five = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axes.yaxis.set_minor_formatter(two_and_five)
         axes.margins(x=0.06, y=0.06)
         axes.grid(which="major")
         drawn.draw_without_rendering()
@@ -95,11 +96,6 @@ def _line_look(number: int) -> dict[str, Any]:
         "linestyle": _LINES[number // len(PALETTE) % len(_LINES)],
         "marker": _MARKERS[number % len(_MARKERS)],
     }
-
-
-def _two_and_five(value: float, _position: int) -> str:
-    """Label the 2 and 5 of each decade."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _label_line_ends(axes: Axes, ends: Mapping[str, Mapping[str, Any]]) -> None:
@@ -263,7 +259,7 @@ def _draw_roofline(axes: Axes, traced: Sequence[tuple[str, Attribution]]) -> Non
         shown = [each for each in item.operators if each.macs and each.data_bytes and each.ms > 0]
         if shown:
             axes.scatter(
-                [_macs_per_byte(each) for each in shown],
+                [(each.macs or 0) / (each.data_bytes or 1) for each in shown],
                 [1e-6 * (each.macs or 0) / each.ms for each in shown],
                 s=18,
                 marker=shape,
@@ -285,10 +281,6 @@ def _draw_roofline(axes: Axes, traced: Sequence[tuple[str, Attribution]]) -> Non
         axis.set_major_formatter("{x:g}")
     axes.grid(which="major")
     axes.legend(handles=handles, loc="lower right")
-
-
-def _macs_per_byte(operator: Operator) -> float:
-    return (operator.macs or 0) / (operator.data_bytes or 1)
 
 
 LABEL_GAP_PT = 13

@@ -67,11 +67,6 @@ class Suite(BaseModel):
             raise ValueError(f"the reference {self.reference!r} is not one of the networks")
         return self
 
-    @property
-    def in_order(self) -> tuple[SuiteEntry, ...]:
-        """The networks with the reference first."""
-        return tuple(sorted(self.networks, key=lambda entry: entry.row != self.reference))
-
 
 def list_suites() -> tuple[str, ...]:
     """Return the names of the packaged suites."""

@@ -135,13 +135,10 @@ class FinalTrainings:
         first = TrainedAlone(folder / "finals", text, digest, recipe, init, on)
         return cls(first, options.workers or workers_on(on, usable_cores()), options.cluster)
 
-    def with_seed(self, seed: int) -> TrainedAlone:
-        """Return the objective with another seed."""
-        return replace(self.first, recipe=changed(self.first.recipe, {"seed": seed}, {}))
-
     def train(self, archs: Sequence[str], seed: int, progress: Progress) -> Mapping[str, float]:
         """Train networks with a seed; return top-1 by architecture."""
-        objective, done = self.with_seed(seed), 0
+        recipe, done = changed(self.first.recipe, {"seed": seed}, {}), 0
+        objective = replace(self.first, recipe=recipe)
 
         def report(_: Arch, top1: float) -> None:
             nonlocal done

@@ -143,7 +143,7 @@ def measure_specs(
         used = _memory(target, variant, models, together.failures) if memory else {}
         lowered = {name: Lowered.from_file(file.path) for name, file in given.items()}
     together.run.finish("measured")
-    lowered |= {name: Lowered.from_artifact(artifact) for name, artifact in artifacts.items()}
+    lowered |= {name: Lowered(artifact.delegates, artifact.outside) for name, artifact in artifacts.items()}
     counts = count_networks(networks, specs, progress)
     rows = (
         together.network(name, file, counts.get(name), lowered.get(name))

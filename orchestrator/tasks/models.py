@@ -34,11 +34,6 @@ class Lowered:
     outside: Mapping[str, int] | None
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact) -> Lowered:
-        """Return how an exported model was lowered."""
-        return cls(artifact.delegates, artifact.outside)
-
-    @classmethod
     def from_file(cls, path: Path) -> Lowered:
         """Return how a model file was lowered; only a `.pte` says."""
         try:

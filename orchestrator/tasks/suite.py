@@ -181,7 +181,7 @@ def run_suite(options: SuiteCommand, progress: Progress = silent) -> MeasuredSui
 def _networks(suite: Suite) -> tuple[dict[str, Network], dict[str, str]]:
     """Return the suite's networks, the reference first, and why others are unknown here."""
     networks, unknown = {}, {}
-    for entry in suite.in_order:
+    for entry in sorted(suite.networks, key=lambda entry: entry.row != suite.reference):
         try:
             networks[entry.model] = named_network(entry.model)
         except UsageError as error:

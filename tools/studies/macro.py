@@ -20,7 +20,7 @@ from orchestrator.report.draw import MUTED, ORANGE
 from search.algorithms import CompiledSpace, LutPrice
 from search.algorithms.objectives import AdditiveModel
 from search.algorithms.pareto import pareto_rows
-from search.spaces import Arch, Space, Value, get_space, register_space, register_stage
+from search.spaces import Arch, Space, get_space, register_space, register_stage
 from search.spaces.nasbench_macro import key_of, operation
 from search.spaces.plugins import load_plugin
 from search.supernet.recipe.recipe import changed
@@ -39,12 +39,7 @@ NEAR = 0.03
 """Largest relative difference of latencies that count as equal."""
 
 
-def _own_slots(v: dict[str, Value]) -> list[str]:
-    """Give each operation of a place its own weights."""
-    return [f"op{v['op']}"]
-
-
-register_stage("macro-place-separate", _own_slots)(operation)
+register_stage("macro-place-separate", lambda v: [f"op{v['op']}"])(operation)
 SEPARATE: Space = register_space(
     replace(
         SPACE,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from luts.format.errors import install_extra
@@ -178,7 +179,7 @@ def find(name: str, say: Callable[[str], None]) -> AndroidPhone | None:
     if not any(phone.matches(name) and phone.state == "device" for phone in phones):
         asking = [phone for phone in phones if phone.state == "unauthorized"]
         for phone in [phone for phone in asking if phone.serial == name] or asking:
-            announce = _announcer(say, phone.serial)
+            announce = partial(say, f"the phone {phone.serial} asks: unlock it and allow USB debugging there")
             with closing(open_link(phone.serial, announce)) as link:
                 phones[phones.index(phone)] = _describe(link, phone.transport)
     return choose(name, phones)
@@ -228,10 +229,6 @@ def _configured_addresses() -> list[str]:
                 code="bad_address",
             )
     return addresses
-
-
-def _announcer(say: Callable[[str], None], serial: str) -> Callable[[], None]:
-    return lambda: say(f"the phone {serial} asks: unlock it and allow USB debugging there")
 
 
 def _await_permission(server: AdbServer, serial: str) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 from torch.nn import functional
 
 from luts.format.errors import BlocktimeError, first_line
@@ -58,11 +57,6 @@ _WITH_NUMBERS = {
     torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__,
     torch.sub, Tensor.sub, Tensor.__sub__, torch.div, Tensor.div, Tensor.__truediv__,
 }  # fmt: skip
-
-
-def capture_half(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
-    """Return the exported program of a module in eval mode, its weights and arithmetic in fp16."""
-    return torch.export.export(spelled_out(_Half(module).eval(), _SpelledInHalf), tuple(inputs))
 
 
 def _silu(x: Tensor, inplace: bool = False) -> Tensor:
@@ -167,7 +161,7 @@ def _captured(
     module: nn.Module, inputs: Sequence[Tensor], backend: str, precision: str, *, plain: bool
 ) -> torch.export.ExportedProgram:
     if backend == "xnnpack" and precision == "fp16":
-        return capture_half(module, inputs)
+        return torch.export.export(spelled_out(_Half(module).eval(), _SpelledInHalf), tuple(inputs))
     if backend == "xnnpack" and not plain:
         return capture(module, inputs)
     return torch.export.export(module, tuple(inputs))

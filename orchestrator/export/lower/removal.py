@@ -26,7 +26,7 @@ from torch.nn import functional
 from luts.format.errors import UsageError
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower import rewrite as spelled
-from orchestrator.export.lower.kinds import KINDS, Chain, Kind, Place, base_name, place_of
+from orchestrator.export.lower.kinds import KINDS, Chain, Kind, base_name, place_of
 from orchestrator.export.lower.rewrite import rewritten
 
 _MOVES = ("permute", "transpose", "t", "numpy_t")
@@ -106,16 +106,12 @@ def groups(graph_module: GraphModule) -> list[OperationGroup]:
     """Return everything the network computes, in groups that are removed together."""
     grouped: dict[tuple[Kind, str], list[Node]] = defaultdict(list)
     for node in _calls(graph_module):
-        place = node_place(node)
+        chain = chain_of(node)
+        place = place_of(_name(node), chain)
         single = node.name if not place.region and place.kind != "normalisation" else ""
-        path = place.region or single or chain_of(node)[-1][0] or node.name
+        path = place.region or single or chain[-1][0] or node.name
         grouped[place.kind, path].append(node)
     return [OperationGroup(kind, tuple(nodes)) for (kind, _), nodes in grouped.items()]
-
-
-def node_place(node: Node) -> Place:
-    """Return the kind and region of a node of a captured graph."""
-    return place_of(_name(node), chain_of(node))
 
 
 def _name(node: Node) -> str:

@@ -221,17 +221,13 @@ def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:
     else:
         settle(module, inputs)
     if spec.batch > 1:
-        inputs = tuple(_repeated(x, spec.batch) for x in inputs)
+        # no two images alike: each is shifted by its number
+        inputs = tuple(torch.cat([x.roll(index, -1) for index in range(spec.batch)]) for x in inputs)
     if not spec.without:
         return module, inputs
     removed = without(module, inputs, spec.without, spec.backend)
     calm(removed, inputs)
     return removed, inputs
-
-
-def _repeated(x: Tensor, batch: int) -> Tensor:
-    """Return (batch, ...) of (1, ...), no two alike: each is shifted by its number."""
-    return torch.cat([x.roll(index, -1) for index in range(batch)])
 
 
 def _seed(spec: ExportSpec) -> int:

@@ -48,9 +48,9 @@ class Sizes:
         if within is not None:
             self.stage_counts = tuple(self._sized(*within).heads)
             if not self.stage_counts:
-                own = self._sized(*within)
+                own, counts = self._sized(*within), " or ".join(map(str, space.stage_counts))
                 raise UsageError(
-                    f"{space.name} with {space.default_classes} classes and {_or(space.stage_counts)} stages has "
+                    f"{space.name} with {space.default_classes} classes and {counts} stages has "
                     f"no architecture of {within[0]} to {within[1]} parameters; it has {own.least} to {own.most}",
                     code="empty_params_range",
                 )
@@ -110,10 +110,6 @@ def _uniform_choices(space: Space, position: int) -> list[Arch]:
         for total in space.stage_counts
         for head in space.heads
     ]
-
-
-def _or(values: Sequence[int]) -> str:
-    return " or ".join(map(str, values))
 
 
 SamplerName = Literal["uniform", "sandwich", "balanced", "exits"]

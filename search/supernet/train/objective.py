@@ -145,7 +145,7 @@ class Objective(nn.Module):
         recording = next((term.kind for term in own if term.needs & RECORDED), None)
         if recording and teacher.labels is not None:
             raise self._missing(recording, "more than stored logits; leave --teacher-labels out")
-        if recording and not teacher.observable:
+        if recording and not hasattr(teacher.model, "forward_intermediates"):
             raise self._missing(
                 recording, f"feature maps, which {teacher.name} does not give; use another teacher"
             )

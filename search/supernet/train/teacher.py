@@ -65,11 +65,6 @@ class Teacher:
         logits: Tensor = self.model(self.seen(images))
         return logits
 
-    @property
-    def observable(self) -> bool:
-        """Whether `observe` can record feature maps."""
-        return hasattr(self.model, "forward_intermediates")
-
     @torch.no_grad()
     def observe(self, images: Tensor, recorded: Recorded | None) -> Tensor:
         """Return the logits, and record feature maps and the last attention."""

@@ -8,7 +8,6 @@ texts, by operation; a stretch without a counterpart is labelled by its operatio
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
 import re
@@ -34,7 +33,7 @@ from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.kinds import Chain, Family, Kind, Part, base_name, family_of, part_of, place_of
 from orchestrator.export.lower.operators import count, element_type, graph_nodes, node_operators
 from orchestrator.export.lower.rewrite import rewritten
-from orchestrator.export.lower.source import build_module, stamp_program
+from orchestrator.export.lower.source import build_module, one_thread, stamp_program
 from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.wire.client import ModelFile
@@ -75,7 +74,9 @@ class OperationLabel:
 
 def label_operations(artifact: Artifact) -> list[OperationLabel]:
     """Return labels of an XNNPACK program's operations; InvalidArtifactError if it lowers differently now."""
-    with _one_thread():
+    with (
+        one_thread()
+    ):  # as models are exported: the mean that settles random weights has other bits on several
         module, inputs = build_module(artifact.spec)
     spec, plain = artifact.spec, artifact.report.made == "plain"
     with recorded_graphs() as graphs:
@@ -96,17 +97,6 @@ def label_operations(artifact: Artifact) -> list[OperationLabel]:
             chain = _chain(where, classes)
             labels.append(OperationLabel(_word(name), place_of(name, chain).kind, part_of(name, chain)))
     return labels
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread, as models are exported: the mean that settles random weights has other bits on several."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def match_labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -88,14 +89,9 @@ def naswot(network: nn.Module, images: Tensor) -> float:
         signs = torch.where(active, 1.0, -1.0)  # equal ones add 1, others take 1 away
         kernel.add_((signs.shape[1] + signs @ signs.T) / 2)
 
-    hooks = [
-        module.register_forward_pre_hook(add)
-        for module in network.modules()
-        if isinstance(module, ACTIVATIONS)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in network.modules():
+            if isinstance(module, ACTIVATIONS):
+                hooks.enter_context(module.register_forward_pre_hook(add))
         network.train()(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return float(torch.linalg.slogdet(kernel).logabsdet)

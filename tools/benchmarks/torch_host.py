@@ -7,14 +7,14 @@ import random
 import statistics
 import time
 import timeit
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from luts.format.schema import Floats
+from orchestrator.export.lower.source import one_thread
 from search.networks.outputs import LEAST_SCORE, default_boxes, detections, levels_of, masks
 from search.spaces import Arch, get_arch, get_space
 from search.supernet.model.supernet import Supernet
@@ -38,16 +38,6 @@ ROUNDS, OTHER_ROUNDS = {"autovit-nano": 60, "autovit-xxs": 70}, 30
 LEARNING_RATE = 1e-4
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def time_steps() -> Tables:
     """Measure a step of five networks in their supernets and alone, on one thread, in random order in each round.
 
@@ -55,7 +45,7 @@ def time_steps() -> Tables:
     lengthen on one thread, intervals by a bootstrap over rounds.
     """
     keep_freed_memory()
-    with _one_thread():
+    with one_thread():
         return {"A supernet's step": [_measure(name) for name in ARCHS]}
 
 
@@ -144,7 +134,7 @@ def time_outputs(calls: int = 30) -> Tables:
     }
     steps[f"mask of {side} px"] = lambda: masks(logits, (side, side))
     rows = []
-    with _one_thread():
+    with one_thread():
         for step, call in steps.items():
             ms = [1e3 * seconds for seconds in timeit.repeat(call, number=1, repeat=calls)]
             rows.append({"step": step, "ms": Interval(statistics.median(ms), min(ms), max(ms))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,10 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
         channels = output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1]
         layers.append(output.numel() * layer.weight.numel() // channels)
 
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in module.modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    try:
-        with torch.no_grad(), SpelledOut(), FlopCounterMode(display=False) as flops:
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad(), SpelledOut(), FlopCounterMode(display=False) as flops:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                hooks.enter_context(layer.register_forward_hook(count))
+        module(*inputs)
     params = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return Counts(params, sum(layers), flops.get_total_flops() // 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,11 @@ def settle(module: nn.Module, inputs: Sequence[Tensor]) -> None:
     """
     if not _wild(module, inputs):
         return
-    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(_take_scale) for norm in norms]
-    with torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                hooks.enter_context(part.register_forward_pre_hook(_take_scale))
         module(*inputs)
-    for hook in hooks:
-        hook.remove()
 
 
 def calm(module: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -198,6 +198,17 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
             f"{path}: {problem}; give the weights of this network", code="wrong_weights"
         )
     module.load_state_dict(tensors)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch run on one thread while the context lasts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def build_module(spec: ExportSpec) -> tuple[nn.Module, tuple[Tensor, ...]]:

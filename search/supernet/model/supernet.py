@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -68,15 +68,12 @@ def _is_residual(group: Group, place: int) -> bool:
 @contextmanager
 def leaving_out(module: nn.Module, scales: Scales) -> Iterator[None]:
     """Let the branches of a group's module count by their scales while the context lasts."""
-    hooks = []
-    for (place, branch), scale in scales.items():
-        block = module.get_submodule(f"layers.{place - 1}") if place else module
-        hooks.append(block.get_submodule(branch).register_forward_hook(_scaled(scale, not branch)))
-    try:
+    with ExitStack() as hooks:
+        for (place, branch), scale in scales.items():
+            block = module.get_submodule(f"layers.{place - 1}") if place else module
+            hook = _scaled(scale, not branch)
+            hooks.enter_context(block.get_submodule(branch).register_forward_hook(hook))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _scaled(scale: Tensor, whole: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
@@ -109,16 +106,12 @@ class Recorded:
     @contextmanager
     def recording(self, module: nn.Module, images: int) -> Iterator[None]:
         """Record the attention of a module that runs on so many square images while the context lasts."""
-        hooks = [
-            qkv.register_forward_hook(self._record(images, isinstance(part, TransformerLayer)))
-            for part in module.modules()
-            if isinstance(qkv := getattr(part, "qkv", None), nn.Linear)
-        ]
-        try:
+        with ExitStack() as hooks:
+            for part in module.modules():
+                if isinstance(qkv := getattr(part, "qkv", None), nn.Linear):
+                    hook = self._record(images, isinstance(part, TransformerLayer))
+                    hooks.enter_context(qkv.register_forward_hook(hook))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _record(self, images: int, unfolded: bool) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         """Return a hook for tokens (B, prefix + H * W, 3 * dim), or those of patches that are `unfolded`."""

@@ -6,10 +6,11 @@ import contextlib
 import errno
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 from platformdirs.unix import Unix
 from pydantic import BaseModel, ValidationError
@@ -231,6 +232,22 @@ def read_lines(
             f"{path}: cannot be read ({error.strerror}); {remedy}", code="unreadable_file"
         ) from error
     return end, number
+
+
+class Closeable(ABC):
+    """A resource that is closed at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the resource."""
+
+    def __enter__(self) -> Self:
+        """Return the resource."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the resource."""
+        self.close()
 
 
 class AppendFile:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 from luts.format.errors import (
     OUT_OF_MEMORY,
@@ -28,6 +28,7 @@ from luts.format.errors import (
     install_extra,
     is_out_of_memory,
 )
+from luts.format.files import Closeable
 
 _QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
 """Python's resource tracker removes the semaphores of killed workers, and would warn about each kind of them."""
@@ -101,7 +102,7 @@ class WorkerCrashError(BlocktimeError):
         self.exit_code, self.cause = exit_code, cause
 
 
-class WorkerPool(Generic[Task, Answer]):
+class WorkerPool(Closeable, Generic[Task, Answer]):
     """Processes of this machine that each answer one task at a time.
 
     Workers start with the first task, ignore Ctrl-C, and are replaced if they crash. Use the pool in a `with`
@@ -192,14 +193,6 @@ class WorkerPool(Generic[Task, Answer]):
         for connection in list(self._processes):
             self._remove_worker(connection)
         self._idle.clear()
-
-    def __enter__(self) -> Self:
-        """Return the pool."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all workers."""
-        self.close()
 
     def _add_worker(self) -> Connection:
         number = min(set(range(self._workers)) - {number for number, _ in self._processes.values()})

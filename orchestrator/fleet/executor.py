@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Self
 
 from luts.format.errors import BlocktimeError
+from luts.format.files import Closeable
 from orchestrator.devices.lock import DeviceBusyError
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.fleet.units import FleetUnit, OpenUnit, UnfitUnitError
@@ -263,7 +265,7 @@ Check = Callable[[str, HelloReply, bool], None]
 """Called with a unit's serial, its agent's hello, and whether clocks are fixed; raises UnfitUnitError."""
 
 
-class FleetExecutor:
+class FleetExecutor(Closeable):
     """Runs an engine's tasks on the units of a class; another unit continues the task of a lost one.
 
     A unit that is lost, hangs or is busy costs time, not the run: that ends only if no unit is left for long,
@@ -334,15 +336,11 @@ class FleetExecutor:
             if thread.is_alive():
                 thread.join(JOIN_S)
 
-    def __enter__(self) -> FleetExecutor:
+    def __enter__(self) -> Self:
         """Start to open the units."""
         for thread in self._threads:
             thread.start()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all leases and close all units."""
-        self.close()
 
     def _serve(self, number: int) -> None:
         """Run a unit's thread: open the device, work, and open it again after a loss."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from luts.format.errors import BlocktimeError
+from luts.format.files import Closeable
 from luts.format.processes import Cluster
 from orchestrator.devices.common.device import Access, Device, ignore_message, refuse_question
 from orchestrator.devices.lock import lock_device
@@ -243,7 +244,7 @@ class RemoteDevice(Device):
         """Do nothing: the actor closes the device."""
 
 
-class RemoteClient:
+class RemoteClient(Closeable):
     """The actor's client; timing loops stay on the device.
 
     Methods that are not here are those of AgentClient, called by the actor. Callbacks are not passed on: an actor
@@ -268,11 +269,3 @@ class RemoteClient:
         """Disconnect the actor's client."""
         with suppress(DeviceError):
             self._ask("disconnect")
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Disconnect."""
-        self.close()

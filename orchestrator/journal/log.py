@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow as pa
 from luts.estimate.latencies import LatencyEstimates
 from luts.estimate.ratios import Segment, segments_of
 from luts.format.errors import InvalidArtifactError
-from luts.format.files import AppendFile, read_lines
+from luts.format.files import AppendFile, Closeable, read_lines
 from luts.format.lut import normalise_samples
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import throttle_reason
@@ -39,7 +39,7 @@ from orchestrator.journal.records import (
 )
 
 
-class Journal:
+class Journal(Closeable):
     """An open journal with this process as its only writer; `records` holds what is written.
 
     Each line is `CRC JSON`: the CRC-32 of the JSON text in 8 hexadecimal digits.
@@ -72,14 +72,6 @@ class Journal:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        """Return the open journal."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release the file."""
-        self.close()
 
 
 _REMEDY = "restore the file, or start over with --fresh or another run folder"
@@ -212,7 +204,7 @@ def _samples_of(batch: BatchRecord | None, rounds: RoundsRecord, kept: bool) -> 
     )
 
 
-class MeasurementLog:
+class MeasurementLog(Closeable):
     """A journal whose first record is the header; every append reaches the disk before anything else happens.
 
     Several threads may use it. `unit` is the serial of the fleet's unit that writes, empty for a single device.
@@ -259,14 +251,6 @@ class MeasurementLog:
     def close(self) -> None:
         """Release the file."""
         self._journal.close()
-
-    def __enter__(self) -> MeasurementLog:
-        """Return the open log."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release the file."""
-        self.close()
 
     def estimation(self, batches: Collection[int] | None = None) -> LatencyEstimates:
         """Return the estimates from the samples so far, of all batches or of some."""

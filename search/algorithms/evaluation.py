@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.files import AppendFile, read_lines
+from luts.format.files import AppendFile, Closeable, read_lines
 from luts.format.processes import WorkerPool, as_blocktime_error, open_cluster
 from search.algorithms.objectives import Objective, StreamingEvaluator, checked_accuracy
 from search.spaces import Arch
@@ -149,7 +149,7 @@ def _start_evaluating(number: int, opener: PickleWithPlugins, fingerprint: str) 
     return lambda arch: float(objective.accuracy(arch))
 
 
-class ProcessPool:
+class ProcessPool(Closeable):
     """A `StreamingEvaluator` of several processes, which start with the first architecture.
 
     All evaluations happen in workers, even if there is only one, so that their number cannot change an accuracy.
@@ -177,20 +177,12 @@ class ProcessPool:
         """End all workers."""
         self._pool.close()
 
-    def __enter__(self) -> Self:
-        """Return the pool."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all workers."""
-        self.close()
-
 
 MAX_REASON = 200
 """Characters of Ray's description of a loss, whose last line names the cause."""
 
 
-class RayPool:
+class RayPool(Closeable):
     """A `StreamingEvaluator` of Ray actors; checkpoint and images have the same paths on every node.
 
     Joins the cluster of $RAY_ADDRESS (`ray job submit` and `ray start` set it), else starts one on this machine for
@@ -256,14 +248,6 @@ class RayPool:
             self._ray.kill(actor)
         self._actors = []
         self._cluster.close()
-
-    def __enter__(self) -> Self:
-        """Return the pool."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End all workers."""
-        self.close()
 
 
 class _Worker:

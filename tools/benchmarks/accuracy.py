@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,12 +97,7 @@ class Observations:
 
 def macs_linear(observed: Observations) -> SourceEntries:
     """Fit a constant and a price per MAC, attention's products included."""
-    return _linear(observed, {key: feature.macs for key, feature in observed.features.items()})
-
-
-def parameters_linear(observed: Observations) -> SourceEntries:
-    """Fit a constant and a price per parameter."""
-    return _linear(observed, {key: feature.params for key, feature in observed.features.items()})
+    return _linear(observed, "macs")
 
 
 def sum_blocks(observed: Observations) -> SourceEntries:
@@ -145,8 +141,12 @@ def fit_joint(observed: Observations) -> SourceEntries:
     )
 
 
-def _linear(observed: Observations, size: Mapping[str, int]) -> SourceEntries:
-    """Return least squares of relative errors with coefficients >= 0, over networks that are not removals."""
+def _linear(observed: Observations, cost: str) -> SourceEntries:
+    """Fit a constant and a price per `cost`, a field of `KeyFeatures`, to networks that are not removals.
+
+    By least squares of relative errors with coefficients >= 0.
+    """
+    size = {key: getattr(feature, cost) for key, feature in observed.features.items()}
     whole = [model for model in observed.models if model.fitted and model.role != "removal"]
     system = np.array([[1.0, sum(size[key] for key in model.blocks)] for model in whole])
     unit = np.maximum(system.mean(axis=0), 1.0)
@@ -162,7 +162,7 @@ def _completed(observed: Observations, known_ms: Mapping[str, float], ms_per_mac
 
 ESTIMATORS: Mapping[str, tuple[Callable[[Observations], SourceEntries], str]] = {
     "MACs, linear": (macs_linear, PINK),
-    "parameters, linear": (parameters_linear, RED),
+    "parameters, linear": (partial(_linear, cost="params"), RED),
     "blocks measured alone, sum": (sum_blocks, ORANGE),
     "removals, sum": (sum_removals, SKY),
     "design": (fit_design, GREEN),

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,25 +35,13 @@ BASE_NETWORK = "efficientvit-m4"
 class LayerNormOps(OpList):
     """Operations whose convolutions are followed by LayerNorm over each pixel's channels instead of BN."""
 
-    def conv(
-        self,
-        x: Activation,
-        outputs: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        dilation: int = 1,
-        *,
-        bias: bool = False,
-        norm: bool = True,
-    ) -> Activation:
+    def conv(self, *args: Any, norm: bool = True, **options: Any) -> Activation:
         """Convolve, then normalise over channels if `norm`."""
-        y = super().conv(x, outputs, kernel, stride, groups, dilation, bias=bias, norm=False)
+        y = super().conv(*args, norm=False, **options)
         return self.norm(y, axis=1) if norm else y
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class FullHeadAttention(CascadedGroupAttention):
     """Multi-head attention in EfficientViT's block (Liu et al. 2023, table 6, row "CGA -> MHSA").
 
@@ -81,7 +69,6 @@ class FullHeadAttention(CascadedGroupAttention):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class GroupAttention(CascadedGroupAttention):
     """Group attention without the cascade: a head sees its split alone."""
 
@@ -101,7 +88,6 @@ class GroupAttention(CascadedGroupAttention):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class PlainQueryAttention(CascadedGroupAttention):
     """Cascaded group attention without the depthwise convolutions over its queries."""
 
@@ -125,7 +111,6 @@ class PlainQueryAttention(CascadedGroupAttention):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class FeedForward(FfnBlock):
     """FFN block without token interaction: two 1x1 convolutions with a residual."""
 
@@ -157,8 +142,7 @@ def _variant(base: type[BlockSpec], name: str, kind: str, **attributes: object) 
     """Register a kind of block with the fields and formulas of `base`."""
     examples = tuple(kind + example for example in _EXAMPLES[base])
     members = {"kind": kind, "elastic": False, "examples": examples, "__module__": __name__}
-    made = type(name, (base,), {**members, "__doc__": f"`{kind}`.", **attributes})
-    return register(dataclasses.dataclass(frozen=True)(made))
+    return register(type(name, (base,), {**members, "__doc__": f"`{kind}`.", **attributes}))
 
 
 HARDSWISH: dict[type[BlockSpec], type[BlockSpec]] = {

@@ -12,7 +12,6 @@ from scipy import stats
 
 from luts.format.errors import UsageError
 from luts.format.schema import Floats
-from search.spaces.registry import arch_from_json
 from search.supernet.train.checkpoint import read_info
 from tools.studies.shared import Options
 from tools.studies.trainings import TEACHER, SupernetStudy, Training, trained_teacher
@@ -74,8 +73,9 @@ def main(options: Options) -> Tables:
     teacher, teacher_top1 = trained_teacher(options, PX, epochs=epochs, held_out=held_out)
     study = SupernetStudy(options, networks=1)
     trainings = [_training(study, name, teacher, seed) for seed in range(options.seeds) for name in names]
-    found = run_parallel(partial(_top1, on=options.on), trainings, options.jobs)
-    top1 = np.array(found).reshape(options.seeds, len(names)).T
+    train = partial(Training.top1_alone, on=options.on, final=True, calibration_batches=CALIBRATION_BATCHES)
+    found = run_parallel(train, trainings, options.jobs)
+    top1 = 100 * np.array(found).reshape(options.seeds, len(names)).T
     student, steps = study.archs[0], read_info(trainings[0].folder).step
     return {
         "Objectives": compare(dict(zip(names, top1, strict=True))),
@@ -124,11 +124,3 @@ def _training(study: SupernetStudy, name: str, teacher: str, seed: int) -> Train
         distillation={"terms": terms},
     )
     return replace(training, teacher=None if name in WITHOUT_TEACHER else teacher, teacher_px=PX)
-
-
-def _top1(training: Training, on: str) -> float:
-    """Train, and return validation top-1 in percent."""
-    training.run(on)
-    arch = arch_from_json(training.recipe.arch or "")
-    opened = training.evaluators(on, final=True, calibration_batches=CALIBRATION_BATCHES)
-    return 100 * opened.top1.accuracies([arch])[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,6 +103,12 @@ class Training:
         )
         train_classifier(options, log)
         return self.folder
+
+    def top1_alone(self, on: str = "cpu", **how: Any) -> float:
+        """Train, or resume; return the top-1, 0 to 1, of a network trained alone; `how` as in `evaluators`."""
+        self.run(on)
+        arch = arch_from_json(self.recipe.arch or "")
+        return self.evaluators(on, **how).top1.accuracies([arch])[0]
 
     def evaluators(
         self,

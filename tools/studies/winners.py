@@ -114,7 +114,7 @@ class _World:
 
         def train(archs: Sequence[str], seed: int) -> dict[str, float]:
             trainings = [self.study.alone(arch_from_json(arch), seed) for arch in archs]
-            values = run_parallel(partial(_search_top1, on=options.on), trainings, options.jobs)
+            values = run_parallel(partial(Training.top1_alone, on=options.on), trainings, options.jobs)
             return dict(zip(archs, values, strict=True))
 
         chosen = finalists(result, options.pick(8, 3), lambda _: True)
@@ -145,12 +145,6 @@ def _judge(
     settings, start = settings.model_copy(update={"seed": training.recipe.seed}), time.monotonic()
     result = search(get_space(training.space).with_classes(10), price, judge, budget, settings)
     return result, (time.monotonic() - start) / len(result.evaluated)
-
-
-def _search_top1(training: Training, on: str) -> float:
-    training.run(on)
-    arch = arch_from_json(training.recipe.arch or "")
-    return training.evaluators(on).top1.accuracies([arch])[0]
 
 
 def _spread(top1: Mapping[Arch, Sequence[float]]) -> Rows:

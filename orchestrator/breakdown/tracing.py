@@ -309,10 +309,9 @@ def _run(
     device: Device, variant: Variant, network: ModelFile, kernels: Sequence[RooflineKernel]
 ) -> tuple[list[float], Sequence[TracedOperation]]:
     """Return milliseconds of the network, traced network and kernels, called in random order; and the trace."""
-    link = DeviceConnection(device, variant.runtime, variant.load_options)
-    files = [network, network, *(kernel.file for kernel in kernels)]
-    options = [link.options, {**link.options, "trace": True}, *(link.options for _ in kernels)]
-    try:
+    with DeviceConnection.opened(device, variant) as link:
+        files = [network, network, *(kernel.file for kernel in kernels)]
+        options = [link.options, {**link.options, "trace": True}, *(link.options for _ in kernels)]
         handles = []
         for file, chosen in zip(files, options, strict=True):
             link.client.ensure(file.path, file.sha256)
@@ -320,8 +319,6 @@ def _run(
         rng = random.Random(network.sha256)
         order = [rng.sample(range(len(handles)), len(handles)) for _ in range(ROUNDS)]
         result = link.client.run(handles, order, WARMUP)
-    finally:
-        link.drop()
     operations = result.operations[1] if len(result.operations) == len(handles) else ()
     if not operations:
         raise DeviceError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.common.device import Device
+from orchestrator.export.artifacts.spec import Variant
 from orchestrator.journal.conditions import HOT_HEADROOM
 from orchestrator.journal.records import MeasurementRejectedError
 from orchestrator.wire.client import SILENCE_LIMIT_S, AgentClient, ModelFile, RunResult
@@ -37,6 +39,16 @@ class DeviceConnection:
         self.slowest_s = 0.0
         """Longest execution among the models that ran alone after the agent seemed to hang."""
         self._client: AgentClient | None = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, device: Device, variant: Variant) -> Iterator[Self]:
+        """Yield a connection that loads a variant's models, and drop it at the end of the context."""
+        connection = cls(device, variant.runtime, variant.load_options)
+        try:
+            yield connection
+        finally:
+            connection.drop()
 
     @property
     def client(self) -> AgentClient:

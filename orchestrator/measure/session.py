@@ -230,16 +230,13 @@ def measure(
         MeasurementRejectedError: The journal belongs to another measurement, or the device is too noisy.
         ReferenceFailedError: The device can't run the reference.
     """
-    connection = DeviceConnection(device, variant.runtime, variant.load_options)
-    hello = connection.hello()
-    check_runtime(device.name, hello, variant)
-    header = make_header(hello, variant, model_set, policy, device.fixed_performance)
-    try:
+    with DeviceConnection.opened(device, variant) as connection:
+        hello = connection.hello()
+        check_runtime(device.name, hello, variant)
+        header = make_header(hello, variant, model_set, policy, device.fixed_performance)
         with MeasurementLog(journal, header) as log:
             record_usage(connection, model_set.files, log, policy, usage_of, options.notify)
             return measure_with(SingleDevice(connection, log), log, hello, model_set, policy, options)
-    finally:
-        connection.drop()
 
 
 def measure_with(

@@ -154,17 +154,15 @@ def measure_memory(device: Device, variant: Variant, file: ModelFile) -> MemoryU
     An agent keeps memory that it has freed, and its peak never falls: in an agent that has run other models, memory
     is only known as a range, and the peak only if it is the highest yet.
     """
-    connection = DeviceConnection(device, variant.runtime, variant.load_options)
     try:
-        empty = connection.client.state()
-        if empty.agent_memory_bytes is None:
-            return None
-        record = _usage_alone(connection, file, "alone", Policy(), (empty, empty), ignore_message)
-        return usage_of_record(record).memory
+        with DeviceConnection.opened(device, variant) as connection:
+            empty = connection.client.state()
+            if empty.agent_memory_bytes is None:
+                return None
+            record = _usage_alone(connection, file, "alone", Policy(), (empty, empty), ignore_message)
+            return usage_of_record(record).memory
     except (AgentError, DeviceError):
         return None
-    finally:
-        connection.drop()
 
 
 def _reports_usage(state: DeviceState) -> bool:

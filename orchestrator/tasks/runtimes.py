@@ -216,15 +216,12 @@ def compare_outputs(
 
     It is relative to the largest absolute output; infinite if shapes differ or a runtime can't run the network.
     """
-    link = DeviceConnection(device, variant.runtime, variant.load_options)
     differences: dict[tuple[str, str], float] = {}
-    try:
+    with DeviceConnection.opened(device, variant) as link:
         for name, made in files.items():
             expected = _outputs(link, made[variant.runtime])
             for runtime, file in made.items():
                 differences[name, runtime] = _difference(_outputs(link, file), expected)
-    finally:
-        link.drop()
     return differences
 
 

@@ -43,8 +43,7 @@ def smoke_test(target: Target, progress: Progress) -> Table:
         artifact = export_all({"tiny": spec}, 1)["tiny"]
         done("exported", f"{artifact.payload_bytes / 1e3:.0f} KB")
         variant = target.variant_on(device)
-        link = DeviceConnection(device, variant.runtime, variant.load_options)
-        try:
+        with DeviceConnection.opened(device, variant) as link:
             hello = link.hello()
             check_runtime(device.name, hello, variant)
             done("connected", f"{hello.device.model}, {hello.device.os}, {hello.agent.name}")
@@ -54,8 +53,6 @@ def smoke_test(target: Target, progress: Progress) -> Table:
             done("checked", f"within {_check_outputs(link, model, spec):.1e} of PyTorch")
             samples = link.client.run([model.handle], [[0]] * 50, warmup=10).samples
             done("timed", f"{np.median(samples) / 1e6:.3f} ms")
-        finally:
-            link.drop()
     warning = ", SIMULATED: not measured on any device" if hello.device.simulated else ""
     columns = (Column("step", "step"), Column("result", "result"), Column("seconds", "s", 1))
     return Table(f"{device.name}, {variant.name}{warning}", columns, rows)

@@ -211,14 +211,11 @@ def _measure(
     duration_s: float,
     progress: Progress,
 ) -> None:
-    link = DeviceConnection(device, variant.runtime, variant.load_options)
-    hello = link.hello()
-    check_runtime(device.name, hello, variant)
-    subject = ModelSet({model: file}, model, file.sha256, seed=0)
-    policy = Policy.of(variant.is_simulated)
-    header = make_header(hello, variant, subject, policy, device.fixed_performance)
-    try:
+    with DeviceConnection.opened(device, variant) as link:
+        hello = link.hello()
+        check_runtime(device.name, hello, variant)
+        subject = ModelSet({model: file}, model, file.sha256, seed=0)
+        policy = Policy.of(variant.is_simulated)
+        header = make_header(hello, variant, subject, policy, device.fixed_performance)
         with MeasurementLog(run.journal, header) as log:
             run_sustained(link, file, log, duration_s, steps(progress))
-    finally:
-        link.drop()

@@ -65,17 +65,13 @@ def main() -> Tables:
 
 def control(device: Device, subject: ModelSet, journal: Path, trials: int) -> dict[str, Any]:
     """Measure batches of fresh loads as a profile does, each with an interval that rests on those before it."""
-    link = DeviceConnection(device, VARIANT.runtime, VARIANT.load_options)
-    hello = link.hello()
-    header = make_header(hello, VARIANT, subject, POLICY, device.fixed_performance)
     others = [name for name in subject.files if name != subject.reference_id]
-    try:
+    with DeviceConnection.opened(device, VARIANT) as link:
+        header = make_header(link.hello(), VARIANT, subject, POLICY, device.fixed_performance)
         with MeasurementLog(journal, header) as log:
             runner = BatchRunner(link, subject.files, log, POLICY, print)
             ends = [runner.run(BatchKey(trial, 0, 0), others) for trial in range(trials)]
             estimation = log.estimation()
-    finally:
-        link.drop()
     intervals = [AaInterval(*end.aa) for end in ends]
     hits = sum(interval.compatible for interval in intervals)
     medians_ms = [segment.median_ms(subject.reference_id) for segment in estimation.segments]

@@ -311,7 +311,9 @@ def open_cluster(option: str, resources: Mapping[str, float] | None = None) -> C
                 ray.init(**common)
             else:
                 folder = _short_folder()
-                with _import_path():
+                # processes that are started inside find the modules that this process finds
+                paths = dict.fromkeys(path or str(Path.cwd()) for path in sys.path)
+                with environment("PYTHONPATH", os.pathsep.join(paths)):
                     ray.init(
                         "local",
                         resources=dict(resources or {}),
@@ -337,17 +339,17 @@ def _short_folder() -> Path | None:
 
 
 @contextmanager
-def _import_path() -> Iterator[None]:
-    """Let processes that are started inside find the modules that this process finds."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path or str(Path.cwd()) for path in sys.path))
+def environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable while the context lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["PYTHONPATH"]
+            del os.environ[name]
         else:
-            os.environ["PYTHONPATH"] = before
+            os.environ[name] = before
 
 
 @contextmanager

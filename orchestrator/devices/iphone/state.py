@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 from luts.format.errors import UsageError
+from luts.format.processes import environment
 from orchestrator.devices.common.registry import phone_of
 from orchestrator.wire.errors import DeviceError
 
@@ -131,19 +132,9 @@ def mux_address() -> str:
     )
 
 
-@contextmanager
-def exported_address(address: str) -> Iterator[None]:
+def exported_address(address: str) -> AbstractContextManager[None]:
     """Set the variable as pymobiledevice3 reads it: it would take `UNIX:` before a path for a host."""
-    before = os.environ.get(ADDRESS_VARIABLE)
-    if address:
-        os.environ[ADDRESS_VARIABLE] = address
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[ADDRESS_VARIABLE] = before
-        else:
-            os.environ.pop(ADDRESS_VARIABLE, None)
+    return environment(ADDRESS_VARIABLE, address) if address else nullcontext()
 
 
 def _is_port(text: str) -> bool:

@@ -32,7 +32,7 @@ from luts.format.schema import LutFile, LutMeta
 
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
-ELSEWHERE = "set BLOCKTIME_LUTS to another folder"
+_ELSEWHERE = "set BLOCKTIME_LUTS to another folder"
 """Remedy where LUTs can't be written."""
 
 PIN_FILE = "pinned.txt"
@@ -171,7 +171,7 @@ class LutStore:
         digest = hashlib.sha256(files[META_FILE]).hexdigest()
         name = f"{lut.meta.device.name}/{lut.meta.space}/{lut.meta.variant}"
         root = self.roots[0]
-        with storage_errors(f"LUT not written to {root}", ELSEWHERE):
+        with storage_errors(f"LUT not written to {root}", _ELSEWHERE):
             root.mkdir(parents=True, exist_ok=True)
             with one_at_a_time(root / LOCK_FILE):
                 same = (ref.path for ref in self.list() if ref.name == name and digest_of(ref) == digest)
@@ -189,7 +189,7 @@ class LutStore:
             temporary.chmod(0o755)
             path = self._publish(temporary, variant_folder)
         except OSError as error:
-            raise storage_error(f"LUT not written to {variant_folder}", error, ELSEWHERE) from error
+            raise storage_error(f"LUT not written to {variant_folder}", error, _ELSEWHERE) from error
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -121,6 +121,7 @@ def export_each(
     if missing:
         # Models that may not exist come first, then the largest.
         missing.sort(key=lambda spec: (bool(spec.module), len(spec.blocks)), reverse=True)
+        # One worker for each core, as far as memory allows.
         most = min(usable_cores(), psutil.virtual_memory().available // WORKER_BYTES)
         count = max(1, min(workers or most, len(missing)))
         with WorkerPool(_start_exporter, (cache.root, tolerance, loaded_plugins()), count, [_WORKER]) as pool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from luts.format.errors import BlocktimeError
 from luts.format.files import Closeable
@@ -235,10 +235,6 @@ class RemoteDevice(Device):
     def read_log(self) -> str:
         """Return the end of the agent's log."""
         return str(self._ask("call_device", "read_log"))
-
-    def __enter__(self) -> Self:
-        """Return the device."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Do nothing: the actor closes the device."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from luts.format.errors import InvalidArtifactError, UsageError
-from luts.format.files import check_folder, check_writable, exclusive_folder, storage_errors
+from luts.format.files import check_writable, exclusive_folder, storage_errors
 from luts.format.lut import Lut
 from luts.format.operators import OPERATORS
 from luts.format.store import LutStore
@@ -50,7 +50,7 @@ from orchestrator.tasks.options import (
 )
 from orchestrator.tasks.parsing import parse_name
 from orchestrator.tasks.plan import SpaceOptions, choose_plan
-from orchestrator.tasks.profile import run_label, why_it_ended
+from orchestrator.tasks.profile import open_lut_folder, run_label, why_it_ended
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import VariantOptions
 from orchestrator.wire.client import ModelFile
@@ -203,8 +203,7 @@ def import_journals(options: ImportCommand, progress: Progress = silent) -> list
     journals, name = options.journals, options.name
     if name is not None and len(journals) > 1:
         raise UsageError("--name is for one journal; import the others separately", code="name_for_several")
-    store = options.open_store(progress, create=True)
-    check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")
+    store = open_lut_folder(options, progress)
     waiting: list[_Pending] = []
     with ExitStack() as folders:
         for journal in journals:

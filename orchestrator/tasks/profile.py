@@ -23,7 +23,7 @@ from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_wit
 from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan, export_plan
 from orchestrator.tasks.luts import LutView, provenance
-from orchestrator.tasks.options import BUDGET, REQUIRED, argument, option
+from orchestrator.tasks.options import BUDGET, REQUIRED, StoreOptions, argument, option
 from orchestrator.tasks.plan import (
     PlanOptions,
     ProfileCommand,
@@ -117,7 +117,7 @@ def profile(options: ProfileCommand, progress: Progress = silent) -> Profile:
     return profiling.write(growing.exported, measurement)
 
 
-def open_lut_folder(options: SpaceProfilingOptions, progress: Progress) -> LutStore:
+def open_lut_folder(options: StoreOptions, progress: Progress) -> LutStore:
     """Return the LUTs, whose first folder can be written to."""
     store = options.open_store(progress, create=True)
     check_folder(store.roots[0], "give another folder with --luts or BLOCKTIME_LUTS")

@@ -51,12 +51,6 @@ Prices = PriceSource | Sequence[PriceSource]
 """One device, or several whose latency limits must all hold; results show the first one's latency."""
 
 
-def as_prices(prices: Prices) -> tuple[LutPrice, ...]:
-    """Return one or several price sources as a tuple of prices."""
-    sources = prices if isinstance(prices, Sequence) else (prices,)
-    return tuple(LutPrice.of(source) for source in sources)
-
-
 def fingerprint(prices: Sequence[LutPrice]) -> str:
     """Return a text that changes whenever a price may change."""
     return "+".join(price.fingerprint for price in prices)
@@ -349,7 +343,8 @@ class CompiledSpace:
             UsageError: a LUT lacks blocks of the space; the message names them.
         """
         self.space = space
-        lut_prices = as_prices(prices)
+        sources = prices if isinstance(prices, Sequence) else (prices,)
+        lut_prices = tuple(LutPrice.of(source) for source in sources)
         self.fingerprint = fingerprint(lut_prices)
         self.channels = Channels(len(lut_prices), classes is not None)
         self.lut_names = tuple(price.name or f"LUT {n}" for n, price in enumerate(lut_prices, start=1))

@@ -374,6 +374,8 @@ def check_program(
     Raises:
         InvalidArtifactError: Names the difference.
     """
+    from coremltools.converters.mil.mil import types
+
     description = model.get_spec().description
     shapes = [tuple(f.type.multiArrayType.shape) for f in description.input]
     # Fixed output shapes stand in the program, not always in the interface.
@@ -394,7 +396,7 @@ def check_program(
         if precision == "int8" and operation.op_type in QUANTISED_OPERATORS:
             _check_quantised(operation)
         for variable in operation.outputs:
-            dtype = _dtype_name(variable)
+            dtype = types.builtin_to_string(variable.dtype)
             if dtype in ("fp16", "fp32") and dtype != wanted:
                 raise InvalidArtifactError(
                     f"Core ML operator {operation.op_type} ({operation.name}) computes in {dtype}, not in {wanted}",
@@ -414,12 +416,6 @@ def _check_quantised(operation: Any) -> None:
         raise InvalidArtifactError(
             f"Core ML operator {operation.name} has a weight that is not int8", code="wrong_program"
         )
-
-
-def _dtype_name(variable: Any) -> str:
-    from coremltools.converters.mil.mil import types
-
-    return str(types.builtin_to_string(variable.dtype))
 
 
 def _fix_identifiers(path: Path) -> None:

@@ -203,7 +203,8 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         first: Tensor | None = None
         for arch in self.archs:
             example = first if self.sampler.in_place else None
-            drop_path = self._drop_path(step, part) if example is None else None
+            rate = self.recipe.drop_path if example is None else 0
+            drop_path = DropPath(rate, f"{self.recipe.seed} {step} {part}") if rate else None
             seen = Recorded() if self.objective and self.objective.recording else None
             with self.precision.autocast():
                 logits = self.model(images, arch, drop_path, seen).float()
@@ -351,10 +352,6 @@ class SupernetTask(Task[ImageBatch, CheckpointInfo]):
         """Yield the slices of the weights that the current step changes."""
         slices = (part for arch in self.archs for part in self.model.slices(arch))
         return (part for part in slices if part.source not in self.frozen)
-
-    def _drop_path(self, step: int, part: int) -> DropPath | None:
-        rate = self.recipe.drop_path
-        return DropPath(rate, f"{self.recipe.seed} {step} {part}") if rate else None
 
 
 PROBES = 4

@@ -74,9 +74,8 @@ class OperationLabel:
 
 def label_operations(artifact: Artifact) -> list[OperationLabel]:
     """Return labels of an XNNPACK program's operations; InvalidArtifactError if it lowers differently now."""
-    with (
-        one_thread()
-    ):  # as models are exported: the mean that settles random weights has other bits on several
+    # as models are exported: the mean that settles random weights has other bits on several threads
+    with one_thread():
         module, inputs = build_module(artifact.spec)
     spec, plain = artifact.spec, artifact.report.made == "plain"
     with recorded_graphs() as graphs:

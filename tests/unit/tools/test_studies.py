@@ -269,7 +269,7 @@ def test_networks_of_kinds_differ_in_the_kind_alone(monkeypatch):
     assert {column: len(archs) for column, archs in found.items()} == {
         "positions": 7,
         "mixer": len(kinds.MIXERS),
-        "reduction": 1 + 6 * len(kinds.RATES),
+        "reduction": 1 + 7 * len(kinds.RATES),
     }
     mixers = found["mixer"]
     assert mixers["mha"].params() - mixers["pool"].params() == 2 * sum(4 * c * c + 4 * c for c in (32, 64))

@@ -56,6 +56,14 @@ def test_networks_above_the_budget_are_replaced(result):
     assert chosen == {"d": "largest", "e": "deepest", "a": "search"}
 
 
+def test_the_largest_has_the_most_macs_then_the_most_parameters(result):
+    rows = [row("f", 0.5, 30, 1), row("g", 0.4, 20, 1), row("h", 0.3, 30, 1)]
+    params = {"f": 5, "g": 9, "h": 7}
+    rows = [each.model_copy(update={"params": params[each.arch]}) for each in rows]
+    made = result.model_copy(update={"evaluated": tuple(rows), "largest": None, "deepest": None})
+    assert finalists(made, 1, lambda _: True) == {"h": "largest"}
+
+
 def finals(*scores: tuple[float, ...]) -> Finals:
     names: list[Rule] = ["largest", "deepest", "search", "search", "search", "search"]
     return Finals(

@@ -23,6 +23,17 @@ def test_pareto_rows_of_several_blocks_and_of_none():
     assert pareto_rows(np.empty((0, 2))).size == pareto_rows(np.empty((0, 3))).size == 0
 
 
+def test_ties_across_blocks_are_beaten():
+    costs = np.random.default_rng(0).integers(0, 9, (3000, 4)).astype(float)
+    costs[:, 3] = 40 - costs[:, :3].sum(
+        axis=1
+    )  # a front of hundreds, beaten by ties of rows with more in a column
+    costs[1500:, 3] += 1
+    wanted = {tuple(row) for row, beaten in zip(costs, _dominated(costs), strict=True) if not beaten}
+    assert {tuple(row) for row in costs[pareto_rows(costs)]} == wanted
+    assert 2048 < len(costs) > len(wanted)
+
+
 def test_ranks_by_definition():
     costs = np.array([[0, 3], [1, 1], [3, 0], [1, 2], [2, 2], [1, 1]], float)
     assert non_dominated_ranks(costs).tolist() == [0, 0, 0, 1, 2, 0]

@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 import pytest
 
 from luts.build import build_lut, prediction_half_width
+from luts.estimate.joint import fit_entries
 from luts.estimate.latencies import LatencyEstimates, block_removals
+from luts.estimate.likelihood import FitData
 from luts.format.lut import MAX_SAMPLE_NS, Lut, encode, normalise_samples
 from luts.format.schema import Conformal, KeyFeatures, ModelSpec
 from tests.support.errors import raises
@@ -58,6 +60,20 @@ def test_intervals_of_models_are_those_of_their_ratios(study: Study) -> None:
         ratio = estimates.ratios[model.model_id]
         factors = np.exp([ratio.low - ratio.log_ratio, ratio.high - ratio.log_ratio])
         assert (model.ci_low / model.ms, model.ci_high / model.ms) == pytest.approx(tuple(factors))
+
+
+def test_entries_are_the_fit_of_rows_that_share_a_reference(study: Study) -> None:
+    lut, estimates = built(study), LatencyEstimates.of(study.samples, study.inputs.reference_id)
+    fitted = [model for model in lut.models if model.fitted]
+    rows = [list(estimates.ratios).index(model.model_id) for model in fitted]
+    fit = fit_entries(FitData.of(fitted, estimates.covariance[np.ix_(rows, rows)]), study.features)
+    expected = {
+        key: (ms, *estimates.quiet.widen(ms, ms - 1.959964 * se, ms + 1.959964 * se))
+        for key, ms, se in zip(fit.keys, fit.ms.tolist(), fit.se.tolist(), strict=True)
+    }
+    for entry in lut.entries:
+        ms, low, high = expected[entry.key]
+        assert (entry.ms, entry.ci_low, entry.ci_high) == pytest.approx((ms, max(low, 0.0), high), rel=1e-6)
 
 
 def test_removals_are_in_milliseconds(study: Study) -> None:

@@ -7,10 +7,17 @@ import pytest
 from scipy import stats
 
 from search.algorithms import Constraints, SearchSettings, search
-from search.algorithms.objectives import AdditiveModel, InProcess, SmoothedEvaluator
+from search.algorithms.objectives import (
+    AdditiveModel,
+    InProcess,
+    MacsObjective,
+    SmoothedEvaluator,
+    checked_accuracy,
+)
 from search.spaces import get_space
 from search.spaces.nasbench_macro import key_of
 from search.spaces.registry import arch_from_json
+from tests.support.errors import raises
 from tests.support.search_world import NANO, make_price
 
 MACRO = get_space("nasbench-macro")
@@ -80,6 +87,32 @@ def test_the_mean_is_of_logarithms():
         assert SmoothedEvaluator(evaluator, drawn(MACRO, 200), share).accuracies(asked) == pytest.approx(
             own, rel=1e-2
         )
+
+
+def test_the_share_is_the_models_weight():
+    known, unseen = drawn(MACRO, 60), drawn(MACRO, 5, 1)
+    recorder = Recorder(lambda arch: 0.1 + 0.8 * random.Random(arch.to_json()).random())
+    smoothed = SmoothedEvaluator(InProcess(recorder), known, 0.25)
+    predicted = smoothed.model.predict(unseen)
+    expected = [
+        math.exp(0.25 * sum_of_choices + 0.75 * math.log(recorder.value(arch)))
+        for sum_of_choices, arch in zip(predicted, unseen, strict=True)
+    ]
+    assert smoothed.accuracies(unseen) == pytest.approx(expected)
+
+
+def test_macs_are_an_objective_between_0_and_1():
+    arch = drawn(MACRO, 1)[0]
+    macs = arch.macs().conv_linear
+    assert MacsObjective().accuracy(arch) == macs / (macs + 1e9)
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, math.nan])
+def test_an_objective_out_of_range_is_refused(value):
+    arch = drawn(MACRO, 1)[0]
+    with raises("objective_out_of_range"):
+        checked_accuracy(arch, value)
+    assert [checked_accuracy(arch, end) for end in (0, 1)] == [0.0, 1.0]
 
 
 def test_smoothing_averages_noise():

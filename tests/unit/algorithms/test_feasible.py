@@ -6,7 +6,7 @@ from scipy import stats
 
 from luts.format.errors import InfeasibleError
 from search.algorithms import CompiledSpace, Constraints
-from search.algorithms.feasible import UNLIMITED, ChannelLimits, FeasibleSet, extreme
+from search.algorithms.feasible import UNLIMITED, ChannelLimits, FeasibleSet, extreme, least_memory_bytes
 from search.algorithms.record import ClassifierParams
 from search.algorithms.study import Candidates
 from search.spaces import Arch, get_space
@@ -27,6 +27,22 @@ LIMITS = [
     {1: 0.5, 3: 0.4, 4: 0.5},
     {0: 0.6, 2: 0.5, 4: 0.6, 5: 0.6},
 ]
+
+
+@pytest.mark.parametrize(("cautious", "channels"), [(False, (0, 2)), (True, (1, 3))])
+def test_cautious_limits_are_of_upper_bounds(nano, cautious, channels):
+    """A LUT's channels are its prediction and the upper bound of that."""
+    limits = ChannelLimits.of(nano, Constraints(latency_ms=8.0, further_latency_ms=(9.0,), cautious=cautious))
+    assert (limits.channels, limits.largest) == (channels, (8.0, 9.0))
+
+
+def test_no_architecture_has_the_least_of_a_channel_without_memory(nano):
+    limits = ChannelLimits((), (), memory_bytes=1.0)
+    assert [len(extreme(nano, 0, limits, largest=most)) for most in (False, True)] == [0, 0]
+
+
+def test_least_memory_is_that_of_the_smallest_architecture(nano, everything):
+    assert least_memory_bytes(nano) == everything[2].min()
 
 
 @pytest.mark.parametrize("shares", LIMITS)

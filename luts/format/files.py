@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -232,6 +234,10 @@ def read_lines(
             f"{path}: cannot be read ({error.strerror}); {remedy}", code="unreadable_file"
         ) from error
     return end, number
+
+
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What `zipfile` raises for damaged archives; RuntimeError for encryption and, derived, for unknown compression."""
 
 
 class Closeable(ABC):

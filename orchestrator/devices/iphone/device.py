@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xml.parsers.expat import ExpatError
 
 from luts.format.errors import InvalidArtifactError
+from luts.format.files import DAMAGED_ZIP
 from orchestrator.agent.agent import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
 from orchestrator.devices.common.device import (
     ANSWER_TIMEOUT_S,
@@ -379,7 +380,8 @@ def _read_info(path: Path) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
         raise InvalidArtifactError(
             f"cannot read {path}: {error.strerror}; give the path of the .ipa", code="unreadable_file"
         ) from None
-    except (zipfile.BadZipFile, ValueError, LookupError, TypeError, ExpatError, RuntimeError) as error:
+    except (*DAMAGED_ZIP, ValueError, LookupError, TypeError, ExpatError) as error:
+        why = str(error) or "it ends too early"
         raise InvalidArtifactError(
-            f"{path} is not an .ipa ({error}): give the one that Xcode exported", code="bad_ipa"
+            f"{path} is not an .ipa ({why}): give the one that Xcode exported", code="bad_ipa"
         ) from None

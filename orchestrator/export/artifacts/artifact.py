@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.files import cache_folder, storage_error, storage_errors
+from luts.format.files import DAMAGED_ZIP, cache_folder, storage_error, storage_errors
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4
@@ -181,9 +181,10 @@ def _unpack(source: Path, target: Path) -> None:
                 place = target.joinpath(*places[entry.filename][1:])
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(archive.read(entry))
-    except zipfile.BadZipFile as error:
+    except DAMAGED_ZIP as error:
+        why = str(error) or "it ends too early"
         raise InvalidArtifactError(
-            f"{source}: not a zip archive ({error}); export it again", code="invalid_file"
+            f"{source}: not a zip archive ({why}); export it again", code="invalid_file"
         ) from error
 
 

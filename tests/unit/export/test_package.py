@@ -6,6 +6,7 @@ import pytest
 
 from luts.format.errors import InvalidArtifactError
 from orchestrator.export.artifacts.artifact import deliver, pack
+from tests.support.damaged_zips import DAMAGES, damage
 from tests.support.errors import raises
 
 
@@ -61,6 +62,15 @@ def test_nothing_is_written_outside_the_package(tmp_path: Path, name: str) -> No
     with pytest.raises(InvalidArtifactError, match=r"not a zip of one \.mlpackage"):
         deliver(packed, tmp_path / "out" / "m.mlpackage")
     assert not (tmp_path / "out" / "m.mlpackage").exists()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_package_is_one_line(package: Path, tmp_path: Path, name: str) -> None:
+    packed = tmp_path / "model.mlpackage.zip"
+    pack(package, packed)
+    damage(packed, name)
+    with pytest.raises(InvalidArtifactError, match=r"not a zip archive \([^)]+\); export it again"):
+        deliver(packed, tmp_path / "m.mlpackage")
 
 
 def test_undeliverable_packages(tmp_path: Path) -> None:

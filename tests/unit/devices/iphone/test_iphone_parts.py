@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from luts.format.errors import InvalidArtifactError
 from orchestrator.devices.iphone.device import IpaInfo, read_ipa
 from orchestrator.devices.iphone.mobiledevice import _LoopThread
 from orchestrator.devices.iphone.state import ADDRESS_VARIABLE, IphoneState, exported_address, mux_address
+from tests.support.damaged_zips import DAMAGES, damage
 from tests.support.errors import raises
 
 
@@ -133,6 +135,14 @@ def test_bad_ipa(tmp_path: Path, files: dict[str, bytes], code: str) -> None:
     with raises(code) as refused:
         read_ipa(ipa)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_ipa_is_one_line(tmp_path: Path, name: str) -> None:
+    ipa = write_ipa(tmp_path / "a.ipa", {"Payload/A.app/Info.plist": INFO, SIGNED: b""})
+    damage(ipa, name)
+    with pytest.raises(InvalidArtifactError, match=r"is not an \.ipa \([^)]+\): give the one"):
+        read_ipa(ipa)
 
 
 def test_ipa_that_is_not_a_zip_or_missing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ METHOD, SIZES = 10, 20
 """Places of the compression and of both sizes in an entry of the central directory."""
 
 STORED, UNKNOWN = 0, 77
-DAMAGES = {
+DAMAGES: dict[str, list[tuple[int, str, tuple[int, ...]]]] = {
     "unknown compression": [(METHOD, "<H", (UNKNOWN,))],
     "ends too early": [(METHOD, "<H", (STORED,)), (SIZES, "<II", (1 << 16, 1 << 16))],
 }

@@ -151,12 +151,12 @@ class FocalAttention(WindowAttention):
         _, far_k, far_v = split_heads(F.linear(pooled, self.qkv.weight, self.qkv.bias), 3, heads)
 
         def by_heads(x: Tensor) -> Tensor:
-            """(B * windows * heads, area, d) -> (B * heads, windows * area, d)."""
+            """Reorder (B * windows * heads, area, d) to (B * heads, windows * area, d)."""
             swapped = x.reshape(batch, windows, heads, area, x.shape[2]).transpose(1, 2)
             return swapped.reshape(batch * heads, windows * area, x.shape[2])
 
         def by_windows(x: Tensor) -> Tensor:
-            """(B * heads, windows * area, d) -> (B * windows * heads, area, d)."""
+            """Reorder (B * heads, windows * area, d) to (B * windows * heads, area, d)."""
             return x.reshape(batch, heads, windows, -1).transpose(1, 2).reshape(-1, area, x.shape[-1])
 
         q = q * q.shape[2] ** -0.5

@@ -7,7 +7,7 @@ layer by its number of tokens. A search over keep rates finds what DiffRate (Che
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from luts.format.errors import UsageError
 from search.blocks import BlockSpec
@@ -38,17 +38,20 @@ def _merging(kind: type[MergingLayer]) -> Selecting:
     )
 
 
-REDUCERS: Mapping[str, Selecting | None] = {
-    "none": None,
-    "topk": TopKLayer,
-    "evit": PruningLayer,
-    "scored": ScoredLayer,
-    "merger": PatchMergerLayer,
-    "tome": _merging(MergingLayer),
-    "idle": IdleLayer,
-    "fusion": _merging(DroppingLayer),
+REDUCERS: Mapping[str, Sequence[Selecting]] = {
+    "none": (),
+    "topk": (TopKLayer,),
+    "evit": (PruningLayer,),
+    "scored": (ScoredLayer,),
+    "merger": (PatchMergerLayer,),
+    "tome": (_merging(MergingLayer),),
+    "idle": (IdleLayer,),
+    "fusion": (_merging(DroppingLayer), _merging(MlerpLayer)),
 }
-"""How tokens are reduced, in the order of the values of `reducer`; `search/blocks/vit.py` has the papers."""
+"""How tokens are reduced, in the order of the values of `reducer`; `search/blocks/vit.py` has the papers.
+
+Token Fusion has one kind of layer for the first half of the layers, and one for the second.
+"""
 
 
 def _canonical(v: dict[str, Value], choices: Mapping[str, tuple[Value, ...]]) -> dict[str, Value]:
@@ -64,7 +67,6 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     """Return patch embedding, class token and `depth` layers; the output is a map of one pixel.
 
     Layer `first`, counted from 1, and each `every` layers after it reduce the tokens, at most `reductions` times.
-    Token Fusion drops tokens in the first half of the layers and merges them in the second.
 
     Raises:
         UsageError: a keep rate that leaves no token, or below 0.5 for ToMe, which merges pairs.
@@ -79,13 +81,12 @@ def vit(v: dict[str, Value], channels: int, resolution: int) -> list[BlockSpec]:
     side = embed.out_resolution
     tokens, layers = side**2 + 1, list[BlockSpec]()
     reducing = range(first, first + every * int(v["reductions"]), every)
-    reduce = REDUCERS[name] if keep < 1 else None
-    for place in range(1, int(v["depth"]) + 1):
-        if name == "fusion" and keep < 1 and 2 * place > v["depth"]:
-            reduce = _merging(MlerpLayer)
+    depth, kinds = int(v["depth"]), REDUCERS[name] if keep < 1 else ()
+    for place in range(1, depth + 1):
         shape = (side, dim, int(v["heads"]), float(v["mlp_ratio"]), tokens)
         kept = math.ceil(keep * (tokens - 1))
-        layer = reduce(*shape, kept) if reduce and place in reducing else VitPlainLayer(*shape)
+        kind = math.ceil(place * len(kinds) / depth) - 1
+        layer = kinds[kind](*shape, kept) if kinds and place in reducing else VitPlainLayer(*shape)
         tokens = layer.tokens_out
         layers.append(layer)
     return [embed, VitShell(side, dim), *layers]

@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-LIMIT_S = 900  # tests that run longer hang, which counts as noticed
+LIMIT_S = 300  # tests that run longer hang, which counts as noticed
 
 PRELOADED = ("pytest", "numpy", "scipy.optimize", "pyarrow.parquet", "pydantic", "torch")
 """Imported once, before the process of each mutant is forked: importing takes longer than most tests."""

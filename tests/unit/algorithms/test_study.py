@@ -25,6 +25,7 @@ from search.algorithms import (
 from search.algorithms.pareto import criterion_costs, non_dominated_ranks
 from search.algorithms.strategies import mutate_choices, skeletons
 from search.blocks import parse_key
+from search.spaces import get_space
 from tests.support.errors import raises
 from tests.support.search_world import NANO, XXS, Accuracy, Flat, make_price
 
@@ -198,6 +199,10 @@ def test_depth_counts_blocks_that_combine_positions():
 def test_depth_adds_up_over_a_network(every_arch):
     for arch, row in list(every_arch.items())[::40]:
         assert row.depth == sum(block.costs.mixes_positions for block in arch.blocks())
+    space = get_space("vit-cifar")
+    arch = space.sample(random.Random(0))
+    compiled = CompiledSpace(space, make_price(space))
+    assert (len(arch.blocks()), compiled.priced(compiled.encode([arch]))[0].depth) == (16, 6)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -284,6 +284,11 @@ def test_kinds_may_deviate_from_a_source() -> None:
     assert kinds["attn"] > 0.02
 
 
+def test_a_source_tells_of_nine_tenths_of_base_and_transfer() -> None:
+    alone = design_of(rows(20), FEATURES)
+    np.testing.assert_allclose(with_sources(alone, FEATURES, [LIKE]).call_sd, alone.call_sd / 10)
+
+
 def test_missing_entries_are_filled_by_physics() -> None:
     plain = {key: 0.5 + FEATURES[key].macs / 1e6 for key in KEYS}
     known = {key: ms for key, ms in plain.items() if key not in ("attn3", "conv7")}

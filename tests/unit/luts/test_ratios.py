@@ -1,7 +1,10 @@
 """Ratios to the reference, A/A differences, removals and differences between units of a device."""
 
+import dataclasses
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +29,8 @@ from luts.estimate.ratios import (
     AaHistory,
     LoadGroup,
     LoadRatio,
+    LoadVariance,
+    Ratio,
     history_of,
     interval_of,
     load_variance,
@@ -77,6 +82,10 @@ def test_drift_cancels_in_ratios() -> None:
         ]
     estimates = LatencyEstimates.of(rows(*samples), "r")
     assert np.exp(estimates.ratios["m"].log_ratio) == pytest.approx(3.0)
+    (segment,) = segments_of(rows(*samples))
+    assert [ratio.loads_each for ratio in segment.load_ratios("r")] == [1.5], (
+        "one of m, and half of each of two"
+    )
     assert estimates.ratios["r"].log_ratio == 0.0
     assert (estimates.ratios["m"].loads, estimates.ratios["m"].rounds) == (1, 4)
     assert estimates.differences[0].log_difference == pytest.approx(np.log(4.0))
@@ -164,6 +173,9 @@ def test_noise_floor_is_the_scaled_median_of_differences() -> None:
         AaDifference(0, number, value, 0.001, 20) for number, value in enumerate([-0.03, 0.01, 0.5])
     ]
     assert noise_floor(differences) == pytest.approx(1.4826 * 0.03)
+    limit = 4 * 1.4826 * 0.03
+    limited = [*differences[:2], dataclasses.replace(differences[2], log_difference=limit)]
+    assert load_variance([], differences) == load_variance([], limited), "a gross one counts for four floors"
 
 
 @pytest.mark.parametrize("truth", [0.003, 0.012])
@@ -394,6 +406,25 @@ def test_removal_is_exact_without_noise(base_batch: int) -> None:
     assert cost.low < cost.ms < cost.high
 
 
+def test_error_of_a_removal_by_hand() -> None:
+    """Measured apart: the logarithms' errors of 3 and 4 % add up to 5 %; a quarter of the base is saved."""
+    ratios = {
+        name: Ratio(math.log(ratio), se, 0.0, 0.0, 1, 20)
+        for name, ratio, se in (("base", 2.0, 0.04), ("removal", 1.5, 0.03))
+    }
+    estimation: Any = SimpleNamespace(
+        ratios=ratios, load_variance=LoadVariance(0.001, 50), load_ratios=lambda *_: []
+    )
+    cost = removal_cost(estimation, "base", "removal")
+    assert cost.ms == pytest.approx(0.5)
+    assert cost.se == pytest.approx(2 * math.hypot(0.75 * 0.05, 0.25 * 0.04))
+
+
+def test_uncertainty_of_the_reference_widens_each_end_by_its_own() -> None:
+    low, high = QuietLatency(10.0, 9.0, 12.0).widen(20.0, 19.0, 23.0)
+    assert (low, high) == pytest.approx((20 - math.hypot(1, 2), 20 + math.hypot(3, 4)))
+
+
 def test_reference_may_be_the_base() -> None:
     assert removal_cost(prepared(by_hand(0)), "reference", "removal").ms == pytest.approx(1 - 1.7)
 
@@ -472,6 +503,8 @@ def test_unit_variation_of_ratios_by_hand():
     assert unit_variation({"a": quiet_units(1.0)}, loads, unit_of).ratio == pytest.approx(
         math.sqrt((16 - 2) / 2)
     )
+    twice = [*loads, *(load("n", place, each.log_ratio) for place, each in enumerate(loads))]
+    assert unit_variation({"a": quiet_units(1.0)}, twice, unit_of).ratio == pytest.approx(math.sqrt(7))
     assert unit_variation({"a": quiet_units(1.0)}, loads[:2], unit_of).ratio is None, (
         "one unit tells of no other"
     )

@@ -57,6 +57,13 @@ def test_standard_error_is_the_spread_over_repetitions(count: int, outlier_share
     assert 0.8 < np.median(errors) / spread < 1.25
 
 
+def test_standard_error_of_four_rounds_by_hand() -> None:
+    """Two blocks of two have 0 to 4 ones: midmeans 0 and 1 in 5 of 16 cases each, so the middle 68 % reach both."""
+    location, standard_error = location_and_se(np.array([0.0, 0.0, 1.0, 1.0]))
+    assert location == 0.5
+    assert standard_error == pytest.approx(0.5 * np.sqrt(4 / (4 - 2)))
+
+
 def test_blocks_see_the_dependence_of_neighbouring_rounds() -> None:
     generator = np.random.default_rng(2)
     independent = generator.normal(0, 1, 60)

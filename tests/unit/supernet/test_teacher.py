@@ -12,6 +12,7 @@ from torch import nn
 
 from luts.format.errors import UsageError
 from search.spaces import get_space
+from search.supernet.data.images import MEAN, STD
 from search.supernet.recipe.recipe import Distillation, Recipe
 from search.supernet.recipe.schedule import TrainingSchedule
 from search.supernet.train.teacher import (
@@ -32,6 +33,15 @@ def test_teacher_sees_what_the_subnet_sees(digits, oracle):
     images, labels = digits.batch(digits.split.train[:64], 8)
     assert torch.equal(teacher.logits(images).argmax(1), labels)
     teacher.check(digits, 8)
+
+
+def test_teacher_sees_pixels_in_its_own_normalisation():
+    model: Any = nn.Identity()
+    model.pretrained_cfg = {"input_size": (3, 2, 2), "mean": (0.5, 0.4, 0.0), "std": (0.1, 0.5, 1.0)}
+    pixels = torch.full((1, 3, 2, 2), 0.6)
+    normalised = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    seen = Teacher("identity", model).logits(normalised)
+    torch.testing.assert_close(seen[0, :, 0, 0], torch.tensor([1.0, 0.4, 0.6]))
 
 
 def test_teacher_at_chance_is_refused(digits):

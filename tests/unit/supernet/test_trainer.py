@@ -20,7 +20,7 @@ from search.supernet.recipe.schedule import Part, TrainingSchedule
 from search.supernet.train import supernet_task as probe
 from search.supernet.train.checkpoint import BEST, load_supernet, read_info
 from search.supernet.train.logs import Meter, Progress
-from search.supernet.train.optimizer import WeightAverage
+from search.supernet.train.optimizer import WeightAverage, gradient_norm
 from search.supernet.train.parallel import ComputeSettings, ProcessGroup
 from search.supernet.train.trainer import RunState
 from tests.support.errors import raises
@@ -96,6 +96,17 @@ def test_parts_of_a_batch_add_up_to_the_mean_gradient(small, tmp_path):
             torch.testing.assert_close(parameter.grad, gradients[0][name] + gradients[1][name])
 
 
+def test_gradients_are_clipped_to_a_norm(small):
+    norms = []
+    for clip_norm in (0.0, 0.01):
+        recipe = _small_recipe(precision="fp32", clip_norm=clip_norm)
+        trainer = supernet_trainer(SPACE, small, recipe, None)
+        trainer.train_step()
+        norms.append(float(gradient_norm(trainer.task.parameters())))
+    assert norms[0] > 0.1
+    assert norms[1] == pytest.approx(0.01, rel=1e-4)
+
+
 class _Deaf(ProcessGroup):
     """One of two processes that hears nothing of the other."""
 
@@ -157,13 +168,16 @@ def test_best_checkpoint_is_stored_next_to_the_last(small, tmp_path):
     trainer = supernet_trainer(
         SPACE, small, _small_recipe(epochs=3, precision="fp32", ema_decay=0.0), tmp_path
     )
+    epochs = []
     for top1 in (0.4, 0.7, 0.5):
         progress = trainer.train_step()
+        epochs.append(progress.epoch)
         trainer.task.save(RunState(progress.step, progress.loss), {"held_out_top1": top1})
     last, best = read_info(tmp_path), read_info(tmp_path / BEST)
     assert (last.step, last.held_out_top1) == (3, 0.5)
     assert (best.step, best.held_out_top1) == (2, 0.7)
     assert load_supernet(tmp_path / BEST)[1] == best
+    assert epochs == [0, 0, 1]
 
 
 def test_a_run_saves_what_its_probes_score(small, tmp_path):

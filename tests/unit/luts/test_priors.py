@@ -394,6 +394,19 @@ def test_errors_of_rows_left_out_by_hand() -> None:
     assert errors == pytest.approx([3 / 3**0.5, -1.5 / 3**0.5])
 
 
+def test_mixture_reaches_as_far_as_the_curvature_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bowl of deviations 0.2 and 5; the prior's 0.3 bounds the second. Both points of an axis weigh alike."""
+    design = design_of(rows(10), FEATURES)
+    likelihood = MarginalLikelihood(design, np.ones(len(design.keys)))
+    monkeypatch.setattr(likelihood, "cost", lambda logs: float(((logs / [0.2, 5.0]) ** 2).sum()))
+    monkeypatch.setattr(likelihood, "_sd", np.array([0.7, 0.3]))
+    points, weights = likelihood.mixture(np.ones(2))
+    reach = np.sqrt(2) * np.diag([0.2, 0.3])
+    np.testing.assert_allclose(np.log(points), np.vstack([reach, -reach]), rtol=1e-6, atol=1e-12)
+    share = np.exp(-1) / (2 * np.exp(-1) + 2 * np.exp(-(0.3**2) / 25))
+    np.testing.assert_allclose(weights, [share, 0.5 - share, share, 0.5 - share])
+
+
 def test_mixture_contains_the_distance_of_its_means(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mixture of one point besides the mode: its covariance, and the square of how far its mean is away.
 

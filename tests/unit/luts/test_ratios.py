@@ -178,6 +178,14 @@ def test_noise_floor_is_the_scaled_median_of_differences() -> None:
     assert load_variance([], differences) == load_variance([], limited), "a gross one counts for four floors"
 
 
+def test_load_variance_of_two_loads_by_hand() -> None:
+    """An unknown mean costs a degree of freedom; START_LOAD_SD counts as START_DF of them."""
+    pair = LoadGroup(np.array([0.39, 0.41]), np.zeros(2), np.ones(2))
+    pooled = pooled_load_variance([pair])
+    assert pooled.sd == pytest.approx(math.sqrt((2 * 0.008**2 + 2 * 0.01**2) / (2 + 1)), rel=1e-3)
+    assert pooled.df == 3
+
+
 @pytest.mark.parametrize("truth", [0.003, 0.012])
 def test_load_variance_is_recovered_from_groups_and_pairs(truth: float) -> None:
     generator = np.random.default_rng(5)

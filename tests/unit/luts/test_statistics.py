@@ -123,6 +123,16 @@ def test_loads_that_differ_are_worth_fewer_calls():
     assert mixed.low == pytest.approx(1 + 0.1 * 85 / 99), "the 86th of 200"
 
 
+def test_calls_of_two_loads_by_hand():
+    """1 to 200 ms, 60 of the lower half in one load, 40 in the other: 2 (10^2 + 10^2) / 200^2 against 0.25 / 200.
+
+    Eight calls are worth one, so the median of 25 calls counts: its ranks 8 and 18 are the 57th and 144th of 200.
+    """
+    calls = calls_of(200)
+    first, second = np.r_[calls[:60], calls[100:140]], np.r_[calls[60:100], calls[140:]]
+    assert percentiles([first, second]).p50 == Percentile(100.5, 57.0, 144.0)
+
+
 @pytest.mark.parametrize("share", [50, 90])
 def test_percentile_intervals_cover_the_truth(share):
     """Eight loads of 20 calls, loads 1 % apart, calls 2 %, and 5 % of them in bursts that cost 10 to 100 %."""

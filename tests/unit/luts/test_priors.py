@@ -29,7 +29,7 @@ from luts.estimate.likelihood import (
     solve,
 )
 from luts.estimate.physics import WEIGHT_BYTES, physics_ms
-from luts.estimate.sources import SourceEntries, with_sources
+from luts.estimate.sources import SourceEntries, source_from_lut, with_sources
 from luts.estimate.statistics import predictive_quantile
 from luts.format.lut import Lut
 from luts.format.schema import Coefficients, KeyFeatures, KindPrior
@@ -268,6 +268,11 @@ def test_intervals_cover_networks() -> None:
     assert fit_entries(rows(10), FEATURES).measured_share is None
 
 
+def test_errors_of_a_luts_entries_are_its_intervals_over_the_normal_quantile(plain: Lut) -> None:
+    source, entry = source_from_lut("plain", plain), plain.entries[0]
+    assert source.entry_se[entry.key] == pytest.approx((entry.ci_high - entry.ms) / 1.959964)
+
+
 def test_proportional_source_is_scaled() -> None:
     """Every entry is the source's times 3: three networks tell the factor, and so every entry."""
     source = SourceEntries("self", {key: ms / 3 for key, ms in TRUE.items()}, 0.2 / 3)
@@ -379,6 +384,10 @@ def test_prior_covariance_agrees_with_rows() -> None:
     noise = design.noise + mode[1] ** 2 * np.eye(6)
     expected = whole @ prior_covariance(design, scale, mode) @ whole.T + noise
     np.testing.assert_allclose(MarginalLikelihood(design, scale).covariance(mode), expected, rtol=1e-8)
+    knows_nothing = replace(design, noise=1e12 * design.noise)
+    prior = prior_covariance(design, scale, mode)
+    _, covariance = solve(knows_nothing, scale, mode)
+    np.testing.assert_allclose(covariance[: len(prior), : len(prior)], prior, rtol=1e-4, atol=1e-9)
 
 
 def test_errors_of_rows_left_out_by_hand() -> None:

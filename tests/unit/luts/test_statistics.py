@@ -232,3 +232,6 @@ def test_quiet_latency_sees_through_contention(count: int) -> None:
 def test_a_single_session_has_an_interval() -> None:
     quiet = quiet_latency(contended_medians(np.random.default_rng(3), 1), 0.004)
     assert quiet.low < quiet.ms < quiet.high
+    quiet = quiet_latency([10.0], 0.004)
+    half = 10 * normal_quantile(0.975) * 0.004 / np.sqrt(2)
+    assert (quiet.low, quiet.high) == pytest.approx((10 - half, 10 + half)), "the mean of two copies"

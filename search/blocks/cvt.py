@@ -41,8 +41,8 @@ class ConvolutionalAttention(DimKeeping, BlockSpec):
         return ops.layout(projected, self.heads, count + self.prefix, self.dim // self.heads)
 
     @override
-    def ops(self) -> OpList:
-        ops, d, n = OpList(self.input_shape), self.dim, self.resolution**2 + self.prefix
+    def add_ops(self, ops: OpList) -> None:
+        d, n = self.dim, self.resolution**2 + self.prefix
         tokens = ops.input if self.prefix else ops.layout(ops.input, 1, n, d)
         normed = ops.norm(tokens)
         q, k, v = (self._projected(ops, normed, stride) for stride in (1, 2, 2))
@@ -52,7 +52,6 @@ class ConvolutionalAttention(DimKeeping, BlockSpec):
         x = ops.add(ops.linear(hidden, d), x)
         if not self.prefix:
             ops.layout(x, *self.input_shape)
-        return ops
 
 
 @register
@@ -85,7 +84,5 @@ class CvtTokens(DimKeeping, BlockSpec):
     examples = ("cvt.tokens(d=8)@3",)
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.with_class_token(ops.layout(ops.input, 1, self.resolution**2, self.dim))
-        return ops

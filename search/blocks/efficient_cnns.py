@@ -58,8 +58,7 @@ class ShuffleUnit(Projecting):
         return self.stride == 1
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         left = right = ops.input
         if self.removable:
             left = right = left.view(1, self.half, self.resolution, self.resolution)
@@ -67,7 +66,6 @@ class ShuffleUnit(Projecting):
             left = ops.conv(ops.depthwise(left, 3, self.stride), self.half)
         right = ops.conv(ops.depthwise(ops.conv(right, self.half), 3, self.stride), self.half)
         ops.copy(ops.concat(left, right))
-        return ops
 
 
 @register
@@ -120,11 +118,9 @@ class Eesp(ChannelKeeping):
     largest_dilation: int = param("dil")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         y = ops.add(_pyramid(ops, ops.input, self.channels, self.largest_dilation), ops.input)
         ops.in_place(y, params=self.channels, traffic=2 * y.elements)
-        return ops
 
 
 @register
@@ -157,8 +153,7 @@ class EspTrunk(EnclosingSpec):
         return tuple(sides)
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         image = _halve(ops, ops.input)
         x = ops.conv(ops.input, self.stem, 3, 2)
         x = ops.in_place(x, params=self.stem, traffic=2 * x.elements)
@@ -173,7 +168,6 @@ class EspTrunk(EnclosingSpec):
                 features = ops.in_place(features, params=image.shape[1], traffic=image.elements)
                 x = ops.add(x, ops.conv(features, width))
             x = ops.in_place(x, params=width, traffic=2 * x.elements)
-        return ops
 
     @override
     def surrounding_elements(self) -> int:
@@ -196,9 +190,7 @@ class EspHead(ConvHead):
     elastic = False
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         y = ops.in_place(ops.depthwise(ops.input, 3), params=self.inputs)
         y = ops.in_place(ops.conv(y, self.middle, groups=BRANCHES), params=self.middle)
         ops.linear(ops.mean(y), self.classes)
-        return ops

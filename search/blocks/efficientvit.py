@@ -28,7 +28,6 @@ class OverlapStem(Projecting):
 
     kind = "evit.stem"
     examples = ("evit.stem(in=3,out=8)@32", "evit.stem(in=3,out=16)@40")
-    op_list: ClassVar[type[OpList]] = OpList
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -36,12 +35,10 @@ class OverlapStem(Projecting):
         return (self.inputs, *(max(1, self.outputs // fraction) for fraction in STEM_FRACTIONS))
 
     @override
-    def ops(self) -> OpList:
-        ops = self.op_list(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = ops.input
         for width in self.widths[1:]:
             x = ops.conv(x, width, 3, 2)
-        return ops
 
 
 @register
@@ -50,7 +47,6 @@ class FfnBlock(ChannelKeeping):
 
     kind = "evit.ffn"
     examples: ClassVar[tuple[str, ...]] = ("evit.ffn(c=8,ratio=2)@7", "evit.ffn(c=16,ratio=3)@8")
-    op_list: ClassVar[type[OpList]] = OpList
     branches: ClassVar[tuple[str, ...]] = ("mix.conv", "feed.project")
     removable = True
 
@@ -62,12 +58,10 @@ class FfnBlock(ChannelKeeping):
         return int(self.ratio * self.channels)
 
     @override
-    def ops(self) -> OpList:
-        ops = self.op_list(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = self._interact(ops, ops.input)
         y = ops.conv(ops.conv(x, self.hidden), self.channels)
         ops.add(y, x)
-        return ops
 
     def _interact(self, ops: OpList, x: Activation) -> Activation:
         return ops.add(ops.depthwise(x, 3), x)
@@ -82,7 +76,6 @@ class PatchMerging(Projecting):
 
     kind = "evit.merge"
     examples = ("evit.merge(in=8,out=16)@7", "evit.merge(in=16,out=24)@8")
-    op_list: ClassVar[type[OpList]] = OpList
 
     @property
     def middle(self) -> int:
@@ -95,12 +88,10 @@ class PatchMerging(Projecting):
         return make_divisible(self.middle / 4, 8, 0)
 
     @override
-    def ops(self) -> OpList:
-        ops = self.op_list(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         y = ops.depthwise(ops.conv(ops.input, self.middle), 3, 2)
         gate = ops.linear(ops.linear(ops.mean(y), self.squeezed), self.middle)
         ops.conv(ops.mul(y, ops.elementwise(gate)), self.outputs)
-        return ops
 
 
 @register
@@ -111,10 +102,8 @@ class BnFcHead(FcHead):
     examples = ("head.bnfc(in=8,classes=10)@3", "head.bnfc(in=16,classes=10)@4")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.linear(ops.in_place(ops.mean(ops.input), params=2 * self.inputs), self.classes)
-        return ops
 
 
 @register
@@ -139,7 +128,6 @@ class CascadedGroupAttention(ChannelKeeping):
         "evit.cga(c=16,heads=1,qk=8,v=20,kernels=3,window=7)@3",
         "evit.cga(c=32,heads=2,qk=8,v=24,kernels=75,window=7)@9",
     )
-    op_list: ClassVar[type[OpList]] = OpList
     removable = True
 
     heads: int = param("heads")
@@ -207,8 +195,7 @@ class CascadedGroupAttention(ChannelKeeping):
         )
 
     @override
-    def ops(self) -> OpList:
-        ops = self.op_list(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x, padded = ops.input, self.channels * self.windows * self.side**2
         windows = x.view(self.windows, self.channels, self.side, self.side)
         if self.windows > 1:
@@ -222,7 +209,6 @@ class CascadedGroupAttention(ChannelKeeping):
         if self.windows > 1:
             y = ops.copy(y)
         ops.add(x, y.view(*x.shape))
-        return ops
 
     def _head_input(
         self, ops: OpList, windows: Activation, split: int, outputs: list[Activation]

@@ -25,10 +25,8 @@ class PatchEmbed(Patches):
     elastic = True
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.patches(ops.input, self.dim, self.kernel, self.stride)
-        return ops
 
 
 @register
@@ -43,10 +41,8 @@ class OverlapEmbed(Patches):
     elastic = True
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.norm(ops.patches(ops.input, self.dim, self.kernel, self.stride), axis=1)
-        return ops
 
 
 @register
@@ -72,9 +68,8 @@ class CrossEmbed(BlockSpec):
         )
 
     @override
-    def ops(self) -> OpList:
-        ops, half = OpList(self.input_shape), self.dim // 2
+    def add_ops(self, ops: OpList) -> None:
+        half = self.dim // 2
         small = ops.patches(ops.input, half, self.stride, self.stride)
         large = ops.patches(ops.input, half, 2 * self.stride, 2 * self.stride)
         ops.concat(small, ops.resize(large, small.shape[2]))
-        return ops

@@ -33,14 +33,13 @@ class SpatialShift(TokenMixer):
         self._require(fits, "shifts need a multiple of 4 channels and a map of 2 px or more")
 
     @override
-    def ops(self) -> OpList:
-        ops, side, quarter = OpList(self.input_shape), self.resolution, self.channels // 4
+    def add_ops(self, ops: OpList) -> None:
+        side, quarter = self.resolution, self.channels // 4
         x = ops.conv(ops.input, self.channels, bias=True, norm=False)
         x = ops.in_place(x, traffic=2 * x.elements)
         edge, rest = x.view(1, quarter, 1, side), x.view(1, quarter, side - 1, side)
         shifted = [ops.concat(edge, rest, axis=2) for _ in range(4)]
         ops.conv(ops.concat(*shifted), self.channels, bias=True, norm=False)
-        return ops
 
     @override
     def factors(self) -> Factors:
@@ -65,8 +64,8 @@ class AxialShift(TokenMixer):
         self._require(self.channels >= AXIAL_SHIFTS, "axial shifts need 5 channels or more")
 
     @override
-    def ops(self) -> OpList:
-        ops, side = OpList(self.input_shape), self.resolution
+    def add_ops(self, ops: OpList) -> None:
+        side = self.resolution
         x = ops.conv(ops.input, self.channels)
         x = ops.in_place(x, traffic=2 * x.elements)
         size = -(-self.channels // AXIAL_SHIFTS)
@@ -78,7 +77,6 @@ class AxialShift(TokenMixer):
             shifted = ops.conv(ops.concat(*parts), self.channels)
             branches.append(ops.in_place(shifted, traffic=2 * shifted.elements))
         ops.conv(ops.add(branches[0], branches[1]), self.channels, bias=True, norm=False)
-        return ops
 
 
 @register
@@ -101,9 +99,8 @@ class ShiftedWindowAttention(WindowAttention):
         return ops.copy(self._rolled(ops, ops.input))
 
     @override
-    def _joined(self, ops: OpList, x: Activation) -> OpList:
+    def _joined(self, ops: OpList, x: Activation) -> None:
         self._rolled(ops, ops.copy(x).view(*self.input_shape))
-        return ops
 
     def _rolled(self, ops: OpList, x: Activation) -> Activation:
         """Append a concatenation of two parts along either side."""
@@ -136,8 +133,8 @@ class FocalAttention(WindowAttention):
     examples = ("mix.focal(c=8,heads=2,w=3)@6", "mix.focal(c=16,heads=4,w=3)@6")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d, area = OpList(self.input_shape), self.tokens, self.channels, self.window**2
+    def add_ops(self, ops: OpList) -> None:
+        n, d, area = self.tokens, self.channels, self.window**2
         windows, heads = n // area, self.heads
         tokens = self._windows(ops).view(windows, area, d)
         qkv = ops.linear(tokens, 3 * d)
@@ -154,7 +151,7 @@ class FocalAttention(WindowAttention):
         scores = ops.softmax(ops.concat(near, far, axis=2))
         near, far = ops.layout(scores, *near.shape), ops.copy(scores, heads, n, windows)
         mixed = ops.add(ops.matmul(near, v), ops.copy(ops.matmul(far, far_v), *v.shape))
-        return self._joined(ops, ops.linear(ops.copy(mixed, windows, area, d), d))
+        self._joined(ops, ops.linear(ops.copy(mixed, windows, area, d), d))
 
 
 @register
@@ -177,8 +174,8 @@ class CrossStripeAttention(HeadedMixer):
         self._require_tiling(self.window, "stripes")
 
     @override
-    def ops(self) -> OpList:
-        ops, half, side = OpList(self.input_shape), self.channels // 2, self.resolution
+    def add_ops(self, ops: OpList) -> None:
+        half, side = self.channels // 2, self.resolution
         heads = (side // self.window * self.heads // 2, self.window * side, self.head_dim)
         halves = list[Activation]()
         for _ in range(2):
@@ -186,7 +183,7 @@ class CrossStripeAttention(HeadedMixer):
             q, k, v = (ops.copy(qkv.view(*heads)) for _ in range(3))
             mixed = attention(ops, ops.elementwise(q), k, v)
             halves.append(ops.copy(mixed, 1, self.tokens, half))
-        return self._to_map(ops, ops.linear(ops.concat(*halves, axis=2), self.channels))
+        self._to_map(ops, ops.linear(ops.concat(*halves, axis=2), self.channels))
 
     @override
     def factors(self) -> Factors:
@@ -209,8 +206,8 @@ class OutlookAttention(HeadedMixer):
     kernel: int = param("k")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, area = OpList(self.input_shape), self.tokens, self.kernel**2
+    def add_ops(self, ops: OpList) -> None:
+        n, area = self.tokens, self.kernel**2
         weights = ops.linear(self._to_tokens(ops), self.heads * area**2).view(n * self.heads, area, area)
         weights = ops.softmax(ops.elementwise(weights))
         values = ops.conv(ops.input, self.channels, norm=False)
@@ -219,7 +216,6 @@ class OutlookAttention(HeadedMixer):
         mixed = ops.layout(ops.matmul(columns, weights), 1, self.channels * area, *self.input_shape[2:])
         mixed = ops.patches(mixed, self.channels, self.kernel, 1, trained=False, groups=self.channels)
         ops.conv(mixed, self.channels, bias=True, norm=False)
-        return ops
 
 
 @register
@@ -242,15 +238,15 @@ class NeighbourAttention(HeadedMixer):
         self._require(fits, f"neighbourhoods need an odd k of at most {self.resolution}")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, area = OpList(self.input_shape), self.tokens, self.kernel**2
+    def add_ops(self, ops: OpList) -> None:
+        n, area = self.tokens, self.kernel**2
         query, key, value = (ops.conv(ops.input, self.channels, bias=True, norm=False) for _ in range(3))
         q = ops.elementwise(ops.layout(query, n * self.heads, 1, self.head_dim))
         scores = ops.matmul(q, self._neighbourhoods(ops, key))
         scores = ops.softmax(ops.elementwise(scores, params=(2 * self.kernel - 1) ** 2 * self.heads))
         values = self._neighbourhoods(ops, value)
         mixed = ops.matmul(scores, values.view(n * self.heads, area, self.head_dim))
-        return self._to_map(ops, ops.linear(mixed.view(1, n, self.channels), self.channels))
+        self._to_map(ops, ops.linear(mixed.view(1, n, self.channels), self.channels))
 
     def _neighbourhoods(self, ops: OpList, x: Activation) -> Activation:
         """Append the unfolding of each pixel's neighbourhood: (N * heads, head_dim, k^2)."""

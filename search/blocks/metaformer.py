@@ -28,10 +28,8 @@ class MixerShell(ChannelKeeping, EnclosingSpec):
     removable = True
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.add(ops.input, ops.norm(ops.input, axis=1))
-        return ops
 
     @override
     def surrounding_elements(self) -> int:
@@ -60,12 +58,10 @@ class ChannelMlp(ChannelKeeping):
         return int(self.mlp_ratio * self.channels)
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         hidden = ops.conv(ops.norm(ops.input, axis=1), self.hidden, bias=True, norm=False)
         hidden = ops.in_place(hidden, traffic=2 * hidden.elements)
         ops.add(ops.conv(hidden, self.channels, bias=True, norm=False), ops.input)
-        return ops
 
 
 @dataclass(frozen=True)

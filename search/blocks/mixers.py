@@ -31,10 +31,9 @@ class TokenMixer(ChannelKeeping):
         """Append the change from a map to tokens (1, N, d)."""
         return ops.layout(ops.input, 1, self.tokens, self.channels)
 
-    def _to_map(self, ops: OpList, tokens: Activation) -> OpList:
-        """Append the change from tokens to the output map, and return the finished list."""
+    def _to_map(self, ops: OpList, tokens: Activation) -> None:
+        """Append the change from tokens to the output map."""
         ops.layout(tokens, *self.input_shape)
-        return ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +80,12 @@ class MultiHeadAttention(HeadedMixer):
     examples = ("mix.mha(c=8,heads=2)@8", "mix.mha(c=16,heads=2)@5")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+    def add_ops(self, ops: OpList) -> None:
+        n, d = self.tokens, self.channels
         qkv = ops.linear(self._to_tokens(ops), 3 * d)
         q, k, v = (ops.layout(qkv, self.heads, n, self.head_dim) for _ in range(3))
         mixed = ops.layout(attention(ops, ops.elementwise(q), k, v), 1, n, d)
-        return self._to_map(ops, ops.linear(mixed, d))
+        self._to_map(ops, ops.linear(mixed, d))
 
 
 @register
@@ -105,23 +104,23 @@ class WindowAttention(HeadedMixer):
         self._require_tiling(self.window, "windows")
 
     @override
-    def ops(self) -> OpList:
-        ops, d, area = OpList(self.input_shape), self.channels, self.window**2
+    def add_ops(self, ops: OpList) -> None:
+        d, area = self.channels, self.window**2
         windows = self.tokens // area
         tokens = self._windows(ops).view(windows, area, d)
         qkv = ops.linear(tokens, 3 * d)
         q, k, v = (ops.copy(qkv.view(windows * self.heads, area, self.head_dim)) for _ in range(3))
         bias = (2 * self.window - 1) ** 2 * self.heads
         mixed = ops.copy(attention(ops, ops.elementwise(q), k, v, bias), windows, area, d)
-        return self._joined(ops, ops.linear(mixed, d))
+        self._joined(ops, ops.linear(mixed, d))
 
     def _windows(self, ops: OpList) -> Activation:
         """Append the change from the map to windows."""
         return ops.copy(ops.copy(ops.input))
 
-    def _joined(self, ops: OpList, x: Activation) -> OpList:
-        """Append the change from windows to the map, and return the finished list."""
-        return self._to_map(ops, ops.copy(x))
+    def _joined(self, ops: OpList, x: Activation) -> None:
+        """Append the change from windows to the map."""
+        self._to_map(ops, ops.copy(x))
 
 
 @register
@@ -140,8 +139,8 @@ class SpatialReductionAttention(HeadedMixer):
         self._require_tiling(self.reduction, "cells")
 
     @override
-    def ops(self) -> OpList:
-        ops, d, n = OpList(self.input_shape), self.channels, self.tokens
+    def add_ops(self, ops: OpList) -> None:
+        d, n = self.channels, self.tokens
         keys = n // self.reduction**2
         q = ops.linear(self._to_tokens(ops), d)
         q = ops.layout(q, self.heads, n, self.head_dim)
@@ -150,7 +149,7 @@ class SpatialReductionAttention(HeadedMixer):
         kv = ops.linear(reduced, 2 * d)
         k, v = (ops.layout(kv, self.heads, keys, self.head_dim) for _ in range(2))
         mixed = ops.layout(attention(ops, ops.elementwise(q, traffic=n * d), k, v), 1, n, d)
-        return self._to_map(ops, ops.linear(mixed, d))
+        self._to_map(ops, ops.linear(mixed, d))
 
 
 @register
@@ -171,8 +170,8 @@ class ShuntedAttention(SpatialReductionAttention):
         self._require(even, "halves need an even number of heads and an even s")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d, heads = OpList(self.input_shape), self.tokens, self.channels, self.heads // 2
+    def add_ops(self, ops: OpList) -> None:
+        n, d, heads = self.tokens, self.channels, self.heads // 2
         halves = list[Activation]()
         for rate in (self.reduction, self.reduction // 2):
             side = self.resolution // rate
@@ -185,7 +184,7 @@ class ShuntedAttention(SpatialReductionAttention):
             values = ops.add(values, ops.conv(values, d // 2, 3, groups=d // 2, bias=True, norm=False))
             v = ops.layout(values, heads, side**2, self.head_dim)
             halves.append(ops.layout(attention(ops, q, k, v), 1, n, d // 2))
-        return self._to_map(ops, ops.linear(ops.concat(*halves, axis=2), d))
+        self._to_map(ops, ops.linear(ops.concat(*halves, axis=2), d))
 
     @override
     def factors(self) -> Factors:
@@ -212,8 +211,8 @@ class LinformerAttention(HeadedMixer):
     keys: int = param("k")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+    def add_ops(self, ops: OpList) -> None:
+        n, d = self.tokens, self.channels
         q = ops.layout(ops.linear(self._to_tokens(ops), d), self.heads, n, self.head_dim)
         k, v = (
             ops.linear(ops.conv(ops.input, d, bias=True, norm=False).view(1, d, n), self.keys).view(
@@ -223,7 +222,7 @@ class LinformerAttention(HeadedMixer):
         )
         scores = ops.softmax(ops.matmul(ops.elementwise(q), k))
         mixed = ops.matmul(scores, v.view(self.heads, self.keys, self.head_dim))
-        return self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
+        self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
 
 
 @register
@@ -235,15 +234,14 @@ class SeparableAttention(TokenMixer):
     examples = ("mix.separable(c=8)@8", "mix.separable(c=16)@5")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+    def add_ops(self, ops: OpList) -> None:
+        n, d = self.tokens, self.channels
         qkv = ops.conv(ops.input, 1 + 2 * d, bias=True, norm=False)
         scores = ops.softmax(qkv.view(1, n, 1))
         context = ops.matmul(qkv.view(1, d, n), scores)
         values = ops.in_place(ops.layout(qkv, *self.input_shape), traffic=2 * n * d)
         values = ops.mul(values, context, in_place=True)
         ops.conv(values, d, bias=True, norm=False)
-        return ops
 
 
 @register
@@ -255,8 +253,8 @@ class AdditiveAttention(TokenMixer):
     examples = ("mix.additive(c=8)@8", "mix.additive(c=16)@5")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+    def add_ops(self, ops: OpList) -> None:
+        n, d = self.tokens, self.channels
         tokens = self._to_tokens(ops)
         query = self._normalised(ops, ops.linear(tokens, d))
         key = self._normalised(ops, ops.linear(tokens, d))
@@ -265,7 +263,7 @@ class AdditiveAttention(TokenMixer):
         scores = ops.in_place(scores, traffic=2 * n)
         context = ops.matmul(scores, query, traffic=n + n * d)
         mixed = ops.linear(ops.mul(key, context, traffic=2 * n * d), d)
-        return self._to_map(ops, ops.linear(ops.add(mixed, query), d))
+        self._to_map(ops, ops.linear(ops.add(mixed, query), d))
 
     def _normalised(self, ops: OpList, x: Activation) -> Activation:
         """Append the division of each token by its length."""
@@ -282,8 +280,8 @@ class LinearAttention(HeadedMixer):
     examples = ("mix.linear(c=8,heads=2)@8", "mix.linear(c=16,heads=4)@5")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+    def add_ops(self, ops: OpList) -> None:
+        n, d = self.tokens, self.channels
         heads, head_dim = self.heads, self.head_dim
         qkv = ops.linear(self._to_tokens(ops), 3 * d)
         q, k, v = (ops.layout(qkv, heads, n, head_dim) for _ in range(3))
@@ -294,7 +292,7 @@ class LinearAttention(HeadedMixer):
         mixed = ops.matmul(q, context, traffic=2 * n * d)
         total = ops.matmul(q, ops.linear(k, 1, trained=False, traffic=n * d), traffic=n * d)
         mixed = ops.mul(mixed, total, in_place=True, traffic=2 * n * d)
-        return self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
+        self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
 
     def _map_features(self, ops: OpList, x: Activation) -> Activation:
         """Append elu(x) + 1 as relu(x) + exp(min(x, 0))."""
@@ -332,10 +330,8 @@ class PoolMixer(TokenMixer):
     kernel: int = param("k")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.add(ops.pool(ops.input, self.kernel, 1), ops.input)
-        return ops
 
 
 @register
@@ -351,15 +347,14 @@ class FourierFilter(TokenMixer):
     examples = ("mix.fourier(c=8)@8", "mix.fourier(c=16)@8")
 
     @override
-    def ops(self) -> OpList:
-        ops, c, side = OpList(self.input_shape), self.channels, self.resolution
+    def add_ops(self, ops: OpList) -> None:
+        c, side = self.channels, self.resolution
         kept = side // 2 + 1
         x = ops.linear(ops.input, 2 * kept, trained=False)
         x = ops.linear(ops.layout(x, 1, c, kept, 2 * side), 2 * side, trained=False)
         x = self._filter(ops, x)
         x = ops.linear(x, 2 * side, trained=False)
         ops.linear(ops.layout(x, 1, c, side, 2 * kept), side, trained=False)
-        return ops
 
     def _filter(self, ops: OpList, x: Activation) -> Activation:
         """Append the product of the spectrum with a trained complex weight for each frequency."""
@@ -385,11 +380,9 @@ class TokenMlp(TokenMixer):
     hidden: int = param("hidden")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         hidden = ops.linear(ops.input.view(1, self.channels, self.tokens), self.hidden)
         ops.output = ops.linear(ops.elementwise(hidden), self.tokens).view(*self.input_shape)
-        return ops
 
 
 @register
@@ -401,13 +394,13 @@ class SpatialGating(TokenMlp):
     examples = ("mix.gmlp(c=8,hidden=8)@5", "mix.gmlp(c=16,hidden=16)@5")
 
     @override
-    def ops(self) -> OpList:
-        ops, n, h = OpList(self.input_shape), self.tokens, self.hidden
+    def add_ops(self, ops: OpList) -> None:
+        n, h = self.tokens, self.hidden
         both = ops.linear(self._to_tokens(ops), 2 * h)
         both = ops.in_place(both, traffic=2 * both.elements)
         gate = ops.layout(ops.norm(ops.layout(both, 1, n, h)), 1, h, n)
         gate = ops.layout(ops.linear(gate, n), 1, n, h)
-        return self._to_map(ops, ops.linear(ops.mul(ops.layout(both, 1, n, h), gate), self.channels))
+        self._to_map(ops, ops.linear(ops.mul(ops.layout(both, 1, n, h), gate), self.channels))
 
     @override
     def factors(self) -> Factors:

@@ -33,10 +33,8 @@ class Conv(Projecting):
     stride: int = param("s")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.conv(ops.input, self.outputs, self.kernel, self.stride)
-        return ops
 
 
 @register
@@ -65,10 +63,8 @@ class PooledStem(Projecting):
     activation: ClassVar[ActivationName]
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.pool(ops.conv(ops.input, self.outputs, self.kernel, 2), 3, 2)
-        return ops
 
 
 @register
@@ -105,13 +101,11 @@ class MBConv(Projecting):
         return self.stride == 1 and self.inputs == self.outputs
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         y = ops.conv(ops.input, self.middle) if self.expansion > 1 else ops.input
         y = ops.conv(ops.depthwise(y, self.kernel, self.stride), self.outputs)
         if self.removable:
             ops.add(y, ops.input)
-        return ops
 
 
 @register
@@ -135,10 +129,8 @@ class FcHead(Classifying):
     examples = ("head.fc(in=8,classes=10)@3", "head.fc(in=16,classes=10)@4")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.linear(ops.mean(ops.input), self.classes)
-        return ops
 
 
 @register
@@ -155,10 +147,8 @@ class ConvHead(Classifying):
     middle: int = param("mid")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.linear(ops.mean(ops.conv(ops.input, self.middle)), self.classes)
-        return ops
 
 
 @register
@@ -183,5 +173,5 @@ class MbPoolHead(Classifying):
         return ConvHead(self.resolution, self.inputs, self.classes, MBPOOL_EXPANSION * self.inputs)
 
     @override
-    def ops(self) -> OpList:
-        return self.as_conv_head.ops()
+    def add_ops(self, ops: OpList) -> None:
+        self.as_conv_head.add_ops(ops)

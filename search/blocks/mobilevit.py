@@ -30,14 +30,12 @@ class MobileViTShell(ChannelKeeping, EnclosingSpec):
     patch: int = param("patch")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = ops.input
         y = ops.conv(ops.conv(x, self.channels, 3), self.dim, norm=False)
         y = self._mix(ops, y)
         y = ops.conv(y.view(1, self.dim, self.resolution, self.resolution), self.channels)
         ops.conv(ops.concat(x, y), self.channels, 3)
-        return ops
 
     def _mix(self, ops: OpList, y: Activation) -> Activation:
         """Append unfold, LayerNorm and fold of a padded map."""
@@ -90,14 +88,12 @@ class MobileViTv3Shell(ResizingShell):
     examples = ("mvit.v3(c=8,d=16,patch=2)@5", "mvit.v3(c=16,d=24,patch=2)@8")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = ops.input
         local = ops.conv(ops.depthwise(x, 3), self.dim, norm=False)
         mixed = self._mix(ops, local).view(1, self.dim, self.resolution, self.resolution)
         fused = ops.conv(ops.concat(local, ops.conv(mixed, self.channels)), self.channels)
         ops.add(fused, x)
-        return ops
 
     @override
     def surrounding_elements(self) -> int:
@@ -145,8 +141,7 @@ class MobileViTLayer(DimKeeping):
         return int(self.mlp_ratio * self.dim)
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = ops.input
         positions, patches, _ = x.shape
         qkv = ops.linear(ops.norm(x), 3 * self.inner)
@@ -155,7 +150,6 @@ class MobileViTLayer(DimKeeping):
         mixed = ops.copy(attention(ops, q, k, v), positions, patches, self.inner, traffic=0)
         x = ops.add(ops.linear(mixed, self.dim), x)
         ops.add(ops.linear(ops.linear(ops.norm(x), self.hidden), self.dim), x)
-        return ops
 
     @override
     def factors(self) -> Factors:

@@ -36,10 +36,8 @@ class LearnedPositions(Positions):
     base: int = param("base")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.elementwise(ops.input, params=self.channels * self.base**2)
-        return ops
 
 
 @register
@@ -57,10 +55,8 @@ class SinusoidPositions(Positions):
         )
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.elementwise(ops.input)
-        return ops
 
 
 @register
@@ -71,10 +67,9 @@ class Peg(Positions):
     examples = ("pos.peg(c=8)@5", "pos.peg(c=16)@6")
 
     @override
-    def ops(self) -> OpList:
-        ops, c = OpList(self.input_shape), self.channels
+    def add_ops(self, ops: OpList) -> None:
+        c = self.channels
         ops.add(ops.conv(ops.input, c, 3, groups=c, bias=True, norm=False), ops.input)
-        return ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +87,13 @@ class PositionalAttention(MultiHeadAttention):
         return x
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d = OpList(self.input_shape), self.tokens, self.channels
+    def add_ops(self, ops: OpList) -> None:
+        n, d = self.tokens, self.channels
         qkv = ops.linear(self._to_tokens(ops), 3 * d)
         q, k, v = (ops.layout(qkv, self.heads, n, self.head_dim) for _ in range(3))
         q, k = self._rotated(ops, q), self._rotated(ops, k)
         mixed = attention(ops, ops.elementwise(q), k, v, self.bias_params)
-        return self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
+        self._to_map(ops, ops.linear(ops.layout(mixed, 1, n, d), d))
 
 
 @register

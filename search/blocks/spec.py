@@ -74,6 +74,7 @@ class BlockSpec(ABC):
         in_task_head: Whether it belongs to a head of detection or segmentation, and not to a backbone.
         complexity: Multiply-accumulates as a formula in tokens N and channels d; "" for blocks that mix no
             tokens.
+        op_list: Class of the list of its operations.
         resolution: Side of the square input map in pixels.
     """
 
@@ -85,6 +86,7 @@ class BlockSpec(ABC):
     branches: ClassVar[tuple[str, ...]] = ()
     in_task_head: ClassVar[bool] = False
     complexity: ClassVar[str] = ""
+    op_list: ClassVar[type[OpList]] = OpList
 
     resolution: int
 
@@ -119,9 +121,15 @@ class BlockSpec(ABC):
         """Whether a network stays valid if this block alone is left out."""
         return False
 
-    @abstractmethod
     def ops(self) -> OpList:
         """Return the block's operations in order of execution at batch 1; all costs follow from them."""
+        ops = self.op_list(self.input_shape)
+        self.add_ops(ops)
+        return ops
+
+    def add_ops(self, ops: OpList) -> None:
+        """Append the block's operations; a kind defines this or `ops`."""
+        raise NotImplementedError
 
     @functools.cached_property
     def costs(self) -> Costs:
@@ -256,7 +264,10 @@ def register(cls: Spec) -> Spec:
     kind = getattr(cls, "kind", "")
     if not _KIND.fullmatch(kind):
         raise _incomplete(f"block {cls.__name__} needs a `kind` of a-z, 0-9, dots and _, not {kind!r}")
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if cls.ops is BlockSpec.ops and cls.add_ops is BlockSpec.add_ops:
+        missing.append("ops")
+    if missing:
         raise _incomplete(f"block kind {kind!r} does not define {', '.join(missing)}")
     if not getattr(cls, "examples", ()):
         raise _incomplete(f"block kind {kind!r} has no `examples`; add keys of small blocks")

@@ -57,12 +57,10 @@ class SsdPredict(SideSpec):
     classes: int = param("classes")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         logits = self._predict(ops, self.classes + 1)
         offsets = self._predict(ops, COORDINATES)
         ops.concat(logits, offsets, axis=2)
-        return ops
 
     def _predict(self, ops: OpList, values: int) -> Activation:
         """Append a predictor of so many values a box, and their change of layout to (1, places, values)."""
@@ -85,10 +83,8 @@ class SsdExtra(Projecting):
         return self.outputs // 2
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         ops.conv(ops.depthwise(ops.conv(ops.input, self.middle), 3, 2), self.outputs)
-        return ops
 
 
 @register
@@ -117,8 +113,8 @@ class DeepLabLite(Projecting):
         return ()
 
     @override
-    def ops(self) -> OpList:
-        ops, width = OpList(self.input_shape), self.middle
+    def add_ops(self, ops: OpList) -> None:
+        width = self.middle
         pooled = self._pool_image(ops)
         branches = [ops.conv(ops.input, width)]
         branches += [ops.conv(ops.input, width, 3, dilation=rate) for rate in self.rates]
@@ -126,7 +122,6 @@ class DeepLabLite(Projecting):
         y = ops.in_place(ops.add(y, pooled, traffic=2 * y.elements), params=2 * width)
         y = ops.conv(y, width, 3) if self.rates else y
         ops.conv(y, self.outputs + 1, bias=True, norm=False)
-        return ops
 
     def _pool_image(self, ops: OpList) -> Activation:
         """Append image pooling and its two 1x1 convolutions: (1, middle)."""

@@ -207,7 +207,7 @@ class TimmNetwork(BlockSpec):
         return sum(parameter.numel() for parameter in network.parameters()) + count(self.head_blocks)[0]
 
     @override
-    def ops(self) -> OpList:
+    def add_ops(self, ops: OpList) -> None:
         raise UsageError(
             f"timm:{self.network} has no list of operations to count costs from; "
             "`bench measure` counts its MACs as it runs",

@@ -82,12 +82,10 @@ class Embedding(Patches):
     learned_positions: ClassVar[bool]
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         patches = ops.patches(ops.input, self.dim, self.kernel, self.stride)
         tokens = ops.with_class_token(patches.view(1, self.out_resolution**2, self.dim))
         ops.elementwise(tokens, params=tokens.elements if self.learned_positions else 0)
-        return ops
 
 
 @register
@@ -107,11 +105,9 @@ class TokenHead(Classifying, TokenBlock):
     examples = ("head.token(in=8,classes=10)@2", "head.token(in=12,classes=10)@3")
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         first = ops.layout(ops.input, 1, self.inputs, traffic=ops.input.elements)
         ops.linear(ops.norm(first), self.classes)
-        return ops
 
 
 @register
@@ -140,8 +136,8 @@ class T2tPerformer(Patches):
         return self.dim // 2
 
     @override
-    def ops(self) -> OpList:
-        ops, n, e, m = OpList(self.input_shape), self.out_resolution**2, self.dim, self.features
+    def add_ops(self, ops: OpList) -> None:
+        n, e, m = self.out_resolution**2, self.dim, self.features
         split = ops.patches(ops.input, self.window, self.kernel, self.stride, trained=False)
         kqv = ops.linear(ops.norm(split.view(1, n, self.window)), 3 * e)
         value = kqv.view(1, n, e)
@@ -155,7 +151,6 @@ class T2tPerformer(Patches):
         x = ops.add(ops.linear(attended, e), value)
         y = ops.linear(ops.linear(ops.norm(x), e), e)
         ops.output = ops.add(y, x).view(1, e, self.out_resolution, self.out_resolution)
-        return ops
 
     def _map_features(self, ops: OpList, x: Activation) -> Activation:
         """Append exp(W x - |x|^2 / 2) / sqrt(m): (1, n, e) to (1, n, m)."""
@@ -184,11 +179,9 @@ class T2tLayer(TransformerLayer):
     removable = True
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = self._attend(ops, ops.input, qkv_bias=False)
         ops.add(ops.linear(ops.linear(ops.norm(x), self.hidden), self.dim), x)
-        return ops
 
 
 @register
@@ -215,15 +208,13 @@ class CeitLayer(TransformerLayer):
     enclosed_by = "ceit.encoder"
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = self._attend(ops, ops.input)
         normed = ops.norm(x)
         local = ops.conv(self._pixels(normed), self.hidden, bias=True)
         local = ops.conv(ops.depthwise(local, 3, bias=True), self.dim, bias=True)
         first, pixels = normed.view(1, 1, self.dim), local.view(1, self.resolution**2, self.dim)
         ops.add(x, ops.concat(first, pixels))
-        return ops
 
 
 @register
@@ -250,8 +241,8 @@ class CeitEncoder(EnclosingSpec, TokenBlock):
         return int(self.mlp_ratio * self.dim)
 
     @override
-    def ops(self) -> OpList:
-        ops, d, depth, heads = OpList(self.input_shape), self.dim, self.depth, self.heads
+    def add_ops(self, ops: OpList) -> None:
+        d, depth, heads = self.dim, self.depth, self.heads
         seen = ops.copy(ops.input, 1, depth, d, traffic=ops.input.elements + 2 * depth * d)
         normed = ops.norm(tokens := ops.elementwise(seen, params=depth * d))
         query = ops.linear(normed.view(1, 1, d), d).view(heads, 1, d // heads)
@@ -263,7 +254,6 @@ class CeitEncoder(EnclosingSpec, TokenBlock):
         y = ops.linear(ops.linear(ops.norm(last), self.hidden), d)
         last = ops.add(y, last, traffic=0)
         ops.linear(ops.in_place(last, params=2 * d).view(1, d), self.classes)
-        return ops
 
     @override
     def surrounding_elements(self) -> int:
@@ -295,8 +285,7 @@ class LocalVitLayer(TransformerLayer):
         return self.hidden // self.reduction
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         x = self._attend(ops, ops.input)
         pixels = self._pixels(x)
         y = ops.depthwise(ops.conv(pixels, self.hidden), 3)
@@ -305,4 +294,3 @@ class LocalVitLayer(TransformerLayer):
         y = ops.mul(y, ops.linear(squeezed, self.hidden, traffic=0))
         local = ops.add(ops.conv(y, self.dim), pixels)
         ops.concat(x.view(1, 1, self.dim), local.view(1, self.resolution**2, self.dim))
-        return ops

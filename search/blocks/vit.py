@@ -37,14 +37,13 @@ class VitShell(DimKeeping, EnclosingSpec):
         return self.resolution**2 + 1
 
     @override
-    def ops(self) -> OpList:
-        ops, d, n = OpList(self.input_shape), self.dim, self.tokens
+    def add_ops(self, ops: OpList) -> None:
+        d, n = self.dim, self.tokens
         pixels = ops.layout(ops.input, 1, n - 1, d)
         tokens = ops.with_class_token(pixels, traffic=(2 * n + 1) * d)
         tokens = ops.elementwise(tokens, params=n * d)
         first = ops.layout(tokens, 1, 1, d)
         ops.layout(ops.norm(first), 1, d, 1, 1)
-        return ops
 
     @override
     def factors(self) -> Factors:
@@ -99,10 +98,8 @@ class VitLayer(TransformerLayer):
         return self.heads * self.head_dim
 
     @override
-    def ops(self) -> OpList:
-        ops = OpList(self.input_shape)
+    def add_ops(self, ops: OpList) -> None:
         self._feed(ops, self._reduce(ops, self._attend(ops, ops.input, query_traffic=self.tokens * self.dim)))
-        return ops
 
     def _feed(self, ops: OpList, x: Activation) -> Activation:
         """Append the MLP branch: LayerNorm, two linear layers with GELU between them, residual."""
@@ -361,8 +358,8 @@ class IdleLayer(SelectingLayer):
         return self.tokens
 
     @override
-    def ops(self) -> OpList:
-        ops, n, d, chosen = OpList(self.input_shape), self.tokens, self.dim, self.kept + 1
+    def add_ops(self, ops: OpList) -> None:
+        n, d, chosen = self.tokens, self.dim, self.kept + 1
         x = ops.input
         qkv = ops.linear(ops.norm(x), 3 * d)
         ops.matmul(qkv.view(self.heads, 1, self.head_dim), qkv.view(self.heads, self.head_dim, n))
@@ -373,4 +370,3 @@ class IdleLayer(SelectingLayer):
         y = self._feed(ops, ops.add(ops.linear(mixed.view(1, chosen, d), d), both.view(1, chosen, d)))
         change = ops.add(y, both.view(1, chosen, d))
         ops.add(self._picked(ops, matrix.view(1, n - 1, self.kept), change, d), x)
-        return ops

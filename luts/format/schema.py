@@ -45,10 +45,16 @@ Tile = Annotated[int, Field(ge=1, le=1024)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Value(BaseModel):
-    """Base of the values: frozen, no unknown fields, finite numbers only."""
+class FrozenModel(BaseModel):
+    """Base of what files and options describe: frozen, no unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Value(FrozenModel):
+    """Base of the values: as `FrozenModel`, finite numbers only."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @classmethod
     def of(cls, wider: Value) -> Self:

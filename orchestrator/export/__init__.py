@@ -6,13 +6,3 @@ Importing this package needs no torch; exporting does.
 from orchestrator.export.artifacts.artifact import Artifact, ArtifactCache
 from orchestrator.export.artifacts.spec import ExportSpec, block_specs_for
 from orchestrator.export.pool import ExportFailure, export_each, export_many
-
-__all__ = [
-    "Artifact",
-    "ArtifactCache",
-    "ExportFailure",
-    "ExportSpec",
-    "block_specs_for",
-    "export_each",
-    "export_many",
-]

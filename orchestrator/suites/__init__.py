@@ -1,5 +1,3 @@
 """Suites: published networks that one command measures side by side."""
 
 from orchestrator.suites.suite import Suite, SuiteEntry, list_suites, load_suite
-
-__all__ = ["Suite", "SuiteEntry", "list_suites", "load_suite"]

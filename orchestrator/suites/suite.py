@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from luts.format.errors import UsageError, unknown
 from luts.format.files import read_json
+from luts.format.schema import FrozenModel
 from luts.published import PublishedRow, PublishedTable, load_published
 
 _ROOT = Path(__file__).parent
@@ -19,7 +20,7 @@ MAX_BYTES = 64 * 1024
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9:@._-]{1,100}$")]
 
 
-class SuiteEntry(BaseModel):
+class SuiteEntry(FrozenModel):
     """One network of a suite.
 
     Attributes:
@@ -28,8 +29,6 @@ class SuiteEntry(BaseModel):
         figures: Name of the published table.
         differs: How it differs from the published network, and why; empty if it does not.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     row: Annotated[str, Field(min_length=1, max_length=80)]
     kind: Literal["conv", "transformer", "hybrid", "mlp"]
@@ -48,10 +47,8 @@ class SuiteEntry(BaseModel):
         return load_published(self.figures)
 
 
-class Suite(BaseModel):
+class Suite(FrozenModel):
     """Networks to measure together; `reference` is the row that the others' latencies are ratios to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     reference: str

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem
 from luts.format.files import read_bytes, write_json
+from luts.format.schema import FrozenModel
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import MAX_FP32, QUANTISED
 from search.blocks import parse_key
@@ -31,7 +32,7 @@ _CLASSES = re.compile(r"classes=[0-9]+")
 Text = Annotated[str, Field(max_length=2000)]
 
 
-class MixedPrecision(BaseModel):
+class MixedPrecision(FrozenModel):
     """File of `bench sensitivity`: which blocks of a network stay fp32.
 
     Attributes:
@@ -39,8 +40,6 @@ class MixedPrecision(BaseModel):
         module: `timm:NAME[@PX]`; empty for our blocks.
         judged: The evaluations that the choice is based on, for people.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     blocks: Annotated[tuple[Text, ...], Field(max_length=MAX_BLOCKS)] = ()

@@ -1,16 +1,15 @@
 """Architecture search: which architectures meet the constraints, and which of them is the best."""
 
 from luts.format.errors import InfeasibleError
-from search.algorithms.bounds import LatencyBounds, latency_bounds
-from search.algorithms.cost import CompiledSpace, LutPrice, Prices
+from search.algorithms import strategies
+from search.algorithms.bounds import latency_bounds
+from search.algorithms.cost import CompiledSpace, LutPrice
 from search.algorithms.evaluation import CachedEvaluator
 from search.algorithms.objectives import (
     Evaluator,
     InProcess,
     Objective,
     ObjectiveOpener,
-    StreamingEvaluator,
-    inherited_accuracy,
     objective_names,
     open_objective,
     register_objective,
@@ -18,21 +17,12 @@ from search.algorithms.objectives import (
 from search.algorithms.pareto import pareto_front
 from search.algorithms.record import (
     AUTOVIT_SETTINGS,
-    INHERITED_ACCURACY,
     Constraints,
     Criterion,
     Evaluated,
     PricedArch,
     SearchResult,
     SearchSettings,
-)
-from search.algorithms.strategies import (
-    AutoVitSearch,
-    Evolution,
-    LargeFirst,
-    LargestNetworks,
-    ParetoSearch,
-    RandomSearch,
 )
 from search.algorithms.study import (
     OnStart,
@@ -43,44 +33,3 @@ from search.algorithms.study import (
     search,
     strategy_names,
 )
-
-__all__ = [
-    "AUTOVIT_SETTINGS",
-    "INHERITED_ACCURACY",
-    "AutoVitSearch",
-    "CachedEvaluator",
-    "CompiledSpace",
-    "Constraints",
-    "Criterion",
-    "Evaluated",
-    "Evaluator",
-    "Evolution",
-    "InProcess",
-    "InfeasibleError",
-    "LargeFirst",
-    "LargestNetworks",
-    "LatencyBounds",
-    "LutPrice",
-    "Objective",
-    "ObjectiveOpener",
-    "OnStart",
-    "ParetoSearch",
-    "PricedArch",
-    "Prices",
-    "RandomSearch",
-    "SearchResult",
-    "SearchSettings",
-    "Strategy",
-    "StreamingEvaluator",
-    "Study",
-    "get_strategy",
-    "inherited_accuracy",
-    "latency_bounds",
-    "objective_names",
-    "open_objective",
-    "pareto_front",
-    "register_objective",
-    "register_strategy",
-    "search",
-    "strategy_names",
-]

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from luts.format.files import AppendFile, Closeable, read_lines
 from luts.format.processes import WorkerPool, as_blocktime_error, open_cluster
+from luts.format.schema import FrozenModel
 from search.algorithms.objectives import Objective, StreamingEvaluator, checked_accuracy
 from search.spaces import Arch
 from search.spaces.plugins import PickleWithPlugins
@@ -21,9 +22,7 @@ from search.spaces.plugins import PickleWithPlugins
 MAX_FINGERPRINT_CHARS = 4096
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Line(FrozenModel):
     evaluator: str = Field(min_length=1, max_length=MAX_FINGERPRINT_CHARS)
     arch: str = Field(max_length=64 * 1024)
     accuracy: float = Field(ge=0, le=1)

@@ -11,7 +11,7 @@ from luts.format.errors import BlocktimeError
 from luts.format.files import read_json, write_atomically
 from luts.format.provenance import CodeVersion
 from luts.format.registry import NAME
-from luts.format.schema import Value
+from luts.format.schema import Fraction, Sha256, Value
 from search.algorithms.adaptive import AdaptiveResult, CascadeLimits
 from search.spaces import Arch
 from search.spaces.registry import MAX_ARCH_BYTES, arch_from_json
@@ -192,9 +192,7 @@ def usual_settings(strategy: str) -> SearchSettings:
 MAX_RECORD_BYTES = 256 * 1024 * 1024
 """A search of a hundred thousand evaluations has about 50 MB."""
 
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Text = Annotated[str, Field(max_length=4096)]
-_Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class CoarseStage(Value):
@@ -267,7 +265,7 @@ class PricedArch(Value):
 class Evaluated(PricedArch):
     """An architecture with its predicted costs and the objective's value, found in a generation."""
 
-    accuracy: _Fraction
+    accuracy: Fraction
     generation: int
 
 
@@ -282,7 +280,7 @@ class LutPin(Value):
     """
 
     name: _Text
-    sha256: _Sha256
+    sha256: Sha256
     read_for: _Text = ""
     device_log_sd: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
@@ -303,12 +301,12 @@ class Provenance(Value):
     """
 
     luts: tuple[LutPin, ...] = Field(min_length=1, max_length=64)
-    checkpoint: _Sha256 | None = None
+    checkpoint: Sha256 | None = None
     data: _Text = ""
-    data_digest: _Sha256 | None = None
+    data_digest: Sha256 | None = None
     split: Literal["search", "validation"] = "search"
     split_seed: int = 0
-    split_fraction: _Fraction = 0.0
+    split_fraction: Fraction = 0.0
     code: CodeVersion
     objective: str = Field(default=INHERITED_ACCURACY, pattern=NAME)
 

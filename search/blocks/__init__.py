@@ -18,7 +18,7 @@ from search.blocks import (
 )
 from search.blocks.mobilenet import Conv, ConvHead, FcHead, MBConv, MbPoolHead
 from search.blocks.mobilevit import MobileViTLayer, MobileViTShell
-from search.blocks.ops import Activation, Costs, Op, OpList
+from search.blocks.ops import Activation, OpList
 from search.blocks.sequence import (
     Group,
     boundary_bytes,
@@ -39,43 +39,3 @@ from search.blocks.spec import (
     parse_keys,
     register,
 )
-
-__all__ = [
-    "Activation",
-    "BlockSpec",
-    "Conv",
-    "ConvHead",
-    "Costs",
-    "EnclosingSpec",
-    "Factors",
-    "FcHead",
-    "Group",
-    "MBConv",
-    "Macs",
-    "MbPoolHead",
-    "MobileViTLayer",
-    "MobileViTShell",
-    "Op",
-    "OpList",
-    "SideSpec",
-    "boundary_bytes",
-    "check_chain",
-    "count",
-    "cvt",
-    "efficient_cnns",
-    "efficientvit",
-    "embeddings",
-    "group_blocks",
-    "kinds",
-    "metaformer",
-    "mixers",
-    "param",
-    "parse_key",
-    "parse_keys",
-    "peak_activation_bytes",
-    "positions",
-    "register",
-    "task_heads",
-    "transformers",
-    "vit",
-]

@@ -298,5 +298,4 @@ def _mask(
 
 def _inside(polygon: list[float], height: int, width: int) -> list[float]:
     """Corners cut to the image: pycocotools walks every pixel of an edge, however long."""
-    corners: list[float] = np.clip(np.reshape(polygon, (-1, 2)), 0, (width, height)).ravel().tolist()
-    return corners
+    return np.clip(np.reshape(polygon, (-1, 2)), 0, (width, height)).ravel().tolist()

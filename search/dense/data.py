@@ -85,8 +85,7 @@ def crop_mask(image: Tensor, mask: Tensor, side: int, seed: int) -> tuple[Tensor
 
 def resize(image: Tensor, side: int) -> Tensor:
     """Resize uint8 (3, H, W) to (3, side, side), ignoring its aspect ratio."""
-    resized: Tensor = v2.functional.resize(image, [side, side], antialias=True)
-    return resized
+    return v2.functional.resize(image, [side, side], antialias=True)
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

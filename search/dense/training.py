@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from luts.format.errors import InvalidArtifactError, UsageError
 from luts.format.files import read_json
 from luts.format.provenance import code_version
+from luts.format.schema import FrozenModel, Sha256
 from search.dense.data import BoxTarget, DenseBatch, DenseBatches, plain_batches
 from search.dense.metrics import METRICS, evaluate_outputs
 from search.dense.scenes import VOID, DenseTaskName, Scenes
@@ -27,7 +28,7 @@ from search.networks.outputs import default_boxes, encode, intersection_over_uni
 from search.spaces import Arch, arch_from_json
 from search.spaces.registry import is_timm
 from search.supernet.model.weights_file import copy_into, tensors_digest
-from search.supernet.train.checkpoint import RunInfo, Sha256, check_same_run, read_tensors, write_checkpoint
+from search.supernet.train.checkpoint import RunInfo, check_same_run, read_tensors, write_checkpoint
 from search.supernet.train.logs import Progress, TrainingPace
 from search.supernet.train.optimizer import Precision
 from search.supernet.train.parallel import ComputeSettings, ProcessGroup
@@ -39,7 +40,7 @@ EVALUATION_BATCH = 16
 MAX_JSON_BYTES = 1 << 20
 
 
-class DenseRecipe(BaseModel):
+class DenseRecipe(FrozenModel):
     """Hyper-parameters of a run: AdamW, a linear warm-up, then half a cosine down to 0.
 
     Attributes:
@@ -50,8 +51,6 @@ class DenseRecipe(BaseModel):
         augmented: Whether training images are cropped, scaled and mirrored.
         freeze: Whether the backbone is frozen, including its BN statistics.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(ge=1, le=100_000, default=20)
     batch_size: int = Field(ge=2, le=65_536, default=16)

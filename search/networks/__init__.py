@@ -26,25 +26,3 @@ from search.networks.network import (
     module_around,
     module_of,
 )
-
-__all__ = [
-    "Network",
-    "build_block",
-    "build_group",
-    "build_network",
-    "build_segment",
-    "cvt",
-    "efficient_cnns",
-    "efficientvit",
-    "embeddings",
-    "local_mixers",
-    "mixers",
-    "mobilenet",
-    "mobilevit",
-    "module_around",
-    "module_of",
-    "positions",
-    "task_heads",
-    "transformers",
-    "vit",
-]

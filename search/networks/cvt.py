@@ -24,10 +24,7 @@ class Projection(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         tokens = to_tokens(self.conv(to_map(x[:, self.prefix :], self.side)))
-        projected: Tensor = self.linear(
-            torch.cat((x[:, : self.prefix], tokens), 1) if self.prefix else tokens
-        )
-        return projected
+        return self.linear(torch.cat((x[:, : self.prefix], tokens), 1) if self.prefix else tokens)
 
 
 @module_of.register(ConvolutionalAttention)

@@ -99,8 +99,7 @@ class Pyramid(nn.Module):
         sums = [first(x)]
         for branch in others:
             sums.append(branch(x) + sums[-1])
-        out: Tensor = self.expand(self.fused(torch.cat(sums, 1)))
-        return out
+        return self.expand(self.fused(torch.cat(sums, 1)))
 
 
 @module_of.register(Eesp)
@@ -114,8 +113,7 @@ class EespModule(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.pyramid(x) + x)
-        return out
+        return self.act(self.pyramid(x) + x)
 
 
 class StridedEesp(nn.Module):
@@ -139,8 +137,7 @@ class StridedEesp(nn.Module):
         y = torch.cat((halve(x), self.pyramid(x)), 1)
         if image is not None:
             y = y + self.reinforce(image)
-        out: Tensor = self.act(y)
-        return out
+        return self.act(y)
 
 
 @module_around.register(EspTrunk)

@@ -65,8 +65,7 @@ class PatchMerge(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.depthwise(self.act(self.expand(x))))
         gate = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))).sigmoid()
-        merged: Tensor = self.project(x * gate)
-        return merged
+        return self.project(x * gate)
 
 
 @module_of.register(BnFcHead)
@@ -80,8 +79,7 @@ class NormClassifier(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(x.mean((2, 3), keepdim=True).flatten(1))
-        return logits
+        return self.fc(x.mean((2, 3), keepdim=True).flatten(1))
 
 
 class DistanceBias(WeightValue):
@@ -158,8 +156,7 @@ class CascadedAttention(nn.Module):
             if outputs:
                 part = _add_common(part, outputs[-1])
             outputs.append(head(part))
-        attended: Tensor = self.proj(torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0])
-        return attended
+        return self.proj(torch.cat(outputs, 1) if len(outputs) > 1 else outputs[0])
 
 
 def cut_windows(x: Tensor, side: int) -> Tensor:

@@ -75,8 +75,7 @@ class Classifier(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.conv(x).mean((2, 3), keepdim=True).flatten(1))
-        return logits
+        return self.fc(self.conv(x).mean((2, 3), keepdim=True).flatten(1))
 
 
 def to_tokens(x: Tensor) -> Tensor:

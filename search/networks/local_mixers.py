@@ -44,8 +44,7 @@ class SpatialShift(nn.Module):
             torch.cat((right[..., :1], right[..., :-1]), 3),
             torch.cat((left[..., 1:], left[..., -1:]), 3),
         )
-        mixed: Tensor = self.fc2(torch.cat(shifted, 1))
-        return mixed
+        return self.fc2(torch.cat(shifted, 1))
 
 
 @module_of.register(specs.AxialShift)
@@ -68,8 +67,7 @@ class AxialShift(nn.Module):
             groups = enumerate(torch.split(wide, self.size, 1))
             parts = [group.narrow(axis, start, x.shape[axis]) for start, group in groups]
             both.append(linear(torch.cat(parts, 1)))
-        mixed: Tensor = self.fc2(both[0] + both[1])
-        return mixed
+        return self.fc2(both[0] + both[1])
 
 
 class ShiftedBias(RelativeBias):
@@ -216,8 +214,7 @@ class OutlookAttention(nn.Module):
         columns = to_tokens(columns).reshape(-1, self.head_dim, self.area)
         mixed = torch.bmm(columns, weights.transpose(1, 2)).reshape(batch, -1, channels * self.area)
         mixed = F.conv2d(to_map(mixed, height), self.fold(x), padding=self.padding, groups=channels)
-        out: Tensor = self.proj(mixed)
-        return out
+        return self.proj(mixed)
 
 
 class OffsetBias(RelativeBias):

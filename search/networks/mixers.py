@@ -166,8 +166,7 @@ class PoolMixer(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.pool(x) - x
-        return mixed
+        return self.pool(x) - x
 
 
 @module_of.register(specs.FourierFilter)
@@ -244,8 +243,7 @@ class SeparableAttention(nn.Module):
         q, k, v = self.qkv(x)
         scores = q.reshape(batch, 1, height * width).softmax(-1)
         context = torch.bmm(k.reshape(batch, channels, height * width), scores.transpose(1, 2))
-        out: Tensor = self.out(v.relu() * context.reshape(batch, channels, 1, 1))
-        return out
+        return self.out(v.relu() * context.reshape(batch, channels, 1, 1))
 
 
 @module_of.register(specs.AdditiveAttention)
@@ -356,8 +354,7 @@ class MixerBlock(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = x + self.layers(self.norm(x))
-        return mixed
+        return x + self.layers(self.norm(x))
 
 
 @module_of.register

@@ -53,8 +53,7 @@ class MobileToFormer(nn.Module):
         (queries,) = split_heads(self.query(tokens), 1, HEADS)
         (pixels,) = split_heads(to_tokens(x), 1, HEADS)
         read = attend(queries, pixels, pixels, HEADS) * (2.0 * self.gate(tokens))
-        normed: Tensor = self.norm(tokens + self.project(read))
-        return normed
+        return self.norm(tokens + self.project(read))
 
 
 class Former(nn.Module):
@@ -71,8 +70,7 @@ class Former(nn.Module):
         (queries,) = split_heads(self.query(tokens), 1, TOKEN_HEADS)
         (keys,) = split_heads(tokens, 1, TOKEN_HEADS)
         tokens = self.norm(tokens + self.project(attend(queries, keys, keys, TOKEN_HEADS)))
-        normed: Tensor = self.mlp_norm(tokens + self.mlp(tokens))
-        return normed
+        return self.mlp_norm(tokens + self.mlp(tokens))
 
 
 class FormerToMobile(nn.Module):
@@ -190,8 +188,7 @@ class MobileFormer(nn.Module):
             x, tokens = block(x, tokens)
         first = self.last(x, tokens)[:, 0, :, None, None]
         pooled = self.act(self.conv(x).mean((2, 3), keepdim=True))
-        logits: Tensor = self.classifier(self.merge(torch.cat([pooled, first], 1)).flatten(1))
-        return logits
+        return self.classifier(self.merge(torch.cat([pooled, first], 1)).flatten(1))
 
 
 default_cfgs = generate_default_cfgs({"mobile_former_96m": {"input_size": (3, 224, 224)}})

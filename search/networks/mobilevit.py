@@ -58,8 +58,7 @@ class TransformerLayer(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.proj(attention(self.qkv(self.norm1(x)), self.heads))
-        out: Tensor = x + self.fc2(F.silu(self.fc1(self.norm2(x))))
-        return out
+        return x + self.fc2(F.silu(self.fc1(self.norm2(x))))
 
 
 @module_around.register(MobileViTShell)
@@ -79,8 +78,7 @@ class MobileViTBlock(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mix(self.to_tokens(self.local(x)))
-        fused: Tensor = self.fusion(torch.cat((x, self.from_tokens(mixed)), 1))
-        return fused
+        return self.fusion(torch.cat((x, self.from_tokens(mixed)), 1))
 
     def mix(self, x: Tensor) -> Tensor:
         """Run the transformer layers over the patches of (B, d, H, W)."""

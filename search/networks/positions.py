@@ -61,8 +61,7 @@ class AddTable(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        added: Tensor = x + self.table(x)
-        return added
+        return x + self.table(x)
 
 
 def _fixed(values: Callable[..., Tensor], *sizes: int) -> FixedValue:

@@ -41,8 +41,7 @@ class Join(nn.Module):
 
     def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
         """Return (B, outputs, H, W) for branches (B, inputs, H, W) and pooled (B, outputs, 1, 1)."""
-        out: Tensor = self.rest(self.of_map(x) + pooled)
-        return out
+        return self.rest(self.of_map(x) + pooled)
 
 
 @module_of.register(DeepLabLite)
@@ -65,8 +64,7 @@ class DeepLabHead(nn.Module):
         pooled = self.join.of_pooled(self.pool(x.mean((2, 3), keepdim=True)))
         branches = [self.local(x), *(branch(x) for branch in self.atrous)]
         joined = self.join(torch.cat(branches, 1) if len(branches) > 1 else branches[0], pooled)
-        logits: Tensor = self.classifier(joined)
-        return logits
+        return self.classifier(joined)
 
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03

@@ -89,8 +89,7 @@ class AttentionBranch(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.proj(attention(self.qkv(self.norm(x)), self.heads))
-        return out
+        return x + self.proj(attention(self.qkv(self.norm(x)), self.heads))
 
 
 @module_of.register(TokenHead)
@@ -104,8 +103,7 @@ class TokenClassifier(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.norm(x[:, :1])).flatten(1)
-        return logits
+        return self.fc(self.norm(x[:, :1])).flatten(1)
 
 
 class SoftSplit(nn.Module):
@@ -170,8 +168,7 @@ class Performer(nn.Module):
         values, across = mixed[..., 2 * dim :], keys.transpose(1, 2)
         total = torch.bmm(queries, F.linear(across, self.ones).reshape(len(tokens), -1, 1))
         attended = torch.bmm(queries, torch.bmm(across, values)) / (total + DIVISION_EPS)
-        out: Tensor = values + self.proj(attended)
-        return out
+        return values + self.proj(attended)
 
 
 @module_of.register(T2tLayer)
@@ -188,8 +185,7 @@ class T2tLayerModule(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         x = self.attention(x)
-        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm(x))))
-        return out
+        return x + self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
 @module_of.register(CeitLayer)
@@ -253,8 +249,7 @@ class CeitEncoderModule(nn.Module):
         mixed = attend(query, keys, values, self.heads)
         last = tokens[:, -1:] + self.proj(mixed)
         last = last + self.fc2(F.gelu(self.fc1(self.norm2(last))))
-        logits: Tensor = self.head(self.norm(last)).flatten(1)
-        return logits
+        return self.head(self.norm(last)).flatten(1)
 
 
 class Excitation(nn.Module):

@@ -136,8 +136,7 @@ class Layer(nn.Module):
 
     def feed(self, x: Tensor) -> Tensor:
         """Return x after the MLP and its residual."""
-        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
-        return out
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
     def mean_over_heads(self, scores: Tensor) -> Tensor:
         """Return the mean (B, 1, m) of the scores (B * heads, 1, m) of one token."""
@@ -328,8 +327,7 @@ class PatchMerger(Selecting):
 
     @override
     def matrix(self, others: Tensor, attended: Tensor) -> Tensor:
-        weights: Tensor = self.merge(others).transpose(1, 2).softmax(2)
-        return weights
+        return self.merge(others).transpose(1, 2).softmax(2)
 
 
 @module_of.register(IdleLayer)
@@ -393,5 +391,4 @@ class VisionTransformer(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, Layer)
             tokens, sizes = layer.step(tokens, sizes)
-        out: Tensor = self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)
-        return out
+        return self.norm(tokens[:, :1]).reshape(batch, dim, 1, 1)

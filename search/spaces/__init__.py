@@ -14,23 +14,3 @@ from search.spaces.registry import (
 )
 from search.spaces.space import Arch, Space
 from search.spaces.stages import Stage, Value, register_head, register_stage
-
-__all__ = [
-    "STDIN",
-    "Arch",
-    "Published",
-    "Space",
-    "Stage",
-    "Value",
-    "arch_from_json",
-    "get_arch",
-    "get_space",
-    "is_arch_file",
-    "list_archs",
-    "list_published",
-    "list_spaces",
-    "load_arch",
-    "register_head",
-    "register_space",
-    "register_stage",
-]

@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from luts.format.errors import StorageError, UsageError
 from luts.format.files import read_json, write_atomically
+from luts.format.schema import FrozenModel
 from search.networks import Network
 from search.spaces import Arch, Space
 from search.supernet.data.images import ImageData
@@ -223,10 +224,8 @@ MAX_BYTES = 16 << 20
 FINAL_FILE = "final.json"
 
 
-class FinalScore(BaseModel):
+class FinalScore(FrozenModel):
     """One evaluation; `arch` is its JSON, `weights_sha256` names the supernet's weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str = Field(max_length=4096)
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -234,10 +233,8 @@ class FinalScore(BaseModel):
     top5: float = Field(ge=0, le=1)
 
 
-class FinalScores(BaseModel):
+class FinalScores(FrozenModel):
     """All final evaluations of a supernet, in the order in which they were made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     scores: tuple[FinalScore, ...] = ()

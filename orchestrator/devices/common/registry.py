@@ -6,13 +6,12 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from luts.format.errors import close_names
+from luts.format.schema import FrozenModel
 from orchestrator.wire.errors import DeviceError
 
 
-class PhoneModel(BaseModel):
+class PhoneModel(FrozenModel):
     """A model of phone.
 
     Attributes:
@@ -22,8 +21,6 @@ class PhoneModel(BaseModel):
         product_types: How it identifies itself: Apple's ProductType (iPhone14,5) or Android's ro.product.model.
         soc: Its chip.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     title: str
@@ -37,9 +34,7 @@ class PhoneModel(BaseModel):
         return self.title if types == self.title else f"{self.title} ({types})"
 
 
-class _Registry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Registry(FrozenModel):
     phones: tuple[PhoneModel, ...]
 
 

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
 from luts.format.files import DAMAGED_ZIP, cache_folder, storage_error, storage_errors
+from luts.format.schema import FrozenModel
 from orchestrator.export.artifacts.spec import ExportSpec
 
 RELATIVE_TOLERANCE = 1e-4
@@ -47,7 +48,7 @@ MAX_REASON = 4096
 OpCounts = Annotated[tuple[tuple[str, int], ...], Field(max_length=MAX_OPERATORS)]
 
 
-class Report(BaseModel):
+class Report(FrozenModel):
     """Result of lowering and checking a model.
 
     Attributes:
@@ -65,8 +66,6 @@ class Report(BaseModel):
         plain_because: For a plain one, what was wrong with the rewritten one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     delegates: int = Field(ge=0)
     operators: OpCounts
     max_abs_error: float | None = Field(ge=0)
@@ -77,13 +76,11 @@ class Report(BaseModel):
     plain_because: Annotated[str, Field(max_length=MAX_REASON)] = ""
 
 
-class Artifact(BaseModel):
+class Artifact(FrozenModel):
     """A model in the cache with the sha256 and size of its file, for Core ML a zip of one `.mlpackage`.
 
     After `deliver`, `path` is the delivered file, for Core ML the unpacked folder.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

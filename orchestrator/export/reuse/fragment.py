@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from luts.format.files import write_atomically
+from luts.format.schema import FrozenModel
 from orchestrator.export.artifacts.artifact import STALE_S
 from orchestrator.export.artifacts.spec import toolchain_of
 from orchestrator.export.lower.source import build_seeded
@@ -167,18 +168,14 @@ _Scalar = int | float
 _Field = _Scalar | Annotated[tuple[int, ...], Field(max_length=16)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class Weight(_Frozen):
+class Weight(FrozenModel):
     """A tensor of the unit's module, by its name there, permuted."""
 
     name: str = Field(max_length=200)
     permutation: Annotated[tuple[int, ...], Field(max_length=6)]
 
 
-class GraphValue(_Frozen):
+class GraphValue(FrozenModel):
     """A value of the graph.
 
     Attributes:
@@ -197,7 +194,7 @@ class GraphValue(_Frozen):
     literal: str = Field(default="", max_length=2 * MAX_LITERAL_BYTES, pattern=r"^[0-9a-f]*$")
 
 
-class Node(_Frozen):
+class Node(FrozenModel):
     """An operator of a fragment.
 
     Name of its class in XNNPACK's schema, its fields (values by number in the fragment, or from outside), its
@@ -209,7 +206,7 @@ class Node(_Frozen):
     handle: int = Field(ge=0, le=NO_HANDLE)
 
 
-class Fragment(_Frozen):
+class Fragment(FrozenModel):
     """Nodes and values in order of definition, the number of the output value, and of used debug handles."""
 
     nodes: Annotated[tuple[Node, ...], Field(max_length=1000)]

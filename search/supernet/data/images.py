@@ -132,8 +132,7 @@ def erased(images: Tensor, probability: float) -> Tensor:
     from timm.data.random_erasing import RandomErasing
 
     erase = RandomErasing(probability, mode="pixel", device="cpu")
-    done: Tensor = erase(images)
-    return done
+    return erase(images)
 
 
 def mixed(images: Tensor, labels: Tensor, how: Augmentation, classes: int) -> tuple[Tensor, Tensor]:
@@ -141,8 +140,7 @@ def mixed(images: Tensor, labels: Tensor, how: Augmentation, classes: int) -> tu
     from timm.data import Mixup
 
     mix = Mixup(how.mixup, how.cutmix, switch_prob=how.switch, label_smoothing=0.0, num_classes=classes)
-    done: tuple[Tensor, Tensor] = mix(images, labels)
-    return done
+    return mix(images, labels)
 
 
 def _tensor(image: Image.Image) -> Tensor:

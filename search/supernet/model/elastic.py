@@ -184,8 +184,7 @@ def run_with(module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Ten
     try:
         for holder, name, full_name in places:
             holder[name] = weights[full_name]
-        out: Tensor = module(x)
-        return out
+        return module(x)
     finally:
         for (holder, name, _), parameter in zip(places, without, strict=True):
             holder[name] = parameter

@@ -160,13 +160,11 @@ def obstacle(device: torch.device, backend: Backend = "inductor") -> str | None:
 
 def _compiled(module: nn.Module, backend: Backend) -> Call:
     def call(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        out: Tensor = torch.func.functional_call(module, dict(weights), (x,))
-        return out
+        return torch.func.functional_call(module, dict(weights), (x,))
 
-    compiled: Call = torch.compile(  # type: ignore[call-overload]  # its overloads lack `isolate_recompiles`
+    return torch.compile(  # type: ignore[call-overload]  # its overloads lack `isolate_recompiles`
         call, backend=backend, dynamic=False, isolate_recompiles=True
     )
-    return compiled
 
 
 class Supernet(nn.Module):

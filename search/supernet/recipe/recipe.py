@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem
 from luts.format.files import read_bytes
+from luts.format.schema import FrozenModel
 from search.spaces import Arch, Space, arch_from_json
 from search.spaces.scope import Scope
 from search.supernet.recipe.samplers import SamplerName, Sizes
@@ -60,7 +61,7 @@ def one_cycle(
     return float(schedule.get_last_lr()[0])
 
 
-class Distillation(BaseModel):
+class Distillation(FrozenModel):
     """How a teacher enters the loss; without one only the labels do.
 
     Attributes:
@@ -71,8 +72,6 @@ class Distillation(BaseModel):
         terms: The whole loss as a weighted sum, with `kind` "terms", which is the default where there are any;
             absent from what is written without them, so that older recipes keep their digests.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["none", "soft", "hard", "terms"] = "hard"
     alpha: float = Field(ge=0, le=1, default=0.5)
@@ -144,7 +143,7 @@ IMAGE_FIELDS = (
 """Fields of a recipe that decide the images of a step: stored teacher logits are valid for these values alone."""
 
 
-class Augmentation(BaseModel):
+class Augmentation(FrozenModel):
     """Augmentation of training images, in this order.
 
     Attributes:
@@ -157,8 +156,6 @@ class Augmentation(BaseModel):
         mixup, cutmix: Their alpha, 0 for none; where both are on, each batch gets one of them.
         switch: Probability of CutMix where both are on.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop: Literal["pad", "resized", "none"] = "pad"
     flip: bool = True
@@ -174,7 +171,7 @@ class Augmentation(BaseModel):
         return self.mixup > 0 or self.cutmix > 0
 
 
-class Recipe(BaseModel):
+class Recipe(FrozenModel):
     """Hyper-parameters of one training run: all that decides its result but images, teacher and space.
 
     Attributes:
@@ -216,8 +213,6 @@ class Recipe(BaseModel):
             where the source has no validation set.
         save_epochs: Epochs between checkpoints; one is always written at the end.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(max_length=64)
     epochs: int = Field(ge=1, le=100_000)

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
+
+from luts.format.schema import FrozenModel
 
 EPSILON = 1e-7
 """Added to divisors that vanish for equal logits, as in Sun et al.'s code (`normalize` of their KD.py)."""
@@ -166,10 +168,8 @@ NEEDS = {
 """Signals of terms; all others compare logits alone."""
 
 
-class Term(BaseModel):
+class Term(FrozenModel):
     """One term of the loss."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Any
     weight: float = Field(ge=0, le=1e6, default=1.0)

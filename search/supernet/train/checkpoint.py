@@ -10,28 +10,27 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
 from luts.format.errors import InvalidArtifactError, StorageError, UsageError, first_problem
 from luts.format.files import read_bytes, write_atomically
 from luts.format.provenance import CodeVersion
+from luts.format.schema import FrozenModel, Sha256
 from search.spaces import get_space
 from search.spaces.scope import Scope
 from search.supernet.model.supernet import Supernet
 from search.supernet.model.weights_file import copy_into, read_weights
 from search.supernet.recipe.recipe import Recipe
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
 MAX_JSON_BYTES = 4 * 1024 * 1024
 """Room for the class names of the largest data set."""
 
 
-class RunInfo(BaseModel):
+class RunInfo(FrozenModel):
     """Description of a run's last checkpoint, of any task.
 
     Attributes:
@@ -40,8 +39,6 @@ class RunInfo(BaseModel):
         init_sha256: Digest of the initial weights that were used.
         code: Version of the code that trained last.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     FILE: ClassVar[str]
     """Name of the description."""
@@ -68,8 +65,7 @@ class RunInfo(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document to write."""
-        document: dict[str, Any] = json.loads(self.model_dump_json())
-        return document
+        return json.loads(self.model_dump_json())
 
 
 InfoT = TypeVar("InfoT", bound=RunInfo)
@@ -141,10 +137,8 @@ CHANGEABLE: tuple[Literal["learning_rate"], Literal["clip_norm"]] = ("learning_r
 """Recipe fields that may change when a run resumes, so that a diverged run can go on more slowly."""
 
 
-class RecipeChange(BaseModel):
+class RecipeChange(FrozenModel):
     """A recipe field that had another value until a step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int = Field(ge=0)
     field: Literal["learning_rate", "clip_norm"]

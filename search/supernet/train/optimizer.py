@@ -289,8 +289,7 @@ class Precision:
 
     def scaled(self, loss: Tensor) -> Tensor:
         """Return the loss to differentiate, scaled for fp16."""
-        scaled: Tensor = self._scaler.scale(loss)
-        return scaled
+        return self._scaler.scale(loss)
 
     def unscale(self) -> None:
         """Make the gradients those of the loss itself."""
@@ -309,8 +308,7 @@ class Precision:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; empty without a scale."""
-        state: dict[str, Any] = self._scaler.state_dict()
-        return state
+        return self._scaler.state_dict()
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over what `state` gave."""

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.files import write_atomically
+from luts.format.schema import FrozenModel, Sha256
 from search.supernet.data.images import MEAN, STD, ImageData
 from search.supernet.model.supernet import Recorded
 from search.supernet.model.weights_file import tensors_digest
@@ -62,8 +63,7 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """Z_t, (B, classes); `images` as `ImageData` normalises them."""
-        logits: Tensor = self.model(self.seen(images))
-        return logits
+        return self.model(self.seen(images))
 
     @torch.no_grad()
     def observe(self, images: Tensor, recorded: Recorded | None) -> Tensor:
@@ -73,8 +73,7 @@ class Teacher:
         model: Any = self.model
         with recorded.recording(model, len(images)):
             last, recorded.features = model.forward_intermediates(self.seen(images))
-        logits: Tensor = model.forward_head(last)
-        return logits
+        return model.forward_head(last)
 
     def seen(self, images: Tensor) -> Tensor:
         """Convert images as `ImageData` normalises them to the teacher's size and normalisation."""
@@ -292,10 +291,8 @@ TOP_K = 10
 MAX_FILE_BYTES = 1 << 30
 """An epoch of ImageNet with ten logits is 85 MB."""
 
-_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-
-class LabelHeader(BaseModel):
+class LabelHeader(FrozenModel):
     """Whose logits of which images; all of it must be the same for stored ones to hold.
 
     Attributes:
@@ -308,12 +305,10 @@ class LabelHeader(BaseModel):
         part: Which part of each batch this is, of how many: each process of a distributed run has its own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: Literal[1] = 1
-    teacher: _Sha256
-    data: _Sha256
-    images: _Sha256
+    teacher: Sha256
+    data: Sha256
+    images: Sha256
     classes: int = Field(ge=1, le=65_536)
     top_k: int = Field(ge=1, le=65_536)
     steps: int = Field(ge=1, le=20_000_000)

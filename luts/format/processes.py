@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -268,19 +269,23 @@ STORE_BYTES = 256 << 20
 """Size of Ray's object store on this machine; it holds one model at a time."""
 
 
+@dataclass(frozen=True)
 class Cluster:
-    """An open connection to Ray (its module); `owned`: this process started the cluster, and ends it."""
+    """An open connection to Ray (its module).
 
-    def __init__(self, ray: Any, owned: bool, folder: Path | None = None) -> None:
-        """Wrap an initialised Ray; `folder` is removed at the end."""
-        self.ray, self.owned, self._folder = ray, owned, folder
+    `owned`: this process started the cluster, and ends it; `folder` is removed then.
+    """
+
+    ray: Any
+    owned: bool
+    folder: Path | None = None
 
     def close(self) -> None:
         """Disconnect; end the cluster if this process started it."""
         if self.owned:
             self.ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def open_cluster(option: str, resources: Mapping[str, float] | None = None) -> Cluster:

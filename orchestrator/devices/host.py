@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 
 from luts.format.files import cache_folder
 from luts.format.provenance import ROOT
@@ -59,7 +58,6 @@ class HostDevice(Device):
         store_dir: Path | None = None,
         port: int = 0,
         log_path: Path | None = None,
-        store_max_bytes: int = DEFAULT_MAX_BYTES,
         identity: str = "host",
     ) -> None:
         """Prepare a device; its agent is started by `connect`.
@@ -69,14 +67,12 @@ class HostDevice(Device):
             store_dir: Folder of its model store, `default_store_dir` by default.
             port: Port that it listens on, 0 for any free one.
             log_path: File that receives its messages, which errors name.
-            store_max_bytes: Size limit of the model store.
             identity: As in `Device`; empty for a simulated device.
         """
         self._program = program or agent_program("python")
         self.name = self._program.device_name
         self.identity = identity
         self._store_dir = store_dir or default_store_dir(self.name)
-        self._store_max_bytes = store_max_bytes
         self._port = port
         self._timeout_s = ANSWER_TIMEOUT_S
         self._log_path = log_path or Path(tempfile.gettempdir()) / f"blocktime-agent-{os.getpid()}.log"
@@ -150,16 +146,14 @@ class HostDevice(Device):
         self._client = AgentClient.greeted(sock, self._token, self._timeout_s, self.name)
         return self._client
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the agent."""
         self._stop()
 
     def _start(self) -> None:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         command = [*self._program.command, "--parent-watch", "--port", str(self._port)]
-        command += ["--store", str(self._store_dir), "--store-bytes", str(self._store_max_bytes)]
+        command += ["--store", str(self._store_dir), "--store-bytes", str(DEFAULT_MAX_BYTES)]
         with self._log_path.open("ab") as log:
             # In a session of its own, the agent does not get Ctrl-C; the client then stops it in order.
             self._process = subprocess.Popen(

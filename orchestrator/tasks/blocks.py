@@ -20,7 +20,7 @@ from orchestrator.measure.session import Measurement
 from orchestrator.plan.plan import model_id
 from orchestrator.tasks.measured import Setup, measure_files
 from orchestrator.tasks.models import exportable_files
-from orchestrator.tasks.options import NETWORKS, MeasureOptions, budget, option
+from orchestrator.tasks.options import MeasureOptions, budget, network_option
 from orchestrator.tasks.parsing import parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
@@ -256,25 +256,23 @@ class BlocksCommand(MeasureOptions):
     """
 
     target: Target
-    resolutions: tuple[int, ...] = option(
+    resolutions: tuple[int, ...] = network_option(
         (16, 32),
         "Sides of the maps in pixels, separated by commas.",
         flag="--resolution",
         parse=parse_resolutions,
         shown="16,32",
         metavar="PIXELS",
-        panel=NETWORKS,
     )
-    width: int = option(64, "Channels of all maps.", panel=NETWORKS)
-    blocks: tuple[str, ...] = option(
+    width: int = network_option(64, "Channels of all maps.")
+    blocks: tuple[str, ...] = network_option(
         block_names(),
         f"Blocks to rank, of {','.join(block_names())}.",
         parse=parse_blocks,
         shown="all",
         metavar="BLOCKS",
-        panel=NETWORKS,
     )
-    window: int = option(8, "Side of attention's windows in pixels.", panel=NETWORKS)
+    window: int = network_option(8, "Side of attention's windows in pixels.")
     budget_s: float = budget("5m")
 
 

@@ -34,7 +34,11 @@ from orchestrator.measure.session import check_runtime, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import export_possible, files_of
 from orchestrator.tasks.networks import NetworkOptions, spec_of
-from orchestrator.tasks.options import NETWORKS, OUTPUT, ScheduleOptions, option
+from orchestrator.tasks.options import (
+    ScheduleOptions,
+    network_option,
+    output_option,
+)
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.target import Target, greet
 from orchestrator.wire.client import ModelFile
@@ -66,15 +70,14 @@ class BreakdownCommand(ScheduleOptions, NetworkOptions):
     """
 
     target: Target
-    method: MethodChoice = option(
-        "both", "ExecuTorch's event tracer, removal of each kind of operation, or both.", panel=NETWORKS
+    method: MethodChoice = network_option(
+        "both", "ExecuTorch's event tracer, removal of each kind of operation, or both."
     )
-    operators: Path | None = option(
+    operators: Path | None = output_option(
         None,
         "Draw the parts of attention, and operators against the roofline, into a .svg, .png or .pdf.",
         parse=parse_picture,
         metavar="FILE",
-        panel=OUTPUT,
     )
 
 

@@ -38,15 +38,14 @@ from orchestrator.plan.plan import Policy
 from orchestrator.tasks.exported_plan import ExportedPlan, export_plan, exporter_version
 from orchestrator.tasks.luts import provenance
 from orchestrator.tasks.options import (
-    OUTPUT,
     REQUIRED,
-    TARGET,
     ExportOptions,
     StoreOptions,
     argument,
     budget,
-    option,
+    output_option,
     pace_option,
+    target_option,
 )
 from orchestrator.tasks.parsing import parse_name
 from orchestrator.tasks.plan import SpaceOptions, choose_plan
@@ -85,14 +84,13 @@ class BundleCommand(SpaceOptions, ExportOptions, StoreOptions):
     The device leaves a journal, which bench import turns into a LUT.
     """
 
-    kind: str = option(
+    kind: str = target_option(
         REQUIRED,
         "android, iphone or linux: whose app or agent runs it.",
         flag="--device-kind",
         metavar="KIND",
-        panel=TARGET,
     )
-    output: Path = option(REQUIRED, "File of the bundle.", flag="--output -o", metavar="FILE", panel=OUTPUT)
+    output: Path = output_option(REQUIRED, "File of the bundle.", flag="--output -o", metavar="FILE")
     variant: VariantOptions = field(default_factory=VariantOptions)
     budget_s: float = budget("15m")
     pace_us: int = pace_option()
@@ -109,13 +107,8 @@ class ImportCommand(StoreOptions):
     journals: tuple[Path, ...] = argument(
         REQUIRED, "Files that devices left, FILE.journal.jsonl.", metavar="JOURNAL"
     )
-    name: str | None = option(
-        None,
-        "Device name to record in the LUT.",
-        parse=parse_name,
-        shown="the device's own",
-        metavar="NAME",
-        panel=OUTPUT,
+    name: str | None = output_option(
+        None, "Device name to record in the LUT.", parse=parse_name, shown="the device's own", metavar="NAME"
     )
 
 

@@ -35,7 +35,7 @@ from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.artifact import ArtifactCache
 from orchestrator.export.artifacts.spec import toolchain
 from orchestrator.journal.runs import runs_root
-from orchestrator.tasks.options import TARGET, option
+from orchestrator.tasks.options import option, target_option
 from orchestrator.tasks.parsing import parse_bytes
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.smoke import smoke_test
@@ -81,7 +81,7 @@ IN_USE_S = 3600.0
 class DoctorOptions(Target):
     """Check packages, tools, agents and phones, and say what to do about what is missing."""
 
-    device: str = option("", "Device of --smoke or --bundle.", panel=TARGET)
+    device: str = target_option("", "Device of --smoke or --bundle.")
     smoke: bool = option(False, "Run a tiny network on the device and check its outputs; a minute, no LUT.")
     bundle: Path | None = option(
         None,

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from luts.format.errors import UsageError
 from orchestrator.tasks.options import (
-    ADVANCED,
-    NETWORKS,
-    OUTPUT,
     REQUIRED,
     TARGET,
     MeasureOptions,
+    advanced_option,
     argument,
     artifact_option,
     keep_fp32_option,
+    network_option,
     option,
     option_fields,
+    output_option,
     resolution_option,
+    target_option,
 )
 from orchestrator.tasks.quantization import DEFAULT_IMAGES, Calibration
 from orchestrator.tasks.target import Target
 from search.spaces import load_arch
 
-EVALUATION = "Evaluation"
+evaluation_option = partial(option, panel="Evaluation")
 
 IMAGES = "Image source: imagefolder:DIR, cifar10:DIR or FILE.npz, npz:FILE, or digits"
 
@@ -45,15 +47,14 @@ def refuse_options(options: Any, applicable: frozenset[str], what: str) -> None:
 class CalibrationOptions:
     """Images that decide the ranges of int8 activations."""
 
-    calibration: str | None = option(
-        None, f"{IMAGES}, whose images decide the ranges of int8.", shown="random inputs", panel=ADVANCED
+    calibration: str | None = advanced_option(
+        None, f"{IMAGES}, whose images decide the ranges of int8.", shown="random inputs"
     )
-    calibration_images: int | None = option(
+    calibration_images: int | None = advanced_option(
         None,
         "Number of calibration images, sampled from the training images.",
         minimum=1,
         shown=str(DEFAULT_IMAGES),
-        panel=ADVANCED,
     )
 
     def calibration_for(self, seed: int = 0) -> Calibration | None:
@@ -75,50 +76,37 @@ class CalibrationOptions:
 class EvalConfig:
     """Images that networks are evaluated on; without `data` nothing is evaluated."""
 
-    data: str | None = option(
-        None,
-        f"{IMAGES}; coco:DIR or voc:DIR for detection and segmentation.",
-        shown="no evaluation",
-        panel=EVALUATION,
+    data: str | None = evaluation_option(
+        None, f"{IMAGES}; coco:DIR or voc:DIR for detection and segmentation.", shown="no evaluation"
     )
-    split: str = option(
-        "validation",
-        "validation (the data's own, or what training holds out), search, or all images.",
-        panel=EVALUATION,
+    split: str = evaluation_option(
+        "validation", "validation (the data's own, or what training holds out), search, or all images."
     )
-    images: int | None = option(
-        None, "Number of images, sampled with --seed.", minimum=1, shown="all", panel=EVALUATION
+    images: int | None = evaluation_option(
+        None, "Number of images, sampled with --seed.", minimum=1, shown="all"
     )
-    classes: str | None = option(
+    classes: str | None = evaluation_option(
         None,
         "Class of each output: imagenet (synsets such as n01440764), or a file with one name per line. By default "
         "the order of the data's classes, where a network has as many outputs.",
-        panel=EVALUATION,
     )
-    seen_as: str = option(
-        "imagenet",
-        "Normalisation of images for --artifact: imagenet, or timm:NAME for that network's.",
-        panel=EVALUATION,
+    seen_as: str = evaluation_option(
+        "imagenet", "Normalisation of images for --artifact: imagenet, or timm:NAME for that network's."
     )
-    processes: int | None = option(
-        None,
-        "Processes that run exported programs over images.",
-        minimum=1,
-        shown="half the cores",
-        panel=ADVANCED,
+    processes: int | None = advanced_option(
+        None, "Processes that run exported programs over images.", minimum=1, shown="half the cores"
     )
-    seed: int = option(0, "Random seed of the image sample.", panel=ADVANCED)
+    seed: int = advanced_option(0, "Random seed of the image sample.")
 
 
 @dataclass(frozen=True)
 class OptionalTarget(Target):
     """A target that may have no device: then nothing is measured, and models are exported for this machine."""
 
-    device: str = option(
+    device: str = target_option(
         "",
         "Device to measure latency on: host, a phone's name or serial, or simulated[:SCENARIO].",
         shown="latency is not measured",
-        panel=TARGET,
     )
 
 
@@ -137,19 +125,18 @@ class CompareOptions(MeasureOptions, EvalConfig, CalibrationOptions):
         metavar="[NETWORK[:WEIGHTS]]...",
     )
     files: tuple[Path, ...] = artifact_option()
-    supernet: Path | None = option(
-        None, "Folder of the training whose weights architectures inherit.", panel=NETWORKS
+    supernet: Path | None = network_option(
+        None, "Folder of the training whose weights architectures inherit."
     )
     resolution: int | None = resolution_option()
     target: OptionalTarget = OptionalTarget()
     keep_fp32: tuple[str, ...] = keep_fp32_option()
-    output: Path | None = option(
+    output: Path | None = output_option(
         None,
         "Folder for table and picture; finished work is cached there, and the same command resumes.",
         flag="--output -o",
-        panel=OUTPUT,
     )
-    seed: int = option(0, "Random seed of the measuring schedule and the image sample.", panel=ADVANCED)
+    seed: int = advanced_option(0, "Random seed of the measuring schedule and the image sample.")
 
     def check(self) -> None:
         """Raise UsageError where there is nothing to compare, or to compare by."""
@@ -176,7 +163,7 @@ class EvalOptions(CalibrationOptions):
     Of a training for detection or segmentation: mAP or mIoU of its network on the validation images.
     """
 
-    supernet: Path = option(REQUIRED, "Folder of a training.", panel=NETWORKS)
+    supernet: Path = network_option(REQUIRED, "Folder of a training.")
     arch: Any = argument(
         None,
         "Architecture by name, or its JSON file (-: stdin).",
@@ -185,33 +172,23 @@ class EvalOptions(CalibrationOptions):
         shown="the one that was trained alone",
         metavar="NETWORK",
     )
-    outside: bool = option(False, "Allow networks that the supernet was not trained on.", panel=NETWORKS)
-    data: str | None = option(
-        None,
-        f"{IMAGES}. Use it if the images have moved since training.",
-        shown="the training's",
-        panel=EVALUATION,
+    outside: bool = network_option(False, "Allow networks that the supernet was not trained on.")
+    data: str | None = evaluation_option(
+        None, f"{IMAGES}. Use it if the images have moved since training.", shown="the training's"
     )
-    adaptive: Path | None = option(
-        None,
-        "Folder of bench search --adaptive: run its exported stages in order on the images.",
-        panel=NETWORKS,
+    adaptive: Path | None = network_option(
+        None, "Folder of bench search --adaptive: run its exported stages in order on the images."
     )
-    final: bool = option(
-        False, "Evaluate on the held-out validation images (use once, at the end).", panel=EVALUATION
+    final: bool = evaluation_option(
+        False, "Evaluate on the held-out validation images (use once, at the end)."
     )
-    runtime: str = option("executorch", "With --precision: executorch or coreml.", panel=TARGET)
-    precision: str | None = option(
-        None,
-        "Evaluate the exported program in fp32, fp16, int8 or mixed.",
-        shown="the network in PyTorch",
-        panel=TARGET,
+    runtime: str = target_option("executorch", "With --precision: executorch or coreml.")
+    precision: str | None = target_option(
+        None, "Evaluate the exported program in fp32, fp16, int8 or mixed.", shown="the network in PyTorch"
     )
     keep_fp32: tuple[str, ...] = keep_fp32_option(TARGET)
-    on: str = option("auto", "Where to evaluate in PyTorch: auto, cpu, cuda or mps.", panel=ADVANCED)
-    seed: int | None = option(
-        None, "Random seed of the calibration images.", minimum=0, shown="0", panel=ADVANCED
-    )
+    on: str = advanced_option("auto", "Where to evaluate in PyTorch: auto, cpu, cuda or mps.")
+    seed: int | None = advanced_option(None, "Random seed of the calibration images.", minimum=0, shown="0")
 
     def __post_init__(self) -> None:
         """Raise UsageError for options that contradict each other."""
@@ -245,32 +222,26 @@ class SensitivityOptions(EvalConfig):
         flag="--model --arch",
         metavar="[NETWORK]",
     )
-    data: str = option(
-        REQUIRED, f"{IMAGES}; training images decide ranges, held-out images evaluate.", panel=EVALUATION
+    data: str = evaluation_option(
+        REQUIRED, f"{IMAGES}; training images decide ranges, held-out images evaluate."
     )
-    split: str = option(
-        "search", "search (held out of training), validation or all images.", panel=EVALUATION
-    )
-    images: int = option(500, "Number of images to evaluate on.", minimum=1, panel=EVALUATION)
+    split: str = evaluation_option("search", "search (held out of training), validation or all images.")
+    images: int = evaluation_option(500, "Number of images to evaluate on.", minimum=1)
     seen_as: str = "imagenet"
     processes: int | None = None
-    seed: int = option(0, "Random seed of both image samples.", minimum=0, panel=ADVANCED)
-    weights: Path | None = option(None, "Its trained weights, FILE.safetensors.", panel=NETWORKS)
-    supernet: Path | None = option(None, "Folder of a training with its weights.", panel=NETWORKS)
-    outside: bool = option(False, "Allow networks that the supernet was not trained on.", panel=NETWORKS)
+    seed: int = advanced_option(0, "Random seed of both image samples.", minimum=0)
+    weights: Path | None = network_option(None, "Its trained weights, FILE.safetensors.")
+    supernet: Path | None = network_option(None, "Folder of a training with its weights.")
+    outside: bool = network_option(False, "Allow networks that the supernet was not trained on.")
     resolution: int | None = resolution_option()
-    calibration_images: int = option(
-        DEFAULT_IMAGES, "Training images that decide ranges.", minimum=1, panel=ADVANCED
+    calibration_images: int = advanced_option(
+        DEFAULT_IMAGES, "Training images that decide ranges.", minimum=1
     )
-    within: float = option(
-        0.5,
-        "Percentage points of top-1 that mixed precision may lose to fp32.",
-        minimum=0,
-        maximum=100,
-        panel=EVALUATION,
+    within: float = evaluation_option(
+        0.5, "Percentage points of top-1 that mixed precision may lose to fp32.", minimum=0, maximum=100
     )
-    output: Path | None = option(
-        None, "File (.json) that --keep-fp32 of other commands takes.", flag="--output -o", panel=OUTPUT
+    output: Path | None = output_option(
+        None, "File (.json) that --keep-fp32 of other commands takes.", flag="--output -o"
     )
 
     def __post_init__(self) -> None:

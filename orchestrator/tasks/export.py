@@ -20,15 +20,14 @@ from orchestrator.tasks.measured import outside_text
 from orchestrator.tasks.models import export_all
 from orchestrator.tasks.networks import Network, NetworkOptions, as_named, at_resolution, by_name, for_task
 from orchestrator.tasks.options import (
-    ADVANCED,
-    NETWORKS,
-    OUTPUT,
     REQUIRED,
-    TARGET,
     ExportOptions,
+    advanced_option,
     argument,
     keep_fp32_option,
-    option,
+    network_option,
+    output_option,
+    target_option,
 )
 from orchestrator.tasks.parsing import parse_deployment_target, parse_resolutions
 from orchestrator.tasks.progress import Note, Progress, silent
@@ -57,19 +56,18 @@ RANDOM_WEIGHTS = (
 class LoweringOptions:
     """What models are lowered to; what is empty is the default of runtime and backend."""
 
-    runtime: str = option(
-        "executorch", "executorch (.pte), coreml (.mlpackage), onnx, litert (.tflite).", panel=TARGET
+    runtime: str = target_option(
+        "executorch", "executorch (.pte), coreml (.mlpackage), onnx, litert (.tflite)."
     )
-    backend: str = option("", "xnnpack, portable, coreml or vulkan.", panel=TARGET)
-    precision: str = option("", "fp32, fp16, int8 or mixed.", panel=TARGET)
-    deployment_target: str = option(
+    backend: str = target_option("", "xnnpack, portable, coreml or vulkan.")
+    precision: str = target_option("", "fp32, fp16, int8 or mixed.")
+    deployment_target: str = target_option(
         "",
         "Oldest iOS of a Core ML model: 15 to 18.",
         flag="--ios",
         parse=parse_deployment_target,
         shown="16, for int8 17",
         metavar="VERSION",
-        panel=TARGET,
     )
 
     @property
@@ -82,7 +80,7 @@ class LoweringOptions:
 class Lowering(LoweringOptions):
     """How whole networks are lowered; `fp32` is what stays fp32 in mixed precision."""
 
-    batch: int = option(1, "Images that the model computes at once.", panel=NETWORKS)
+    batch: int = network_option(1, "Images that the model computes at once.")
     fp32: tuple[str, ...] = keep_fp32_option()
 
     def spec(self, network: Network) -> ExportSpec:
@@ -111,15 +109,14 @@ class ExportCommand(ExportOptions, NetworkOptions):
     lowering: Lowering = field(default_factory=Lowering)
     trained: Trained = field(default_factory=Trained)
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
-    seed: int | None = option(
-        None, "Random seed of the choice of calibration images.", minimum=0, shown="0", panel=ADVANCED
+    seed: int | None = advanced_option(
+        None, "Random seed of the choice of calibration images.", minimum=0, shown="0"
     )
-    output: Path | None = option(
+    output: Path | None = output_option(
         None,
         "File of one network, folder of several. Core ML: an .mlpackage, or its zip if the name ends so.",
         flag="--output -o",
         shown="the cache",
-        panel=OUTPUT,
     )
 
 
@@ -129,18 +126,15 @@ class ExportBlocksCommand(ExportOptions):
 
     space: str = argument(REQUIRED, "Search space whose blocks are exported.", metavar="SPACE")
     lowering: LoweringOptions = field(default_factory=LoweringOptions)
-    resolutions: tuple[int, ...] | None = option(
+    resolutions: tuple[int, ...] | None = network_option(
         None,
         "Input sizes, separated by commas.",
         flag="--resolution",
         parse=parse_resolutions,
         shown="all",
         metavar="PIXELS",
-        panel=NETWORKS,
     )
-    output: Path | None = option(
-        None, "Folder of the files.", flag="--output -o", shown="the cache", panel=OUTPUT
-    )
+    output: Path | None = output_option(None, "Folder of the files.", flag="--output -o", shown="the cache")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from orchestrator.measure.engine import EngineOptions, ModelSet
 from orchestrator.measure.session import check_runtime, make_header, make_identity, measure_with
 from orchestrator.tasks.exported_plan import ExportedPlan
 from orchestrator.tasks.luts import provenance
-from orchestrator.tasks.options import ADVANCED, REQUIRED, TARGET, option
+from orchestrator.tasks.options import REQUIRED, advanced_option, target_option
 from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.plan import SpaceProfilingOptions
 from orchestrator.tasks.profile import Profile, ProfilingRun, open_lut_folder
@@ -54,23 +54,21 @@ class FleetCommand(SpaceProfilingOptions):
     machine. Rerun the same command to resume an interrupted run.
     """
 
-    devices: tuple[DeviceClass, ...] = option(
+    devices: tuple[DeviceClass, ...] = target_option(
         REQUIRED,
         "Classes with their number of units, such as pixel8=3,iphone13=1 (also host, host:kotlin, simulated), or a "
         ".json file of them.",
         parse=parse_classes,
         metavar="CLASSES",
-        panel=TARGET,
     )
     target: FleetTarget = field(default_factory=FleetTarget)
-    lease_s: float = option(
+    lease_s: float = advanced_option(
         900.0,
         "Longest time for a batch; then another unit takes over.",
         flag="--lease",
         parse=parse_budget,
         shown="15m",
         metavar="TIME",
-        panel=ADVANCED,
     )
     limits: FleetLimits | None = None
     """All limits of the fleet, for programs; by default those of `lease_s`."""

@@ -16,7 +16,12 @@ from orchestrator.measure.sustained import measure_memory
 from orchestrator.tasks.measured import MeasuredNetworks, Setup, measure_together
 from orchestrator.tasks.models import Lowered, check_any_left, exportable_files, user_model_files
 from orchestrator.tasks.networks import Network, NetworkOptions, as_named, count_networks, spec_of
-from orchestrator.tasks.options import NETWORKS, MeasureOptions, artifact_option, keep_fp32_option, option
+from orchestrator.tasks.options import (
+    MeasureOptions,
+    artifact_option,
+    keep_fp32_option,
+    network_option,
+)
 from orchestrator.tasks.parsing import parse_numbers
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import Target
@@ -43,14 +48,13 @@ class MeasureCommand(MeasureOptions, NetworkOptions):
 
     target: Target
     files: tuple[Path, ...] = artifact_option()
-    batches: tuple[int, ...] = option(
+    batches: tuple[int, ...] = network_option(
         (1,),
         "Images per call, such as 1,8,32: reports images per second at each size.",
         flag="--batch",
         parse=parse_batches,
         shown="1",
         metavar="SIZES",
-        panel=NETWORKS,
     )
     weights: SupernetWeights = field(default_factory=SupernetWeights)
     keep_fp32: tuple[str, ...] = keep_fp32_option()

@@ -9,7 +9,7 @@ from luts.format.errors import BlocktimeError, UsageError, unknown
 from orchestrator.export import ExportSpec
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.counting import Counts, count_module
-from orchestrator.tasks.options import NETWORKS, argument, option, resolution_option
+from orchestrator.tasks.options import argument, network_option, resolution_option
 from orchestrator.tasks.progress import Note, Progress
 from orchestrator.tasks.quantization import stays_fp32
 from search.spaces import (
@@ -45,16 +45,15 @@ class NetworkOptions:
         flag="--model --arch",
         repeated=True,
     )
-    task: str | None = option(
-        None, "detection or segmentation: use that head (or name it: NAME.ssdlite20).", panel=NETWORKS
+    task: str | None = network_option(
+        None, "detection or segmentation: use that head (or name it: NAME.ssdlite20)."
     )
-    classes: int | None = option(
+    classes: int | None = network_option(
         None,
         "Categories of --task, without the background.",
         minimum=1,
         maximum=MAX_CLASSES,
         shown="80 or 20",
-        panel=NETWORKS,
     )
     resolution: int | None = resolution_option()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -75,6 +76,14 @@ def option(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+target_option = partial(option, panel=TARGET)
+network_option = partial(option, panel=NETWORKS)
+budget_option = partial(option, panel=BUDGET)
+training_option = partial(option, panel=TRAINING)
+output_option = partial(option, panel=OUTPUT)
+advanced_option = partial(option, panel=ADVANCED)
+
+
 def argument(default: Any, help_text: str, *, flag: str = "", **how: Any) -> Any:
     """Declare a field as a positional argument; with `flag`, hidden options add to it or give it too."""
     return option(default, help_text, flag=flag, argument=True, **how)
@@ -110,22 +119,19 @@ def option_fields(options: type) -> Iterator[OptionField]:
 
 def budget(default: str) -> Any:
     """Declare `budget_s`, the seconds after which no new pass starts, as `--budget`."""
-    return option(
+    return budget_option(
         parse_budget(default),
         "Time after which no new pass starts: 90s, 15m or 2h.",
         flag="--budget",
         parse=parse_budget,
         shown=default,
         metavar="TIME",
-        panel=BUDGET,
     )
 
 
 def artifact_option() -> Any:
     """Declare `files`, models that are exported already: `.pte`, or `.mlpackage`, a folder."""
-    return option(
-        (), "Model file (.pte) or .mlpackage folder; repeatable.", flag="--artifact", panel=NETWORKS
-    )
+    return network_option((), "Model file (.pte) or .mlpackage folder; repeatable.", flag="--artifact")
 
 
 def keep_fp32_option(panel: str = NETWORKS) -> Any:
@@ -142,31 +148,25 @@ def keep_fp32_option(panel: str = NETWORKS) -> Any:
 
 def resolution_option() -> Any:
     """Declare `resolution`, the side of the input image of all networks."""
-    return option(
-        None, "Side of the input image in pixels.", minimum=1, shown="the network's own", panel=NETWORKS
-    )
+    return network_option(None, "Side of the input image in pixels.", minimum=1, shown="the network's own")
 
 
 def self_test_option() -> Any:
     """Declare `self_test`, whether a self-test for interference between models runs first."""
-    return option(
-        True,
-        "Run a short interference self-test first (a few seconds).",
-        flag="--self-test/--no-self-test",
-        panel=ADVANCED,
+    return advanced_option(
+        True, "Run a short interference self-test first (a few seconds).", flag="--self-test/--no-self-test"
     )
 
 
 def pace_option() -> Any:
     """Declare `pace_us`, the microseconds between the starts of calls, as `--pace`."""
-    return option(
+    return advanced_option(
         0,
         "Calls per second, such as 30/s, as an app would make them.",
         flag="--pace",
         parse=parse_pace,
         shown="back to back",
         metavar="RATE",
-        panel=ADVANCED,
     )
 
 
@@ -174,8 +174,8 @@ def pace_option() -> Any:
 class ExportOptions:
     """How models are exported."""
 
-    workers: int | None = option(
-        None, "Processes that export models.", minimum=1, shown="one per core", panel=ADVANCED
+    workers: int | None = advanced_option(
+        None, "Processes that export models.", minimum=1, shown="one per core"
     )
 
 
@@ -184,7 +184,7 @@ class ScheduleOptions(ExportOptions):
     """How long models are measured."""
 
     budget_s: float = budget("2m")
-    seed: int = option(0, "Random seed of the measuring schedule.", panel=ADVANCED)
+    seed: int = advanced_option(0, "Random seed of the measuring schedule.")
     self_test: bool = self_test_option()
 
 

@@ -23,7 +23,7 @@ from orchestrator.simulate.compare import GroundTruthComparison, compare_lut_wit
 from orchestrator.simulate.device import GroundTruth
 from orchestrator.tasks.exported_plan import ExportedPlan, GrowingPlan, export_plan
 from orchestrator.tasks.luts import LutView, provenance
-from orchestrator.tasks.options import BUDGET, REQUIRED, StoreOptions, argument, option
+from orchestrator.tasks.options import REQUIRED, StoreOptions, argument, budget_option
 from orchestrator.tasks.plan import (
     PlanOptions,
     ProfileCommand,
@@ -269,8 +269,8 @@ class AdaptCommand(ProfileRunOptions):
 
     lut: str = argument(REQUIRED, "LUT to adapt: folder, or parts of device/space/variant.", metavar="LUT")
     target: Target
-    networks: int = option(
-        5, "Networks to fit; a third as many more are held out.", flag="-n", minimum=FEWEST, panel=BUDGET
+    networks: int = budget_option(
+        5, "Networks to fit; a third as many more are held out.", flag="-n", minimum=FEWEST
     )
 
 

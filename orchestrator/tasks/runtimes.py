@@ -21,7 +21,7 @@ from orchestrator.measure.session import check_runtime
 from orchestrator.tasks.measured import Setup, measure_together
 from orchestrator.tasks.models import check_any_left, exportable_files
 from orchestrator.tasks.networks import Network, NetworkOptions, spec_of
-from orchestrator.tasks.options import TARGET, MeasureOptions, option
+from orchestrator.tasks.options import MeasureOptions, target_option
 from orchestrator.tasks.progress import Note, Progress, silent
 from orchestrator.tasks.target import DeviceOptions, Target, greet
 from orchestrator.wire.client import ModelFile
@@ -51,17 +51,16 @@ class RuntimesCommand(MeasureOptions, NetworkOptions):
     """
 
     target: DeviceOptions
-    runtimes: tuple[str, ...] = option(
+    runtimes: tuple[str, ...] = target_option(
         tuple(HOST_RUNTIMES),
         "Runtimes to compare with ExecuTorch, separated by commas.",
         flag="--runtime",
         parse=parse_runtimes,
         shown=",".join(HOST_RUNTIMES),
         metavar="RUNTIMES",
-        panel=TARGET,
     )
-    threads: int | None = option(
-        None, "Threads of each runtime.", minimum=1, shown="big cores, or half of all", panel=TARGET
+    threads: int | None = target_option(
+        None, "Threads of each runtime.", minimum=1, shown="big cores, or half of all"
     )
 
 

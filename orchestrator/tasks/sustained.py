@@ -32,7 +32,7 @@ from orchestrator.plan.plan import Policy
 from orchestrator.tasks.measured import journal_id
 from orchestrator.tasks.models import check_any_left, exportable_files, user_model_files
 from orchestrator.tasks.networks import NetworkOptions, spec_of
-from orchestrator.tasks.options import BUDGET, ExportOptions, artifact_option, option
+from orchestrator.tasks.options import ExportOptions, artifact_option, budget_option
 from orchestrator.tasks.parsing import parse_budget
 from orchestrator.tasks.progress import Progress, silent, steps
 from orchestrator.tasks.target import Target
@@ -55,14 +55,13 @@ class SustainedCommand(ExportOptions, NetworkOptions):
 
     target: Target
     files: tuple[Path, ...] = artifact_option()
-    duration_s: float = option(
+    duration_s: float = budget_option(
         600.0,
         "How long the network runs: 90s, 10m or 1h.",
         flag="--duration",
         parse=parse_budget,
         shown="10m",
         metavar="TIME",
-        panel=BUDGET,
     )
 
 

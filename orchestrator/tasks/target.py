@@ -21,7 +21,7 @@ from orchestrator.devices.lock import lock_device
 from orchestrator.export.artifacts.spec import HOST_RUNTIMES, Variant
 from orchestrator.journal.runs import runs_root
 from orchestrator.measure.session import check_runtime, default_threads, threads_warning
-from orchestrator.tasks.options import ADVANCED, REQUIRED, TARGET, option
+from orchestrator.tasks.options import REQUIRED, advanced_option, target_option
 from orchestrator.wire.messages import Caveat, HelloReply
 
 
@@ -52,27 +52,24 @@ class DeviceOptions:
         ask: Asked for what only a person can see, such as a pairing code.
     """
 
-    device: str = option(
-        REQUIRED,
-        "host, a phone's name (iphone13, pixel8) or serial, or simulated[:SCENARIO] to try a plan.",
-        panel=TARGET,
+    device: str = target_option(
+        REQUIRED, "host, a phone's name (iphone13, pixel8) or serial, or simulated[:SCENARIO] to try a plan."
     )
-    agent: str = option(
-        "python", "Language of the host's agent: python, kotlin or swift.", panel=ADVANCED, metavar="LANGUAGE"
+    agent: str = advanced_option(
+        "python", "Language of the host's agent: python, kotlin or swift.", metavar="LANGUAGE"
     )
-    allow: tuple[str, ...] = option(
+    allow: tuple[str, ...] = advanced_option(
         (),
         "Measure despite these conditions, recorded in every result: debuggable-build, power-save, low-battery, "
         "throttled, background.",
         parse=parse_caveats,
         metavar="CONDITIONS",
-        panel=ADVANCED,
     )
-    app: Path | None = option(
-        None, "Benchmark app (.apk, signed .ipa) to install on the phone first.", panel=ADVANCED
+    app: Path | None = advanced_option(
+        None, "Benchmark app (.apk, signed .ipa) to install on the phone first."
     )
-    fixed_performance: bool = option(
-        False, "Fix an Android phone's clocks (below the highest) while it is measured.", panel=ADVANCED
+    fixed_performance: bool = advanced_option(
+        False, "Fix an Android phone's clocks (below the highest) while it is measured."
     )
     say: Callable[[str], None] = ignore_message
     ask: Callable[[str], str] = refuse_question
@@ -96,28 +93,21 @@ class DeviceOptions:
 class VariantOptions:
     """How models run; what is None is left to runtime and device."""
 
-    runtime: str | None = option(
+    runtime: str | None = target_option(
         None,
         "executorch or coreml; on the host also onnx and litert.",
         shown="coreml on iPhones, else executorch",
-        panel=TARGET,
     )
-    backend: str | None = option(
-        None, "ExecuTorch delegate (xnnpack) or Core ML compute units (all).", panel=TARGET
+    backend: str | None = target_option(None, "ExecuTorch delegate (xnnpack) or Core ML compute units (all).")
+    precision: str | None = target_option(None, "fp32, fp16, int8 or mixed.", shown="the backend's default")
+    threads: int | None = target_option(
+        None, "Threads of ExecuTorch's pool.", shown="big cores, or half of all"
     )
-    precision: str | None = option(
-        None, "fp32, fp16, int8 or mixed.", shown="the backend's default", panel=TARGET
+    cores: str = advanced_option(
+        "", "Cores that ExecuTorch's threads are pinned to, such as 4-8.", metavar="CORES"
     )
-    threads: int | None = option(
-        None, "Threads of ExecuTorch's pool.", shown="big cores, or half of all", panel=TARGET
-    )
-    cores: str = option(
-        "", "Cores that ExecuTorch's threads are pinned to, such as 4-8.", metavar="CORES", panel=ADVANCED
-    )
-    sustained_performance: bool = option(
-        False,
-        "Ask an Android phone for its sustained performance mode; another variant than without.",
-        panel=ADVANCED,
+    sustained_performance: bool = advanced_option(
+        False, "Ask an Android phone for its sustained performance mode; another variant than without."
     )
 
     def variant_for(self, kind: str) -> Variant:

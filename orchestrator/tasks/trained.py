@@ -9,7 +9,7 @@ from pathlib import Path
 from luts.format.errors import UsageError
 from orchestrator.export import ExportSpec
 from orchestrator.tasks.networks import Network, at_resolution, by_name
-from orchestrator.tasks.options import ADVANCED, NETWORKS, option
+from orchestrator.tasks.options import advanced_option, network_option
 from orchestrator.tasks.progress import Progress, Step
 from orchestrator.winner.card import save_weights, weighted
 from search.spaces import Arch, get_arch
@@ -20,22 +20,18 @@ from search.spaces.registry import is_timm
 class SupernetWeights:
     """Weights inherited from a supernet; without one they are random."""
 
-    supernet: Path | None = option(
+    supernet: Path | None = network_option(
         None,
         "Folder of a trained supernet (or of a network trained alone) to inherit weights from.",
         shown="random weights",
-        panel=NETWORKS,
     )
-    data: str | None = option(
+    data: str | None = network_option(
         None,
         "Image source (imagefolder:DIR, cifar10:FILE). Use it if the images have moved since training.",
         metavar="SOURCE",
-        panel=NETWORKS,
     )
-    outside: bool = option(
-        False,
-        "Allow networks outside the part of the space that the supernet was trained on.",
-        panel=ADVANCED,
+    outside: bool = advanced_option(
+        False, "Allow networks outside the part of the space that the supernet was trained on."
     )
 
     def check(self) -> None:
@@ -48,12 +44,8 @@ class SupernetWeights:
 class Trained(SupernetWeights):
     """Trained weights of exactly one network's file, or inherited from a supernet; random without either."""
 
-    file: Path | None = option(
-        None,
-        "Trained weights of the network, FILE.safetensors.",
-        flag="--weights",
-        metavar="FILE",
-        panel=NETWORKS,
+    file: Path | None = network_option(
+        None, "Trained weights of the network, FILE.safetensors.", flag="--weights", metavar="FILE"
     )
 
     def __str__(self) -> str:

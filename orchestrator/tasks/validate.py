@@ -15,15 +15,14 @@ from orchestrator.measure.validate import Validation, compare_latencies, summari
 from orchestrator.plan.plan import classifier_note, model_id, with_classifier_prices
 from orchestrator.tasks.measured import measure_with_lut
 from orchestrator.tasks.options import (
-    ADVANCED,
-    BUDGET,
     REQUIRED,
-    TARGET,
     ExportOptions,
     MeasureOptions,
     StoreOptions,
+    advanced_option,
     budget,
-    option,
+    budget_option,
+    target_option,
 )
 from orchestrator.tasks.predict import proxy_for
 from orchestrator.tasks.progress import Note, Progress, silent
@@ -39,15 +38,15 @@ ATTEMPTS_PER_ARCH = 50
 class ValidateCommand(ExportOptions, StoreOptions):
     """Compare predicted and measured latency of random architectures that the LUT has not seen."""
 
-    lut: str = option(REQUIRED, "LUT to check, by name or path.", panel=TARGET)
+    lut: str = target_option(REQUIRED, "LUT to check, by name or path.")
     target: DeviceOptions
-    count: int = option(30, "Number of new architectures.", flag="--count -n", minimum=2, panel=BUDGET)
+    count: int = budget_option(30, "Number of new architectures.", flag="--count -n", minimum=2)
     budget_s: float = budget("10m")
-    seed: int = option(0, "Random seed of the architectures and the schedule.", panel=ADVANCED)
-    classes: int | None = option(
-        None, "Classes of the architectures.", minimum=1, shown="as the LUT measured", panel=ADVANCED
+    seed: int = advanced_option(0, "Random seed of the architectures and the schedule.")
+    classes: int | None = advanced_option(
+        None, "Classes of the architectures.", minimum=1, shown="as the LUT measured"
     )
-    reuse: bool = option(False, "Reuse an identical finished measurement.", panel=ADVANCED)
+    reuse: bool = advanced_option(False, "Reuse an identical finished measurement.")
 
 
 def validate(options: ValidateCommand, progress: Progress = silent) -> Validation:

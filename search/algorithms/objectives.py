@@ -113,12 +113,7 @@ def register_objective(name: str) -> Callable[[Own], Own]:
     Raises:
         UsageError: the name is taken.
     """
-
-    def register(own: Own) -> Own:
-        OBJECTIVES.add(name, own)
-        return own
-
-    return register
+    return OBJECTIVES.register(name)
 
 
 def objective_names() -> tuple[str, ...]:

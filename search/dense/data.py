@@ -17,7 +17,7 @@ from luts.format.errors import UsageError
 from search.dense.coco import open_coco
 from search.dense.scenes import VOID, DenseTaskName, Scenes
 from search.dense.voc import open_voc
-from search.supernet.data.images import FILL, IMAGENET, Normalization, prepared, seeded
+from search.supernet.data.images import FILL, IMAGENET, channels_first, prepared, seeded
 
 
 def open_scenes(text: str, task: DenseTaskName) -> Scenes:
@@ -88,9 +88,9 @@ def resize(image: Tensor, side: int) -> Tensor:
     return v2.functional.resize(image, [side, side], antialias=True)
 
 
-def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return float32 of uint8 (..., 3, H, W)."""
-    centre, spread = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+def normalize(images: Tensor) -> Tensor:
+    """Return float32 of uint8 (..., 3, H, W), normalised as ImageNet's networks see images."""
+    centre, spread = torch.tensor(IMAGENET.mean)[:, None, None], torch.tensor(IMAGENET.std)[:, None, None]
     return (images.float() / 255 - centre) / spread
 
 
@@ -157,7 +157,7 @@ class DenseBatches:
         """Return the batch of a step; raises InvalidArtifactError naming a damaged image or mask."""
         images, objects, masks = [], [], []
         for index in map(int, self.indices(step)):
-            pixels = _tensor(self.scenes.image(index))
+            pixels = channels_first(self.scenes.image(index))
             seed = int(np.random.SeedSequence([self.seed, step, index]).generate_state(1)[0])
             if self.task == "detection":
                 pixels, target = self._with_boxes(index, pixels, seed)
@@ -171,11 +171,7 @@ class DenseBatches:
                     mask = F.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
                 masks.append(mask.long())
             images.append(resize(pixels, self.side))
-        return DenseBatch(
-            normalize(torch.stack(images), IMAGENET.mean, IMAGENET.std),
-            objects,
-            torch.stack(masks) if masks else None,
-        )
+        return DenseBatch(normalize(torch.stack(images)), objects, torch.stack(masks) if masks else None)
 
     def batches(self, steps: Iterable[int], workers: int = 0) -> Iterator[DenseBatch]:
         """Yield the batches of `steps`, prepared by worker processes if there are any; raises like `batch`."""
@@ -193,14 +189,10 @@ class DenseBatches:
 
 
 def plain_batches(
-    scenes: Scenes, indices: np.ndarray, side: int, size: int, normalization: Normalization = IMAGENET
+    scenes: Scenes, indices: np.ndarray, side: int, size: int
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Yield indices and images of all of `indices` in order, resized to `side` and not augmented."""
     for start in range(0, len(indices), size):
         part = indices[start : start + size]
-        images = torch.stack([resize(_tensor(scenes.image(int(index))), side) for index in part])
-        yield part, normalize(images, normalization.mean, normalization.std)
-
-
-def _tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        images = torch.stack([resize(channels_first(scenes.image(int(index))), side) for index in part])
+        yield part, normalize(images)

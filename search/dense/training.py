@@ -171,16 +171,15 @@ NEGATIVES = 3
 """Background boxes that count per box with an object: those with the largest losses."""
 
 
-def match(boxes: Tensor, default: Tensor, threshold: float = MATCHING_IOU) -> Tensor:
+def match(boxes: Tensor, default: Tensor) -> Tensor:
     """Assign an object to every default box (SSD, section 2.2).
 
-    A default box gets the object that it overlaps most, if by at least the threshold; then each object gets its
+    A default box gets the object that it overlaps most, if by at least `MATCHING_IOU`; then each object gets its
     best default box, with any overlap.
 
     Args:
         boxes: (N, 4) left, top, right, bottom, 0 to 1.
         default: (A, 4) centre x and y, width, height, 0 to 1.
-        threshold: Smallest overlap.
 
     Returns:
         (A,) int64, an index into `boxes` or `BACKGROUND`.
@@ -190,7 +189,7 @@ def match(boxes: Tensor, default: Tensor, threshold: float = MATCHING_IOU) -> Te
     corners = torch.cat((default[:, :2] - default[:, 2:] / 2, default[:, :2] + default[:, 2:] / 2), 1)
     overlap = intersection_over_union(boxes, corners)
     best, matched = overlap.max(0)
-    matched[best < threshold] = BACKGROUND
+    matched[best < MATCHING_IOU] = BACKGROUND
     matched[overlap.argmax(1)] = torch.arange(len(boxes), device=boxes.device)
     return matched
 

@@ -112,44 +112,27 @@ class Detections:
 
 
 @torch.no_grad()
-def detections(
-    output: Tensor,
-    default: Tensor,
-    *,
-    score: float = LEAST_SCORE,
-    overlap: float = MOST_OVERLAP,
-    candidates: int = CANDIDATES,
-    most: int = MOST_DETECTIONS,
-) -> list[Detections]:
+def detections(output: Tensor, default: Tensor, score: float = LEAST_SCORE) -> list[Detections]:
     """Return the detections in each image.
 
     Args:
         output: (B, A, classes + 1 + 4) of the network.
         default: (A, 4) of `default_boxes`.
         score: Boxes with a lower score are dropped.
-        overlap: Of two boxes of a class that overlap by more than this fraction of their union, the better
-            one stays.
-        candidates: Number of best boxes of each class that are considered.
-        most: Largest number of detections in an image.
     """
     default = default.to(output.device)
     scores = output[..., :-COORDINATES].float().softmax(-1)
     boxes = decode(output[..., -COORDINATES:].float(), default).clamp(0.0, 1.0)
-    return [
-        _of_image(own, places, score, overlap, candidates, most)
-        for own, places in zip(scores, boxes, strict=True)
-    ]
+    return [_of_image(own, places, score) for own, places in zip(scores, boxes, strict=True)]
 
 
-def _of_image(
-    scores: Tensor, boxes: Tensor, least: float, overlap: float, candidates: int, most: int
-) -> Detections:
-    best, places = scores[:, 1:].topk(min(candidates, len(scores)), 0)
+def _of_image(scores: Tensor, boxes: Tensor, least: float) -> Detections:
+    best, places = scores[:, 1:].topk(min(CANDIDATES, len(scores)), 0)
     place, label = (best > least).nonzero(as_tuple=True)
     own, where = best[place, label], places[place, label]
     order = own.argsort(descending=True, stable=True)
     own, where, label = own[order], where[order], label[order] + 1
-    chosen = non_maximum_suppression(boxes[where], own, label, overlap)[:most]
+    chosen = non_maximum_suppression(boxes[where], own, label, MOST_OVERLAP)[:MOST_DETECTIONS]
     return Detections(boxes[where][chosen], own[chosen], label[chosen])
 
 

@@ -140,6 +140,11 @@ def _autovit(
     )
 
 
+def _small(name: str, resolution: int, *stages: Stage) -> Space:
+    """Return a space for small images of ten classes; the last stage is optional."""
+    return Space(name, stages, (3, 4), (resolution,), ("fc",), resolution, 10)
+
+
 XXS = _autovit(
     "autovit-xxs",
     ((16, 24), (24, 32), (32, 48)),
@@ -158,50 +163,32 @@ S = _autovit(
     ((64, 96), (96, 128), (128, 160), (160, 192)),
     _Transformers((7, 8, 9), 4, 1.5, -16),
 )
-NANO = Space(
-    name="autovit-nano",
-    stages=(
-        _stem((8, 16)),
-        _mbconv(1, 2, (16, 24), (1, 2), (3,)),
-        _SMALL.stage(1, 2, (32, 48)),
-        _SMALL.stage(2, 2, (48, 64)),
-    ),
-    stage_counts=(3, 4),
-    resolutions=(64,),
-    heads=("fc",),
-    default_resolution=64,
-    default_classes=10,
+NANO = _small(
+    "autovit-nano",
+    64,
+    _stem((8, 16)),
+    _mbconv(1, 2, (16, 24), (1, 2), (3,)),
+    _SMALL.stage(1, 2, (32, 48)),
+    _SMALL.stage(2, 2, (48, 64)),
 )
 
-CIFAR = Space(
-    name="autovit-cifar",
-    stages=(
-        _stem((8, 16)),
-        _mbconv(1, 2, (16, 24, 32), (1, 2), (3,)),
-        _SMALL.stage(1, 2, (32, 48, 64)),
-        _SMALL.stage(2, 1, (48, 64, 80)),
-    ),
-    stage_counts=(3, 4),
-    resolutions=(32,),
-    heads=("fc",),
-    default_resolution=32,
-    default_classes=10,
+CIFAR = _small(
+    "autovit-cifar",
+    32,
+    _stem((8, 16)),
+    _mbconv(1, 2, (16, 24, 32), (1, 2), (3,)),
+    _SMALL.stage(1, 2, (32, 48, 64)),
+    _SMALL.stage(2, 1, (48, 64, 80)),
 )
 
 _EARLY = replace(_SMALL, heads=(1, 2), depths=(1, 2, 3), kernels=_KERNELS)
-CIFAR16 = Space(
-    name="autovit-cifar16",
-    stages=(
-        _stem((8, 16)),
-        _mbconv(1, 1, (8, 16), (1, 2, 3), _KERNELS),
-        _EARLY.stage(1, 1, (8, 16, 24)),
-        replace(_EARLY, depths=(1, 2, 3, 4)).stage(2, 2, (16, 24, 32, 48)),
-    ),
-    stage_counts=(3, 4),
-    resolutions=(32,),
-    heads=("fc",),
-    default_resolution=32,
-    default_classes=10,
+CIFAR16 = _small(
+    "autovit-cifar16",
+    32,
+    _stem((8, 16)),
+    _mbconv(1, 1, (8, 16), (1, 2, 3), _KERNELS),
+    _EARLY.stage(1, 1, (8, 16, 24)),
+    replace(_EARLY, depths=(1, 2, 3, 4)).stage(2, 2, (16, 24, 32, 48)),
 )
 """Transformer stages on maps of 16 x 16 and 8 x 8, where those of CIFAR have 4 x 4."""
 

@@ -7,7 +7,6 @@ optimum.
 
 from __future__ import annotations
 
-from luts.format.errors import UsageError
 from search.blocks import BlockSpec
 from search.blocks.mobilenet import LinearConv, ReluConv, ReluConvHead, ReluMBConv
 from search.spaces.space import Arch, Space
@@ -70,21 +69,6 @@ SPACES = (MACRO,)
 PAPER_ARCHS: dict[str, Arch] = {}
 
 
-def arch_of(key: str) -> Arch:
-    """Return the network of a key of the benchmark: eight digits, one for each position.
-
-    Raises:
-        UsageError: the text is not eight digits of 0, 1 and 2.
-    """
-    if len(key) != len(_WIDTHS) or set(key) - set("012"):
-        raise UsageError(
-            f"{key[:80]!r} is not a network of NAS-Bench-Macro; keys are eight digits of 0, 1 and 2",
-            code="unknown_network",
-        )
-    rows = tuple((width, int(digit)) for width, digit in zip(_WIDTHS, key, strict=True))
-    return Arch(MACRO, 32, MACRO.heads[0], MACRO.default_classes, ((_STEM,), *rows))
-
-
 def key_of(arch: Arch) -> str:
-    """Return the benchmark's key of a network; the inverse of `arch_of`."""
+    """Return the benchmark's key of a network: eight digits of 0, 1 and 2, one for each position."""
     return "".join(str(values[1]) for values in arch.stages[1:])

@@ -395,12 +395,11 @@ class InheritedAccuracy:
         return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
 
+@dataclass(frozen=True)
 class InheritedLikelihood:
     """Scores networks by the labels' probabilities, which differ for networks with the same predictions."""
 
-    def __init__(self, inherited: InheritedAccuracy):
-        """Use the outputs and images of an inherited accuracy."""
-        self.inherited = inherited
+    inherited: InheritedAccuracy
 
     @property
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@ import hashlib
 
 from luts.format.latency import EntryCost, LatencyModel
 from search.algorithms import LutPrice
-from search.spaces import get_space
+from search.spaces import Arch, get_space
 
 NANO = get_space("autovit-nano")
 XXS = get_space("autovit-xxs")
@@ -18,6 +18,14 @@ def make_model(*spaces, salt="", margin=0.1):
             quirk = int(hashlib.sha256((salt + block.key).encode()).hexdigest()[:4], 16) / 65536
             costs[block.key] = EntryCost(block.macs().total * 1e-6 * (0.5 + quirk), 0.01 * quirk, quirk > 0.9)
     return LatencyModel(0.2, 0.2, costs, margin, 0.95)
+
+
+def arch_of(key):
+    """A network of NAS-Bench-Macro by the benchmark's key, eight digits."""
+    space = get_space("nasbench-macro")
+    _, *widths = (dict(stage.choices)["width"][0] for stage in space.stages)
+    rows = zip(widths, map(int, key), strict=True)
+    return Arch(space, 32, space.heads[0], space.default_classes, ((32,), *rows))
 
 
 def make_price(*spaces, salt=""):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from types import TracebackType
 
 from orchestrator.agent.agent import PHONE_PORT
 from orchestrator.devices.android import app, phones
@@ -100,9 +99,7 @@ class AndroidDevice(Device):
             app.wake(self._link)
             app.start(self._link, self.allow)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the app, switch off fixed performance mode, and close the link."""
         if self.agent_starts and self._link is not None:
             with contextlib.suppress(DeviceError):

@@ -11,7 +11,6 @@ import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from xml.parsers.expat import ExpatError
 
@@ -127,9 +126,7 @@ class IphoneDevice(Device):
             environment = self._environment(self._token)
             self._launched_pid = self._driver.launch(self._state.udid, self._bundle, environment, fresh=False)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the app, if it was started from this computer."""
         pid, self._launched_pid = self._launched_pid, None
         if pid is not None:

@@ -215,12 +215,11 @@ class Fragment(FrozenModel):
     handles: int = Field(ge=0)
 
 
+@dataclass(frozen=True)
 class FragmentStore:
     """Fragments by identity in a folder, safe for many processes at once."""
 
-    def __init__(self, folder: Path):
-        """Open the store in a folder."""
-        self._folder = folder
+    folder: Path
 
     def get(self, identity: str) -> Fragment | None:
         """Return the fragment, or None if there is no intact one."""
@@ -250,10 +249,10 @@ class FragmentStore:
     def _drop_stale(self) -> None:
         """Delete incomplete files of processes that died."""
         oldest = time.time() - STALE_S
-        for path in self._folder.glob(".*.tmp"):
+        for path in self.folder.glob(".*.tmp"):
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()
 
     def _path(self, identity: str) -> Path:
-        return self._folder / f"{identity}.json"
+        return self.folder / f"{identity}.json"

@@ -108,7 +108,7 @@ def random_area(pixels: np.ndarray, side: int) -> Tensor:
     from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
     crop = RandomResizedCrop(side, interpolation=InterpolationMode.BICUBIC)
-    return _tensor(crop(Image.fromarray(pixels)))
+    return channels_first(crop(Image.fromarray(pixels)))
 
 
 def rand_augmented(images: Tensor, config: str) -> Tensor:
@@ -124,7 +124,7 @@ def rand_augmented(images: Tensor, config: str) -> Tensor:
     make = rand_augment_transform if config.startswith("rand") else auto_augment_transform
     transform = make(config, settings)
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    return torch.stack([_tensor(transform(Image.fromarray(image))) for image in pixels])
+    return torch.stack([channels_first(transform(Image.fromarray(image))) for image in pixels])
 
 
 def erased(images: Tensor, probability: float) -> Tensor:
@@ -143,7 +143,8 @@ def mixed(images: Tensor, labels: Tensor, how: Augmentation, classes: int) -> tu
     return mix(images, labels)
 
 
-def _tensor(image: Image.Image) -> Tensor:
+def channels_first(image: Image.Image | np.ndarray) -> Tensor:
+    """Return an image (H, W, 3) as (3, H, W)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -261,7 +262,7 @@ class ImageData:
             box = (left, top, left + short, top + short)
             resized = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.BICUBIC, box)
             pixels = np.asarray(resized)
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        return channels_first(pixels)
 
 
 def open_data(source: str, space: Space, recipe: Recipe) -> ImageData:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal, Protocol
 
@@ -131,14 +132,13 @@ class Sampler(Protocol):
         """Return the subnets of one step, all for images of one resolution."""
 
 
+@dataclass(frozen=True)
 class Uniform:
     """One subnet a step, as in Algorithm 1 of AutoViT."""
 
     in_place = False
 
-    def __init__(self, sizes: Sizes):
-        """Draw from `sizes`."""
-        self.sizes = sizes
+    sizes: Sizes
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:
         """One subnet."""
@@ -213,14 +213,13 @@ class Balanced:
         return (self.sizes.draw_between(rng, resolution, *rng.choices(self.strata, self.weights)[0]),)
 
 
+@dataclass(frozen=True)
 class One:
     """Always the same network: what it reaches alone, trained as its supernet is."""
 
     in_place = False
 
-    def __init__(self, arch: Arch):
-        """Draw `arch` at every resolution."""
-        self.arch = arch
+    arch: Arch
 
     def draw(self, rng: random.Random, resolution: int) -> tuple[Arch, ...]:  # noqa: ARG002
         """Return the network; nothing is random."""

@@ -61,12 +61,12 @@ class RankLostError(BlocktimeError):
     """Another process of the run is gone or hangs."""
 
 
+@dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run; `rank` 0 writes files and reports."""
+    """The processes of a run, of which this is `rank` of `size`; `rank` 0 writes files and reports."""
 
-    def __init__(self, rank: int = 0, size: int = 1):
-        """Describe this process, `rank` of `size`."""
-        self.rank, self.size = rank, size
+    rank: int = 0
+    size: int = 1
 
     @property
     def leads(self) -> bool:

@@ -6,6 +6,7 @@ import torch
 
 from search.dense.data import DenseBatches, crop_boxes, crop_mask, normalize, plain_batches
 from search.dense.scenes import VOID, Objects, Scenes
+from search.supernet.data.images import IMAGENET
 
 
 @pytest.fixture(scope="module")
@@ -99,4 +100,5 @@ def test_plain_batches_come_in_order(scenes):
 
 def test_normalisation():
     image = torch.full((3, 1, 1), 255, dtype=torch.uint8)
-    assert normalize(image, (0.5, 0.5, 0.0), (0.5, 0.25, 1.0)).flatten().tolist() == [1.0, 2.0, 1.0]
+    expected = [(1 - mean) / std for mean, std in zip(IMAGENET.mean, IMAGENET.std, strict=True)]
+    assert normalize(image).flatten().tolist() == pytest.approx(expected)

@@ -13,10 +13,10 @@ from luts.format.store import load_lut
 from search.algorithms.finals import Rule
 from search.blocks import count
 from search.spaces import Arch, get_space
-from search.spaces.nasbench_macro import arch_of, key_of
+from search.spaces.nasbench_macro import key_of
 from search.supernet.model.supernet import Supernet
 from tests.support.errors import raises
-from tests.support.search_world import make_price
+from tests.support.search_world import arch_of, make_price
 from tools.benchmarks.__main__ import BENCHMARKS
 from tools.studies import (
     __main__,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from luts.estimate.design import identify
 from luts.estimate.joint import JointFit, fit_entries
 from luts.estimate.latencies import LatencyEstimates, QuietLatency, RemovalCost, block_removals
-from luts.estimate.likelihood import FitData
+from luts.estimate.likelihood import MISFIT, FitData
 from luts.estimate.operators import fit_operators
 from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import CONFIDENCE, conformal_widths, heldout_error, normal_quantile
@@ -202,22 +202,22 @@ def _operator_estimates(
         raise InvalidArtifactError(
             "a LUT of operators can't be learned from other LUTs; leave --from out", code="invalid_source"
         )
-    fit = fit_operators(measured)
-    ms, predicted_ms = fit.left_out.ms.tolist(), fit.left_out.predicted_ms.tolist()
+    model, left_out, stored = fit_operators(measured)
+    known_ms, predicted_ms = left_out.ms.tolist(), left_out.predicted_ms.tolist()
     learned = {
-        "misfit_sd": fit.misfit_sd,
+        "misfit_sd": float(model.sds[MISFIT]),
         "base_ms": 0.0,
         "transfer_ms_per_mib": 0.0,
         "prior": (),
-        "heldout_error": heldout_error(ms, predicted_ms),
-        "conformal": conformal_widths(ms, predicted_ms),
-        "operators": fit.stored,
+        "heldout_error": heldout_error(known_ms, predicted_ms),
+        "conformal": conformal_widths(known_ms, predicted_ms),
+        "operators": stored,
     }
-    entries = []
-    for key, ms, log_sd in zip(sorted(features), *fit.price(sorted(features)), strict=True):
-        reach = float(np.exp(min(normal_quantile(0.5 + CONFIDENCE / 2) * log_sd, MAX_LOG)))
-        entries.append((key, ms, ms / reach, ms * reach))
-    return learned, _entries(entries, measured, estimation, features)
+    priced, ms, covariance = model.price(sorted(features))
+    log_sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    reach = np.exp(np.minimum(normal_quantile(0.5 + CONFIDENCE / 2) * log_sd, MAX_LOG))
+    columns = (ms.tolist(), (ms / reach).tolist(), (ms * reach).tolist())
+    return learned, _entries(list(zip(priced.keys, *columns, strict=True)), measured, estimation, features)
 
 
 def prediction_half_width(

@@ -7,7 +7,6 @@ intervals reach, is estimated as in the joint fit (`likelihood.VarianceComponent
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -112,14 +111,15 @@ def choose_tiles(model: OperatorModel) -> OperatorModel:
         for side, candidates in ((1, COLUMNS), (0, ROWS if sizes[0] else ())):
             tile = model.operators.tiles[place[0]]
             tiles = {tuple(np.where(np.arange(2) == side, extent, tile)) for extent in candidates}
-            tried = [model, *(_with_tile(model, kind, each) for each in sorted(tiles - {tuple(tile)}))]
+            tried = [model, *(with_tile(model, kind, each) for each in sorted(tiles - {tuple(tile)}))]
             model = min(tried, key=lambda each: components(each).cost(logs))
     return model.with_prior(sds)
 
 
-def _with_tile(model: OperatorModel, kind: str, tile: tuple[int, int]) -> OperatorModel:
-    """Return the model with another tile and the same costs, its `covariance` as it was."""
-    operators = model.operators.with_tile(kind, tile)
+def with_tile(model: OperatorModel, kind: str, tile: tuple[int, int]) -> OperatorModel:
+    """Return the model with another tile of a kind and the same costs, its `covariance` as it was."""
+    own = (model.operators.kinds == kind)[:, None]
+    operators = replace(model.operators, tiles=np.where(own, tile, model.operators.tiles))
     ratio = model.operators.terms.sum(axis=1) / operators.terms.sum(axis=1)
     return replace(model, operators=operators, deviations=model.deviations + np.log(ratio))
 
@@ -194,33 +194,15 @@ def leave_families_out(
 
 def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, float, float]:
     """Return a network's milliseconds as measured and predicted, and the deviation of the predicted logarithm."""
-    _, ms, parts = model.price_network(network.blocks)
-    return network.ms, float(ms.sum()), math.sqrt(max(parts.sum(), 0.0) + model.sds[MISFIT] ** 2)
+    _, ms, _, log_sd = model.price_network(network.blocks)
+    return network.ms, float(ms.sum()), log_sd
 
 
-@dataclass(frozen=True)
-class OperatorEstimates:
-    """The fit of a LUT of operators; `stored` is what the LUT keeps of it in addition to prices and physics."""
-
-    model: OperatorModel
-    left_out: LeftOut
-    stored: OperatorFit
-
-    @property
-    def misfit_sd(self) -> float:
-        """Relative misfit of additivity."""
-        return float(self.model.sds[MISFIT])
-
-    def price(self, keys: Sequence[str]) -> tuple[list[float], list[float]]:
-        """Return ms of operators, measured or not, and standard deviations of their logarithms."""
-        ms, covariance = self.model.price(keys)
-        return ms.tolist(), np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()
-
-
-def fit_operators(measured: Sequence[MeasuredModel]) -> OperatorEstimates:
+def fit_operators(measured: Sequence[MeasuredModel]) -> tuple[OperatorModel, LeftOut, OperatorFit]:
     """Fit operators to the fitted models; networks of each family, and held-out ones, calibrate intervals.
 
-    With fewer than 19 networks intervals are the posterior's, calibrated by every row as the others predict it.
+    The last value is what a LUT stores of the fit in addition to prices and misfit. With fewer than 19 networks
+    intervals are the posterior's, calibrated by every row as the others predict it.
     Errors as `OperatorModel.start` and `family_of`.
     """
     fitted = [model for model in measured if model.fitted]
@@ -239,4 +221,4 @@ def fit_operators(measured: Sequence[MeasuredModel]) -> OperatorEstimates:
         basis="posterior" if quantile is None else "conformal",
         extrapolated_sd=left_out.extrapolated_sd(),
     )
-    return OperatorEstimates(model, left_out, stored)
+    return model, left_out, stored

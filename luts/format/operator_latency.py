@@ -94,10 +94,6 @@ class Operators:
             tuple(keys), kinds, amounts, sizes, extents, np.array([tiles.get(kind, (1, 1)) for kind in kinds])
         )
 
-    def with_tile(self, kind: str, tile: tuple[int, int]) -> Self:
-        """Return the operators with another tile of one kind."""
-        return replace(self, tiles=np.where((self.kinds == kind)[:, None], tile, self.tiles))
-
     @cached_property
     def padding(self) -> Floats:
         """(k, 2) rows and columns that kernels compute, relative to those of the output."""
@@ -226,23 +222,19 @@ class OperatorModel:
         """
         from scipy.sparse import csr_array
 
-        keys = sorted({key for model in models for key in model.blocks})
+        keys, columns = np.unique([key for model in models for key in model.blocks], return_inverse=True)
+        rows = np.repeat(np.arange(len(models)), [len(model.blocks) for model in models])
         if len(models) > MAX_PROGRAMS or len(keys) > MAX_DISTINCT:
             raise InvalidArtifactError(
                 f"{len(models)} programs of {len(keys)} distinct operators; measure at most {MAX_PROGRAMS} "
                 f"of {MAX_DISTINCT}",
                 code="too_many_operators",
             )
-        index = {key: place for place, key in enumerate(keys)}
-        counts = np.zeros((len(models), len(keys)))
-        for row, model in enumerate(models):
-            for key, times in Counter(model.blocks).items():
-                counts[row, index[key]] = times
         ends = np.array([[max(model.ci_low, 1e-12), max(model.ci_high, 1e-12)] for model in models])
-        operators = Operators.of(keys, tiles)
+        operators = Operators.of(keys.tolist(), tiles)
         return cls(
             operators=operators,
-            counts=csr_array(counts),
+            counts=csr_array((np.ones(len(rows)), (rows, columns))),  # sums an operator's repetitions
             log_ms=np.log([model.ms for model in models]),
             variance=(np.log(ends[:, 1] / ends[:, 0]) / (2 * 1.96)) ** 2 + MEASUREMENT_SD_FLOOR**2,
             sds=sds,
@@ -308,44 +300,42 @@ class OperatorModel:
         logs = _TERM_SD * (pulls @ self.operators.common)[1:]
         return np.asarray(np.exp(logs)).reshape(2, TERMS)
 
-    def price(self, keys: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return ms (l,) of operators, measured or not, and the covariance (l, l) of their logarithms.
-
-        Raises InvalidArtifactError: not keys of operators.
-        """
-        return self._posterior(Operators.of(keys, self.tiles))
-
     @cached_property
     def tiles(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of a tile by kind of operator."""
         pairs = zip(self.operators.kinds.tolist(), self.operators.tiles.astype(int).tolist(), strict=True)
         return {kind: (rows, columns) for kind, (rows, columns) in pairs}
 
-    def _posterior(self, new: Operators) -> tuple[Floats, Floats]:
+    def price(self, keys: Sequence[str]) -> tuple[Operators, Floats, Floats]:
+        """Return operators, measured or not, their ms (l,) and the covariance (l, l) of their logarithms.
+
+        Raises InvalidArtifactError: not keys of operators.
+        """
+        new = Operators.of(keys, self.tiles)
         to_rows = (self.by_entry @ self.operators.covariance(new, self.sds)).T
         logs = to_rows @ (self.inverse @ self.residual)
         left = new.covariance(new, self.sds) - to_rows @ self.inverse @ to_rows.T
-        return np.asarray(new.terms.sum(axis=1) * np.exp(logs)), np.asarray(left)
+        return new, np.asarray(new.terms.sum(axis=1) * np.exp(logs)), np.asarray(left)
 
-    def price_network(self, blocks: Sequence[str]) -> tuple[Operators, Floats, Floats]:
-        """Return a network's operators, ms of all of each (k,), and parts (k,) of the variance of its logarithm.
+    def price_network(self, blocks: Sequence[str]) -> tuple[Operators, Floats, Floats, float]:
+        """Return a network's operators, ms of all of each (k,), and the error of its predicted logarithm.
 
-        Raises InvalidArtifactError: a block is not a key of an operator.
+        The error is parts (k,) of the variance, and the standard deviation, misfit included. Raises
+        InvalidArtifactError: a block is not a key of an operator.
         """
         counted = Counter(blocks)
         if not counted:
             raise UsageError("a network has at least one operator; give their keys", code="not_a_network")
-        new = Operators.of([*counted], self.tiles)
-        each_ms, covariance = self._posterior(new)
+        new, each_ms, covariance = self.price([*counted])
         ms = np.array([*counted.values()]) * each_ms
         weights = ms / ms.sum()
-        return new, ms, weights * (covariance @ weights)
+        parts = weights * (covariance @ weights)
+        return new, ms, parts, math.sqrt(max(float(parts.sum()), 0.0) + float(self.sds[1]) ** 2)
 
     def predict(self, blocks: Sequence[str], fit: OperatorFit) -> OperatorPrediction:
         """Predict the latency of a network from the keys of its operators; errors as `price_network`."""
-        new, own_ms, parts = self.price_network(blocks)
+        new, own_ms, parts, log_sd = self.price_network(blocks)
         ms, counted = float(own_ms.sum()), Counter(blocks)
-        log_sd = math.sqrt(max(float(parts.sum()), 0.0) + float(self.sds[1]) ** 2)
         factor = math.exp(min(fit.quantile_95 * math.hypot(log_sd, SD_FLOOR), MAX_LOG))
         spent = new.shares * self.term_prices[new.outside.astype(int)]
         spent /= spent.sum(axis=1, keepdims=True)

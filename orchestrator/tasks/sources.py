@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -228,7 +227,7 @@ def price_blocks(
         first = int(bool(inside) and inside[0].kind == "transpose")
         last = len(inside) - int(len(inside) > first and inside[-1].kind == "transpose")
         if blocks := [each.key for each in inside[first:last]]:
-            _, ms, parts = model.price_network(blocks)
+            _, ms, _, log_sd = model.price_network(blocks)
             found[key] = float(ms.sum())
-            se[key] = found[key] * math.sqrt(max(parts.sum(), 0.0) + model.sds[1] ** 2)
+            se[key] = found[key] * log_sd
     return SourceEntries(name, found, entry_se=se)

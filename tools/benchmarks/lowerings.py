@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import search.networks.mobilevit as mobilevit
+from luts.format.files import write_atomically
 from luts.format.provenance import ROOT
+from orchestrator.agent.runtime import read_pte
 from orchestrator.export.artifacts.artifact import RELATIVE_TOLERANCE
 from orchestrator.export.artifacts.spec import ExportSpec
 from orchestrator.export.lower import rewrite
@@ -52,7 +54,7 @@ twins_svt_small efficientvit_b1 halonet26t mobilenet_edgetpu_v2_xs spnasnet_100 
 TIMM = _TIMM.split()
 """Small networks of most families of timm; first those of which much was outside the delegates."""
 PROGRAMS = ROOT / "build" / "delegates"
-"""Where `delegates` leaves a line and two programs for each network of timm."""
+"""Where `delegates` leaves two programs for each network of timm."""
 PAIR_BUDGET_S = 10.0
 """Time to measure two programs of a network, some hundred calls of each."""
 
@@ -112,42 +114,39 @@ class MeanLayerNorm(nn.Module):
 
 @dataclass(frozen=True)
 class LoweringVariant:
-    """Functions of search/networks/mobilevit.py to exchange, and the replacement of each LayerNorm."""
+    """Functions of search/networks/mobilevit.py to exchange, and how LayerNorms are replaced."""
 
     name: str
-    functions: tuple[tuple[str, Callable[..., Tensor]], ...] = ()
-    norm: Callable[[nn.LayerNorm], nn.Module] | None = None
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    norms: Callable[[nn.Module], nn.Module] = rewrite.linear_layernorm
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Capture and lower networks this way within the context."""
-        with contextlib.ExitStack() as stack:
-            for name, function in self.functions:
-                stack.enter_context(mock.patch.object(mobilevit, name, function))
-            if self.norm is not None:
-                stack.enter_context(mock.patch.object(rewrite, "linear_layernorm", self._swap_norms))
+        with (
+            mock.patch.dict(vars(mobilevit), self.functions),
+            mock.patch.object(rewrite, "linear_layernorm", self.norms),
+        ):
             yield
 
-    def _swap_norms(self, module: nn.Module) -> nn.Module:
-        norm = self.norm
-        assert norm is not None
-        return rewrite.replace(module, lambda part: norm(part) if isinstance(part, nn.LayerNorm) else part)
+
+def mean_norms(module: nn.Module) -> nn.Module:
+    """Spell LayerNorms out with `mean`."""
+    return rewrite.replace(
+        module, lambda part: MeanLayerNorm(part) if isinstance(part, nn.LayerNorm) else part
+    )
 
 
-def _keep(norm: nn.LayerNorm) -> nn.Module:
-    return norm
-
-
-CHANNELS_FIRST = (("unfold_patches", unfold_channels_first), ("fold_patches", fold_channels_first))
+CHANNELS_FIRST = {"unfold_patches": unfold_channels_first, "fold_patches": fold_channels_first}
 VARIANTS = (
     LoweringVariant("shipped"),
-    LoweringVariant("4-D matmul, native LayerNorm", (("attention", attention_4d), *CHANNELS_FIRST), _keep),
+    LoweringVariant("4-D matmul, native LayerNorm", {"attention": attention_4d, **CHANNELS_FIRST}, deepcopy),
     LoweringVariant(
-        "bmm with split, native LayerNorm", (("attention", attention_split), *CHANNELS_FIRST), _keep
+        "bmm with split, native LayerNorm", {"attention": attention_split, **CHANNELS_FIRST}, deepcopy
     ),
-    LoweringVariant("native LayerNorm", norm=_keep),
-    LoweringVariant("LayerNorm by mean", norm=MeanLayerNorm),
-    LoweringVariant("attention with split", (("attention", attention_split),)),
+    LoweringVariant("native LayerNorm", norms=deepcopy),
+    LoweringVariant("LayerNorm by mean", norms=mean_norms),
+    LoweringVariant("attention with split", {"attention": attention_split}),
 )
 
 
@@ -187,52 +186,39 @@ def main(arch: str = ARCH, device: str = "host", budget_s: float = BUDGET_S) -> 
 
 
 def delegates() -> Tables:
-    """Lower networks of timm as their authors wrote them and rewritten; resumes an interrupted run."""
-    PROGRAMS.mkdir(parents=True, exist_ok=True)
-    rows = _stored("rows")
+    """Lower networks of timm as their authors wrote them and rewritten, unless the programs are there already."""
+    rows = []
     for network in TIMM:
-        if network not in rows:
-            rows[network] = _store("rows", _lower_twice(network))
-    return {"Networks of timm inside XNNPACK's delegates": list(rows.values())}
+        module, inputs = build_module(ExportSpec(module=f"timm:{network}"))
+        row: dict[str, Any] = {"network": network}
+        for when, file in programs_of(network).items():
+            if not file.exists():
+                plain = when == "as written"
+                write_atomically(file, lower_to_executorch(module, inputs, plain=plain).data)
+            lowered = read_pte(file)
+            count = sum(delegate.count for delegate in lowered.delegates)
+            row |= {f"delegates {when}": count, f"outside {when}": sum(lowered.operators.values())}
+        parity = check_parity(run_pte(file.read_bytes(), inputs), module, inputs, RELATIVE_TOLERANCE)
+        left = ", ".join(f"{count} {name.split('.')[1]}" for name, count in lowered.operators.items())
+        rows.append(row | {"still outside": left, "relative error": parity.max_relative_error})
+        log(f"lowered {network}")
+    return {"Networks of timm inside XNNPACK's delegates": rows}
 
 
-def _lower_twice(network: str) -> dict[str, Any]:
-    module, inputs = build_module(ExportSpec(module=f"timm:{network}"))
-    row: dict[str, Any] = {"network": network}
-    for when, plain in (("as written", True), ("rewritten", False)):
-        lowered = lower_to_executorch(module, inputs, plain=plain)
-        (PROGRAMS / f"{network} {when}.pte").write_bytes(lowered.data)
-        outside = sum(count for _, count in lowered.operators)
-        row |= {f"delegates {when}": lowered.delegates, f"outside {when}": outside}
-    error = check_parity(run_pte(lowered.data, inputs), module, inputs, RELATIVE_TOLERANCE).max_relative_error
-    left = ", ".join(f"{count} {name.split('.')[1]}" for name, count in lowered.operators)
-    return row | {"still outside": left, "relative error": error}
+def programs_of(network: str) -> dict[str, Path]:
+    """Return the files of a network of timm as its authors wrote it and rewritten."""
+    return {when: PROGRAMS / f"{network} {when}.pte" for when in ("as written", "rewritten")}
 
 
 def delegate_latencies(device: str = "host", budget_s: float = PAIR_BUDGET_S) -> Tables:
-    """Measure both programs of each network that `delegates` lowered, interleaved; resumes an interrupted run."""
-    rows = _stored("latencies")
-    for network in _stored("rows"):
-        if network in rows:
+    """Measure both programs of each network that `delegates` lowered, interleaved."""
+    rows = []
+    for network in TIMM:
+        files = tuple(programs_of(network).values())
+        if not all(file.exists() for file in files):
             continue
-        files = tuple(PROGRAMS / f"{network} {when}.pte" for when in ("as written", "rewritten"))
         command = MeasureCommand(files=files, target=Target(device, threads=1), budget_s=budget_s)
         before, after = measure_networks(command, log).networks
-        ratio = (after.ratio, after.ratio_low, after.ratio_high)
-        rows[network] = _store("latencies", {"network": network, "ms as written": before.ms, "ratio": ratio})
-    shown = [row | {"ratio": Interval(*row["ratio"])} for row in rows.values()]
-    return {"Latency of the rewritten networks, as a ratio to that as written": shown}
-
-
-def _stored(name: str) -> dict[str, dict[str, Any]]:
-    """Return the rows so far, by network."""
-    file = PROGRAMS / f"{name}.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return {row["network"]: row for row in map(json.loads, lines)}
-
-
-def _store(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    with (PROGRAMS / f"{name}.jsonl").open("a") as lines:
-        lines.write(json.dumps(row) + "\n")
-    log(json.dumps(row))
-    return row
+        ratio = Interval(after.ratio, after.ratio_low, after.ratio_high)
+        rows.append({"network": network, "ms as written": before.ms, "ratio": ratio})
+    return {"Latency of the rewritten networks, as a ratio to that as written": rows}

@@ -5,9 +5,8 @@ Nothing is measured here: programs and networks are those of a LUT (`bench profi
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -46,55 +45,57 @@ def by_operators(known: Sequence[MeasuredModel], networks: Sequence[MeasuredMode
     return np.array([predicted(model, network)[1:] for network in networks]).T
 
 
-def _amounts(models: Sequence[MeasuredModel], *, by_kind: bool) -> tuple[Floats, list[str]]:
-    """Return (m, c) sums of physical amounts over programs, all kinds together or each apart, and the kinds."""
-    arrays = Operators.of(sorted({key for model in models for key in model.blocks}), {})
-    place = {key: row for row, key in enumerate(arrays.keys)}
-    kinds = sorted(set(arrays.kinds.tolist())) if by_kind else [""]
+def _amounts(models: Sequence[MeasuredModel]) -> Floats:
+    """Return (m, kinds, TERMS) sums of physical amounts over programs, each kind of operator apart."""
+    keys, place = np.unique([key for model in models for key in model.blocks], return_inverse=True)
+    arrays = Operators.of(keys.tolist(), {})
+    kinds, kind = np.unique(arrays.kinds, return_inverse=True)
     sums = np.zeros((len(models), len(kinds), TERMS))
-    for row, model in enumerate(models):
-        for key in model.blocks:
-            kind = kinds.index(arrays.kinds[place[key]]) if by_kind else 0
-            sums[row, kind] += arrays.amounts[place[key]]
-    return sums.reshape(len(models), -1), kinds
+    rows = np.repeat(np.arange(len(models)), [len(model.blocks) for model in models])
+    np.add.at(sums, (rows, kind[place]), arrays.amounts[place])
+    return sums
 
 
-def _linear(known: Floats, ms: Floats, networks: Floats) -> Floats:
-    """Predict by non-negative least squares of relative errors."""
+def _linear(columns: Floats, known: Sequence[MeasuredModel]) -> Floats:
+    """Predict the rows by non-negative least squares of relative errors of the first ones, which are known."""
     from scipy.optimize import nnls
 
-    scale = np.maximum(known.max(axis=0), 1e-12)
-    system = np.vstack([known / scale / ms[:, None], RIDGE / ms.mean() * np.eye(len(scale))])
+    ms, scale = np.array([model.ms for model in known]), np.maximum(columns[: len(known)].max(axis=0), 1e-12)
+    scaled = columns / scale
+    system = np.vstack([scaled[: len(ms)] / ms[:, None], RIDGE / ms.mean() * np.eye(len(scale))])
     solved = nnls(system, np.concatenate([np.ones(len(ms)), np.zeros(len(scale))]))[0]
-    return np.asarray(networks / scale @ solved)
+    return np.asarray(scaled @ solved)
 
 
 def by_macs(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
     """Predict by a line through MACs."""
-    sums, _ = _amounts([*known, *networks], by_kind=False)
-    columns = np.column_stack([np.ones(len(sums)), sums[:, 1] + sums[:, 2]])
-    ms = np.array([model.ms for model in known])
-    return _linear(columns[: len(known)], ms, columns[len(known) :])[None]
+    macs = _amounts([*known, *networks])[:, :, 1:3].sum(axis=(1, 2))
+    return _linear(np.column_stack([np.ones(len(macs)), macs]), known)[None, len(known) :]
 
 
 def by_physics(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
     """Predict by calls, MACs and bytes of each kind of operator, without tiles."""
-    sums, _ = _amounts([*known, *networks], by_kind=True)
-    ms = np.array([model.ms for model in known])
-    return _linear(sums[: len(known)], ms, sums[len(known) :])[None]
+    sums = _amounts([*known, *networks])
+    return _linear(sums.reshape(len(sums), -1), known)[None, len(known) :]
 
 
 def by_forest(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
     """Predict by a random forest over whole programs: ratio to linear physics from their amounts by kind."""
     from sklearn.ensemble import RandomForestRegressor
 
-    sums, _ = _amounts([*known, *networks], by_kind=True)
-    count, ms = len(known), np.array([model.ms for model in known])
-    physics = np.maximum(_linear(sums[:count], ms, sums), 1e-6)
+    sums = _amounts([*known, *networks]).reshape(len(known) + len(networks), -1)
+    count, inputs, physics = len(known), np.log1p(sums), np.maximum(_linear(sums, known), 1e-6)
     forest = RandomForestRegressor(200, min_samples_leaf=2, random_state=0)
-    inputs = np.log1p(sums)
-    forest.fit(inputs[:count], np.log(ms / physics[:count]))
+    forest.fit(inputs[:count], np.log([model.ms for model in known] / physics[:count]))
     return np.asarray(physics[count:] * np.exp(forest.predict(inputs[count:])))[None]
+
+
+PREDICTORS: Mapping[str, Predictor] = {
+    "MACs, linear": by_macs,
+    "physics by kind, linear": by_physics,
+    "random forest": by_forest,
+    "operators": by_operators,
+}
 
 
 def _score(found: Floats, folds: Sequence[int]) -> dict[str, object]:
@@ -126,11 +127,9 @@ def _held_out(
     found, folds = list[Floats](), list[int]()
     for fold, out in enumerate(family_folds(models, count)):
         known = [model for model, held in zip(models, out, strict=True) if not held]
-        apart = [[model for model in known if bool(family_of(model)) == named] for named in (False, True)]
         known = [
-            model
-            for part, most in zip(apart, (designed, networks), strict=True)
-            for model in _spread(part, most)
+            *_spread([model for model in known if not family_of(model)], designed),
+            *_spread([model for model in known if family_of(model)], networks),
         ]
         wanted = [model for model, held in zip(models, out, strict=True) if held]
         found.append(np.vstack([[model.ms for model in wanted], predictor(known, wanted)]))
@@ -191,22 +190,13 @@ def main() -> Tables:
             f"{LUT} is not a LUT of operators; bench profile --space operators", code="no_operators"
         )
     models = [model for model in lut.models if model.fitted]
-    predictors: dict[str, Predictor] = {
-        "MACs, linear": by_macs,
-        "physics by kind, linear": by_physics,
-        "random forest": by_forest,
-        "operators": by_operators,
-    }
-    if importlib.util.find_spec("sklearn") is None:
-        log("the random forest is left out: scikit-learn is not installed")
-        del predictors["random forest"]
-    every = [(predictor, models, 8, None, None) for predictor in predictors.values()]
+    every = [(predictor, models, 8, None, None) for predictor in PREDICTORS.values()]
     pairs = [(designed, networks) for designed in DESIGNED for networks in NETWORKS]
     curve = [(by_operators, models, CURVE_FOLDS, *pair) for pair in pairs]
     rows = run_parallel(_held_out, [*every, *curve], usable_cores())
     return {
         f"{LUT}: {len(models)} programs, families held out": [
-            {"predictor": name, **row} for name, row in zip(predictors, rows, strict=False)
+            {"predictor": name, **row} for name, row in zip(PREDICTORS, rows, strict=False)
         ],
         "Programs to learn from": [
             {"designed": designed, "networks of other families": networks, **row}

@@ -41,21 +41,16 @@ from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation
 
 
-@dataclass(frozen=True)
-class OperatorCost:
-    """Cost of one execution; bytes of activations and weights count once, however often they are read."""
+def operator_costs(graph: Any) -> Iterator[tuple[int, int]]:
+    """Yield MACs and bytes of each node of an `XNNGraph`, in order.
 
-    macs: int
-    data_bytes: int
-
-
-def operator_costs(graph: Any) -> Iterator[OperatorCost]:
-    """Yield the cost of each node of an `XNNGraph`, in order."""
+    Bytes of activations and weights count once, however often they are read.
+    """
     for node, read, output in graph_nodes(graph):
         once = [x for index, x in enumerate(read) if x not in read[:index]]
         data = [output, output] if type(node).__name__ == "XNNStaticSlice" else [output, *once]
         macs = sum(each.features.macs for each in node_operators(node, read, output))
-        yield OperatorCost(macs, sum(map(_bytes, data)))
+        yield macs, sum(map(_bytes, data))
 
 
 def _bytes(tensor: Any) -> int:
@@ -64,12 +59,13 @@ def _bytes(tensor: Any) -> int:
 
 @dataclass(frozen=True)
 class OperationLabel:
-    """An operation of a program: a word that its event has too, its kind and part, its cost if known."""
+    """An operation of a program: a word that its event has too, its kind and part, MACs and bytes if known."""
 
     word: str
     kind: Kind
     part: Part
-    cost: OperatorCost | None = None
+    macs: int | None = None
+    data_bytes: int | None = None
 
 
 def label_operations(artifact: Artifact) -> list[OperationLabel]:
@@ -188,11 +184,11 @@ def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> lis
         name = type(node).__name__
         family: Family = "activation" if _is_silu(node, sigmoids) else family_of(name)
         if path is None:
-            labels.append(OperationLabel(_word(name), "reshape", "reshape", cost))
+            labels.append(OperationLabel(_word(name), "reshape", "reshape", *cost))
             continue
         chain = _chain(path, classes)
         kind, part = place_of(name, chain, family).kind, part_of(name, chain, family)
-        labels.append(OperationLabel(_word(name), kind, part, cost))
+        labels.append(OperationLabel(_word(name), kind, part, *cost))
     return labels
 
 
@@ -291,14 +287,7 @@ def trace_network(device: Device, variant: Variant, artifact: Artifact) -> Attri
             f"{by_name} of {len(operations)} operations go by their names alone, not by their modules"
         )
     operators = [
-        Operator(
-            operation.name,
-            label.kind,
-            label.part,
-            operation.ns / 1e6,
-            label.cost.macs if label.cost else None,
-            label.cost.data_bytes if label.cost else None,
-        )
+        Operator(operation.name, label.kind, label.part, operation.ns / 1e6, label.macs, label.data_bytes)
         for operation, label in zip(operations, found, strict=True)
     ]
     return by_tracer(whole_ms, operators, roof, notes)

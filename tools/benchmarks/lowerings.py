@@ -137,7 +137,10 @@ def mean_norms(module: nn.Module) -> nn.Module:
     )
 
 
-CHANNELS_FIRST = {"unfold_patches": unfold_channels_first, "fold_patches": fold_channels_first}
+CHANNELS_FIRST: Mapping[str, Callable[..., Any]] = {
+    "unfold_patches": unfold_channels_first,
+    "fold_patches": fold_channels_first,
+}
 VARIANTS = (
     LoweringVariant("shipped"),
     LoweringVariant("4-D matmul, native LayerNorm", {"attention": attention_4d, **CHANNELS_FIRST}, deepcopy),

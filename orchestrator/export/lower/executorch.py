@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from luts.format.errors import BlocktimeError, first_line
 from luts.format.provenance import repo_file
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.export.lower import quiet
-from orchestrator.export.lower.rewrite import SpelledOut, capture, rewritten, spelled_out
+from orchestrator.export.lower.rewrite import SPELLINGS, SpelledOut, capture, rewritten, spelled_out
 
 
 class _Half(nn.Module):
@@ -29,27 +29,6 @@ class _Half(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         out: Tensor | tuple[Tensor, ...] = self.module(*(x.half() for x in inputs))
         return out.float() if isinstance(out, Tensor) else tuple(x.float() for x in out)
-
-
-class _SpelledInHalf(SpelledOut):
-    """Activations as operations that stay fp16."""
-
-    @property
-    def spellings(self) -> Mapping[Any, Callable[..., Any]]:
-        """Return the replacements by function of torch."""
-        return {**super().spellings, functional.silu: _silu, functional.hardswish: _hardswish}
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Keep numbers of sums and products in fp16: ExecuTorch makes fp32 tensors of them, and converts."""
-        if func in _WITH_NUMBERS:
-            args = [torch.tensor(x, dtype=torch.half) if isinstance(x, float) else x for x in args]
-        return super().__torch_function__(func, types, args, kwargs)
 
 
 _WITH_NUMBERS = {
@@ -71,6 +50,24 @@ def _hardswish(x: Tensor, inplace: bool = False) -> Tensor:
     return x * (functional.relu6(x + 3.0) * (1.0 / 6.0))
 
 
+class _SpelledInHalf(SpelledOut):
+    """Activations as operations that stay fp16."""
+
+    spellings = SPELLINGS | {functional.silu: _silu, functional.hardswish: _hardswish}
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Keep numbers of sums and products in fp16: ExecuTorch makes fp32 tensors of them, and converts."""
+        if func in _WITH_NUMBERS:
+            args = [torch.tensor(x, dtype=torch.half) if isinstance(x, float) else x for x in args]
+        return super().__torch_function__(func, types, args, kwargs)
+
+
 _GLUE = {"getitem", "alloc"}
 
 
@@ -78,15 +75,14 @@ _GLUE = {"getitem", "alloc"}
 class LoweredProgram:
     """A .pte, its delegates, the operators that run outside them with their counts, and all calls in order.
 
-    A call is an operator and the path of the module that it was called in, or a delegate and its name. `plan` is
-    the method as it is serialised, an `ExecutionPlan` of ExecuTorch; None for spliced programs.
+    A call is an operator and the path of the module that it was called in, or a delegate and its name; spliced
+    programs have none.
     """
 
     data: bytes
     delegates: int
     operators: tuple[tuple[str, int], ...]
     calls: tuple[tuple[str, str], ...] = ()
-    plan: Any = None
 
 
 def lower_to_executorch(
@@ -139,8 +135,7 @@ def lower_to_executorch(
             graph = manager.exported_program().graph
             calls = tuple(_calls(graph))
             operators = Counter(name for name, _ in calls)
-            emitted = manager.to_executorch()
-            data = bytes(emitted.buffer)
+            data = bytes(manager.to_executorch().buffer)
         except ImportError as error:
             raise BlocktimeError(
                 f"ExecuTorch's {backend} backend is not installed here ({error}); "
@@ -152,9 +147,7 @@ def lower_to_executorch(
                 f"{backend} cannot lower this model: {first_line(error)}", code="unsupported_operator"
             ) from error
     delegates = operators.pop("executorch_call_delegate", 0)
-    return LoweredProgram(
-        data, delegates, tuple(sorted(operators.items())), calls, emitted.executorch_program.execution_plan[0]
-    )
+    return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)
 
 
 def _captured(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 Kind = Literal[
     "attention", "mlp", "convolution", "normalisation", "activation", "reshape", "elementwise", "other"
@@ -145,7 +145,7 @@ def place_of(operation: str, chain: Chain, family: Family | None = None) -> Plac
                 return place
     if family == "activation":
         return Place("activation")
-    return Place("normalisation" if _in_norm(chain) else _OUTSIDE[family])
+    return Place("normalisation" if _in_norm(chain) else cast(Kind, _OUTSIDE.get(family, family)))
 
 
 def part_of(operation: str, chain: Chain, family: Family | None = None) -> Part:
@@ -154,7 +154,8 @@ def part_of(operation: str, chain: Chain, family: Family | None = None) -> Part:
         return "normalisation"
     if base_name(operation).strip("_") == "softmax":
         return "softmax"
-    return _PARTS[family or family_of(operation)]
+    family = family or family_of(operation)
+    return cast(Part, _PARTS.get(family, family))
 
 
 def _in_norm(chain: Chain) -> bool:
@@ -162,28 +163,9 @@ def _in_norm(chain: Chain) -> bool:
     return any(_NORM.search(kind) and not _HEAD.search(kind) for _, kind in chain[1:][-1:])
 
 
-_PARTS: dict[Family, Part] = {
-    "convolution": "projection",
-    "linear": "projection",
-    "product": "product",
-    "normalisation": "normalisation",
-    "activation": "activation",
-    "reshape": "reshape",
-    "elementwise": "elementwise",
-    "other": "other",
-}
-
-
-_OUTSIDE: dict[Family, Kind] = {
-    "convolution": "convolution",
-    "linear": "other",
-    "product": "attention",
-    "normalisation": "normalisation",
-    "activation": "activation",
-    "reshape": "reshape",
-    "elementwise": "elementwise",
-    "other": "other",
-}
+_PARTS: dict[Family, Part] = {"convolution": "projection", "linear": "projection"}
+_OUTSIDE: dict[Family, Kind] = {"linear": "other", "product": "attention"}
+"""Parts inside of a kind, and kinds outside of attention and MLP, of families that are not named like them."""
 
 
 def _region(chain: Chain) -> Place | None:

@@ -1,7 +1,7 @@
-"""Operators of an XNNPACK program as XNNPACK runs them, recorded while it is lowered or read from the .pte alone.
+"""Operators of an XNNPACK program as XNNPACK runs them, read from the .pte.
 
-Either way there are the calls of a method (`ExecutionPlan`) and a graph for each delegate (`XNNGraph`), as
-ExecuTorch's dataclasses or as tables of the file with the same fields. XNNPACK chooses kernels in its
+There are the calls of a method (`ExecutionPlan`) and a graph for each delegate (`XNNGraph`), which may also be the
+dataclasses of ExecuTorch that the tables of the file come from. XNNPACK chooses kernels in its
 src/operators/convolution-nhwc.c, and fuses clamps in src/subgraph.c (`has_clamp`).
 """
 
@@ -214,23 +214,6 @@ _REDUCED = re.compile(
 """Portable operators along dimensions, whose cost depends on how far apart the elements are in memory."""
 
 
-def plan_operators(plan: Any, of_delegate: Callable[[Any], Sequence[Operator]]) -> tuple[Operator, ...]:
-    """Return the operators of a method in order; `of_delegate` returns those of a call of a delegate.
-
-    Raises:
-        InvalidArtifactError: there are more than `MAX_OPERATORS`, or sizes that no key can have.
-    """
-    found: list[Operator] = []
-    for call in (instruction.instr_args for chain in plan.chains for instruction in chain.instructions):
-        if type(call).__name__ == "DelegateCall":
-            found += of_delegate(call)
-        elif type(call).__name__ == "KernelCall":
-            found.append(_portable(plan, call))
-        if len(found) > MAX_OPERATORS:
-            raise InvalidArtifactError(f"more than {MAX_OPERATORS} operators", code="unreadable_program")
-    return tuple(found)
-
-
 def _portable(plan: Any, call: Any) -> Operator:
     """Return an operator outside the delegates; the last argument of a call is what it returns."""
     name = plan.operators[call.op_index].name.rpartition("::")[2].lower()
@@ -287,14 +270,9 @@ def lower_with_operators(
     `options` are those of `lower_to_executorch`. Raises BlocktimeError as that does.
     """
     from orchestrator.export.lower.executorch import lower_to_executorch
-    from orchestrator.export.lower.xnnpack import recorded_graphs
 
-    with recorded_graphs() as graphs:
-        lowered = lower_to_executorch(module, inputs, **options)
-    names = iter([where for name, where in lowered.calls if name == "executorch_call_delegate"])
-    return lowered.data, plan_operators(
-        lowered.plan, lambda _: delegate_operators(graphs[int(next(names).rpartition("_")[2])].graph)
-    )
+    data = lower_to_executorch(module, inputs, **options).data
+    return data, _operators(data, *open_program(data))
 
 
 def read_operators(path: Path) -> tuple[Operator, ...]:
@@ -311,10 +289,9 @@ def read_operators(path: Path) -> tuple[Operator, ...]:
         backends = {delegate.id for delegate in plan.delegates}
         if backends != {"XnnpackBackend"}:
             raise ValueError(f"it is for {', '.join(sorted(backends)) or 'no backend'}, not for XNNPACK")
-        given = (plan.values[number].val for number in plan.inputs)
-        if any(getattr(x, "shape_dynamism", 0) for x in given):
+        if any(getattr(plan.values[number].val, "shape_dynamism", 0) for number in plan.inputs):
             raise ValueError("its inputs have dynamic shapes, export it for one size")
-        return plan_operators(plan, _delegate_reader(data, program, plan))
+        return _operators(data, program, plan)
     except (
         InvalidArtifactError,
         OSError,
@@ -328,6 +305,19 @@ def read_operators(path: Path) -> tuple[Operator, ...]:
             f"{path}: no operators can be read ({error}); export it for XNNPACK (again)",
             code="unreadable_program",
         ) from error
+
+
+def _operators(data: bytes, program: Any, plan: Any) -> tuple[Operator, ...]:
+    """Return the operators of a method in order. Raises InvalidArtifactError: more than `MAX_OPERATORS`."""
+    of_delegate, found = _delegate_reader(data, program, plan), list[Operator]()
+    for call in (instruction.instr_args for chain in plan.chains for instruction in chain.instructions):
+        if type(call).__name__ == "DelegateCall":
+            found += of_delegate(call)
+        elif type(call).__name__ == "KernelCall":
+            found.append(_portable(plan, call))
+        if len(found) > MAX_OPERATORS:
+            raise InvalidArtifactError(f"more than {MAX_OPERATORS} operators", code="unreadable_program")
+    return tuple(found)
 
 
 def _delegate_reader(data: bytes, program: Any, plan: Any) -> Callable[[Any], Sequence[Operator]]:

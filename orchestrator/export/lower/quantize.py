@@ -26,8 +26,7 @@ from torchao.quantization.pt2e.quantizer import QuantizationConfig
 from luts.format.errors import BlocktimeError, first_line
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import calibration_inputs
-from orchestrator.export.lower.reductions import MapGroupNorm
-from orchestrator.export.lower.rewrite import LinearLayerNorm, PointwiseChannelNorm
+from orchestrator.export.lower.rewrite import LinearLayerNorm, MapGroupNorm, PointwiseChannelNorm
 from search.networks.vit import Comparison
 
 MIDDLE = 0.999

@@ -13,34 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import _disable_current_modes
 
 FEW = 8
 """Most slices whose sum is cheaper than moving their dimension to the end."""
-
-
-class MapGroupNorm(nn.Module):
-    """GroupNorm of one group over maps: means over pixels, then over channels as a 1x1 convolution."""
-
-    average: Tensor
-
-    def __init__(self, norm: nn.GroupNorm):
-        """Take the weights of a GroupNorm."""
-        super().__init__()
-        self.eps = norm.eps
-        self.weight = nn.Parameter(norm.weight.detach().reshape(1, -1, 1, 1))
-        self.bias = nn.Parameter(norm.bias.detach().reshape(1, -1, 1, 1))
-        self.register_buffer("average", torch.full((1, norm.num_channels, 1, 1), 1.0 / norm.num_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W), or (B, C, ...) as torch does, to the same shape."""
-        if x.dim() != 4:
-            return functional.group_norm(x, 1, self.weight.flatten(), self.bias.flatten(), self.eps)
-        centred = x - functional.conv2d(x.mean((2, 3), keepdim=True), self.average)
-        variance = functional.conv2d((centred * centred).mean((2, 3), keepdim=True), self.average)
-        return centred * (torch.rsqrt(variance + self.eps) * self.weight) + self.bias
 
 
 def constant(like: Tensor, values: Callable[[], Tensor]) -> Tensor:

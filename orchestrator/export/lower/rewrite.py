@@ -56,11 +56,10 @@ class PointwiseChannelNorm(nn.Module):
 
     average: Tensor
 
-    def __init__(self, norm: nn.LayerNorm):
-        """Take the weights of a LayerNorm."""
+    def __init__(self, norm: nn.LayerNorm | nn.GroupNorm):
+        """Take the weights of a norm."""
         super().__init__()
-        (channels,) = norm.normalized_shape
-        self.eps = norm.eps
+        channels, self.eps = len(norm.weight), norm.eps
         self.weight = nn.Parameter(norm.weight.detach().reshape(1, -1, 1, 1))
         self.bias = nn.Parameter(norm.bias.detach().reshape(1, -1, 1, 1))
         self.register_buffer("average", torch.full((1, channels, 1, 1), 1.0 / channels))
@@ -70,6 +69,18 @@ class PointwiseChannelNorm(nn.Module):
         centred = x - functional.conv2d(x, self.average)
         variance = functional.conv2d(centred * centred, self.average)
         return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+class MapGroupNorm(PointwiseChannelNorm):
+    """GroupNorm of one group over maps: means over pixels, then over channels as a 1x1 convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W), or (B, C, ...) as torch does, to the same shape."""
+        if x.dim() != 4:
+            return functional.group_norm(x, 1, self.weight.flatten(), self.bias.flatten(), self.eps)
+        centred = x - functional.conv2d(x.mean((2, 3), keepdim=True), self.average)
+        variance = functional.conv2d((centred * centred).mean((2, 3), keepdim=True), self.average)
+        return centred * (torch.rsqrt(variance + self.eps) * self.weight) + self.bias
 
 
 def linear_layernorm(module: nn.Module) -> nn.Module:
@@ -85,7 +96,7 @@ def _linear(part: nn.Module) -> nn.Module:
             return PointwiseChannelNorm(part)
         return LinearLayerNorm(part) if name in (nn.LayerNorm, "LayerNorm") else part
     if name in (nn.GroupNorm, "GroupNorm", "GroupNorm1") and part.num_groups == 1 and part.affine:
-        return reductions.MapGroupNorm(cast(nn.GroupNorm, part))
+        return MapGroupNorm(cast(nn.GroupNorm, part))
     return part
 
 
@@ -159,43 +170,6 @@ _ELEMENTWISE = {
     torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor,
 }  # fmt: skip
 """Operations of two tensors that XNNPACK broadcasts."""
-
-
-def spelled_out(module: nn.Module, spelled: Callable[[], TorchFunctionMode] | None = None) -> nn.Module:
-    """Return a copy that computes the same with the operations of `SpelledOut`, or of another mode."""
-    module = copy.deepcopy(module)
-    original = module.forward
-
-    @functools.wraps(original)
-    def forward(*inputs: Any, **named: Any) -> Any:
-        with (spelled or SpelledOut)():
-            return original(*inputs, **named)
-
-    module.forward = forward
-    return module
-
-
-class SpelledOut(TorchFunctionMode):
-    """Computes torch's functions that have an entry in `spellings` by it, while active."""
-
-    @property
-    def spellings(self) -> Mapping[Any, Callable[..., Any]]:
-        """Return the replacements by function of torch."""
-        return _SPELLINGS
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Return the replacement of a call, or the call itself if that does not apply."""
-        del types
-        named = dict(kwargs or {})
-        spelling = self.spellings.get(func)
-        result = spelling(*args, **named) if spelling else NotImplemented
-        return func(*args, **named) if result is NotImplemented else result
 
 
 def _improvable(node: torch.fx.Node) -> bool:
@@ -333,36 +307,73 @@ def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
     return functional.relu6(x + 3.0) * (1.0 / 6.0)
 
 
-_SPELLINGS: Mapping[Any, Callable[..., Any]] = {
-    functional.scaled_dot_product_attention: _attention,
-    torch.matmul: _matmul,
-    Tensor.matmul: _matmul,
+_METHODS: Mapping[str, Callable[..., Any]] = {
+    "matmul": _matmul,
+    "unbind": _unbind,
+    "split": _split,
+    "chunk": _chunk,
+    "select": _select,
+    "squeeze": _squeeze,
+    "unsqueeze": _unsqueeze,
+    "roll": reductions.roll,
+    "mean": reductions.mean,
+    "sum": reductions.add_up,
+    "norm": reductions.norm,
+    "softmax": reductions.softmax,
+    "pow": reductions.power,
+    "amax": reductions.amax,
+}
+"""Replacements of functions of `torch` that are methods of tensors too."""
+
+SPELLINGS: dict[Any, Callable[..., Any]] = {
+    **{getattr(owner, name): function for name, function in _METHODS.items() for owner in (torch, Tensor)},
     Tensor.__matmul__: _matmul,
-    torch.unbind: _unbind,
-    Tensor.unbind: _unbind,
-    torch.split: _split,
-    Tensor.split: _split,
-    torch.chunk: _chunk,
-    Tensor.chunk: _chunk,
-    torch.select: _select,
-    Tensor.select: _select,
     Tensor.__getitem__: _getitem,
-    **dict.fromkeys((torch.squeeze, Tensor.squeeze), _squeeze),
-    **dict.fromkeys((torch.unsqueeze, Tensor.unsqueeze), _unsqueeze),
-    **dict.fromkeys((torch.roll, Tensor.roll), reductions.roll),
+    Tensor.__pow__: reductions.power,
     Tensor.expand: _expand,
     Tensor.expand_as: lambda x, other: x if x.shape == other.shape else x.expand(other.shape),
     torch.addcmul: lambda x, a, b, *, value=1: x + a * b if value == 1 else NotImplemented,
+    functional.scaled_dot_product_attention: _attention,
     functional.hardsigmoid: _hardsigmoid,
-    **dict.fromkeys((torch.mean, Tensor.mean), reductions.mean),
-    **dict.fromkeys((torch.sum, Tensor.sum), reductions.add_up),
-    **dict.fromkeys((torch.norm, Tensor.norm), reductions.norm),
     functional.normalize: reductions.normalize,
-    **dict.fromkeys((torch.softmax, Tensor.softmax, functional.softmax), reductions.softmax),
-    **dict.fromkeys((torch.pow, Tensor.pow, Tensor.__pow__), reductions.power),
+    functional.softmax: reductions.softmax,
     functional.avg_pool2d: reductions.avg_pool,
     functional.interpolate: reductions.interpolate,
-    **dict.fromkeys((torch.amax, Tensor.amax), reductions.amax),
     functional.unfold: reductions.unfold,
     functional.fold: reductions.fold,
 }
+"""Replacements by function of torch."""
+
+
+class SpelledOut(TorchFunctionMode):
+    """Computes torch's functions that have an entry in `spellings` by it, while active."""
+
+    spellings = SPELLINGS
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the replacement of a call, or the call itself if that does not apply."""
+        del types
+        named = dict(kwargs or {})
+        spelling = self.spellings.get(func)
+        result = spelling(*args, **named) if spelling else NotImplemented
+        return func(*args, **named) if result is NotImplemented else result
+
+
+def spelled_out(module: nn.Module, spelled: type[SpelledOut] = SpelledOut) -> nn.Module:
+    """Return a copy that computes the same with the operations of `SpelledOut`, or of another mode."""
+    module = copy.deepcopy(module)
+    original = module.forward
+
+    @functools.wraps(original)
+    def forward(*inputs: Any, **named: Any) -> Any:
+        with spelled():
+            return original(*inputs, **named)
+
+    module.forward = forward
+    return module

@@ -3,7 +3,6 @@ import pytest
 
 from orchestrator.breakdown.tracing import (
     OperationLabel,
-    OperatorCost,
     event_word,
     faster_half_ms,
     match_labels,
@@ -24,7 +23,7 @@ def test_events_and_operations_meet_in_one_word():
 
 def test_merged_transpose_keeps_alignment():
     labels = [
-        OperationLabel("weights", "attention", "projection", OperatorCost(6, 20)),
+        OperationLabel("weights", "attention", "projection", 6, 20),
         OperationLabel("permute", "attention", "reshape"),
         OperationLabel("bmm", "attention", "product"),
         OperationLabel("weights", "mlp", "projection"),
@@ -41,15 +40,13 @@ def test_merged_transpose_keeps_alignment():
 
 def test_unmatched_event_uses_its_name():
     events = operations("Convolution (NHWC, F32) IGEMM #1", "Clamp (NC) #1", "Add (ND) #1")
-    found, by_name = match_labels(
-        events, [OperationLabel("add", "elementwise", "elementwise", OperatorCost(0, 12))]
-    )
+    found, by_name = match_labels(events, [OperationLabel("add", "elementwise", "elementwise", 0, 12)])
     assert [(label.kind, label.part) for label in found] == [
         ("convolution", "projection"),
         ("activation", "activation"),
         ("elementwise", "elementwise"),
     ]
-    assert [label.cost for label in found] == [None, None, OperatorCost(0, 12)]
+    assert [(label.macs, label.data_bytes) for label in found] == [(None, None), (None, None), (0, 12)]
     assert by_name == 2
 
 

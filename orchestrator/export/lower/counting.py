@@ -30,9 +30,8 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
     """Count an eval-mode module; fused attention counts as its two products."""
     import torch
     from torch import nn
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
-
-    from orchestrator.export.lower.rewrite import SpelledOut
 
     layers: list[int] = []
 
@@ -40,7 +39,8 @@ def count_module(module: nn.Module, inputs: Sequence[Tensor]) -> Counts:
         channels = output.shape[1] if isinstance(layer, nn.Conv2d) else output.shape[-1]
         layers.append(output.numel() * layer.weight.numel() // channels)
 
-    with ExitStack() as hooks, torch.no_grad(), SpelledOut(), FlopCounterMode(display=False) as flops:
+    with ExitStack() as hooks, torch.no_grad(), FlopCounterMode(display=False) as flops:
+        hooks.enter_context(sdpa_kernel(SDPBackend.MATH))
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 hooks.enter_context(layer.register_forward_hook(count))

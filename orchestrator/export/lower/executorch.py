@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from luts.format.errors import BlocktimeError, first_line
 from luts.format.provenance import repo_file
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.export.lower import quiet
-from orchestrator.export.lower.rewrite import SPELLINGS, SpelledOut, capture, rewritten, spelled_out
+from orchestrator.export.lower.decompositions import DECOMPOSITIONS, aten, constant
+from orchestrator.export.lower.rewrite import capture, rewritten
 
 
 class _Half(nn.Module):
@@ -31,41 +32,24 @@ class _Half(nn.Module):
         return out.float() if isinstance(out, Tensor) else tuple(x.float() for x in out)
 
 
-_WITH_NUMBERS = {
-    torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__,
-    torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__,
-    torch.sub, Tensor.sub, Tensor.__sub__, torch.div, Tensor.div, Tensor.__truediv__,
-}  # fmt: skip
+def _in_half(operator: Any) -> Callable[..., Any]:
+    """Keep numbers of an operator in fp16: ExecuTorch makes fp32 tensors of them, and converts."""
+
+    def decomposed(x: Tensor, number: Any) -> Any:
+        if not isinstance(number, float):
+            return NotImplemented
+        return operator(x, constant(x, lambda: torch.tensor(number)))
+
+    return decomposed
 
 
-def _silu(x: Tensor, inplace: bool = False) -> Tensor:
-    """Compute x sigmoid(x) (Elfwing et al. 2017, equation 6)."""
-    del inplace
-    return x * torch.sigmoid(x)
-
-
-def _hardswish(x: Tensor, inplace: bool = False) -> Tensor:
-    """Compute x relu6(x + 3) / 6 (Howard et al. 2019, section 5.2)."""
-    del inplace
-    return x * (functional.relu6(x + 3.0) * (1.0 / 6.0))
-
-
-class _SpelledInHalf(SpelledOut):
-    """Activations as operations that stay fp16."""
-
-    spellings = SPELLINGS | {functional.silu: _silu, functional.hardswish: _hardswish}
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Keep numbers of sums and products in fp16: ExecuTorch makes fp32 tensors of them, and converts."""
-        if func in _WITH_NUMBERS:
-            args = [torch.tensor(x, dtype=torch.half) if isinstance(x, float) else x for x in args]
-        return super().__torch_function__(func, types, args, kwargs)
+_HALF = {
+    **DECOMPOSITIONS,
+    **{each: _in_half(each) for each in (aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.div.Tensor)},
+    aten.silu.default: lambda x: x * torch.sigmoid(x),
+    aten.hardswish.default: lambda x: x * (functional.relu6(x + 3.0) * (1.0 / 6.0)),
+}
+"""Operators as others that stay fp16: Elfwing et al. 2017, equation 6, and Howard et al. 2019, section 5.2."""
 
 
 _GLUE = {"getitem", "alloc"}
@@ -154,7 +138,9 @@ def _captured(
     module: nn.Module, inputs: Sequence[Tensor], backend: str, precision: str, *, plain: bool
 ) -> torch.export.ExportedProgram:
     if backend == "xnnpack" and precision == "fp16":
-        return torch.export.export(spelled_out(_Half(module).eval(), _SpelledInHalf), tuple(inputs))
+        exported = torch.export.export(_Half(module).eval(), tuple(inputs))
+        in_half: torch.export.ExportedProgram = exported.run_decompositions(dict(_HALF))
+        return in_half
     if backend == "xnnpack" and not plain:
         return capture(module, inputs)
     return torch.export.export(module, tuple(inputs))

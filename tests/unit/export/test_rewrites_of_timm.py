@@ -9,7 +9,7 @@ from timm.models import _registry
 from torch import nn
 
 from orchestrator.export import ExportSpec
-from orchestrator.export.lower.rewrite import linear_layernorm, spelled_out
+from orchestrator.export.lower.rewrite import capture, linear_layernorm
 from orchestrator.export.lower.source import build_module
 from search.networks.layers import fuse_for_inference
 from tests.support.soak import rest_soaks
@@ -45,7 +45,7 @@ def test_every_rewrite_keeps_the_outputs(network: str) -> None:
     scale = expected.abs().max()
     assert scale > 0
     rewritten: nn.Module = module
-    for rewrite in (fuse_for_inference, linear_layernorm, spelled_out):
+    for rewrite in (fuse_for_inference, linear_layernorm, lambda module: capture(module, inputs).module()):
         rewritten = rewrite(rewritten)
         error = (rewritten(*inputs) - expected).abs().max() / scale
-        assert error < TOLERANCE, f"{rewrite.__name__} changes the output by {error:.2g} of its scale"
+        assert error < TOLERANCE, f"{rewrite} changes the output by {error:.2g} of its scale"

@@ -10,8 +10,6 @@ from luts.build import build_lut
 from luts.estimate.likelihood import FitData
 from luts.format.schema import KeyFeatures, MeasuredModel
 from orchestrator.export import ExportSpec
-from orchestrator.export.lower.executorch import lower_to_executorch
-from orchestrator.export.lower.source import build_module
 from orchestrator.measure.engine import ModelSet
 from orchestrator.plan.plan import Plan, PlanModel
 from orchestrator.wire.client import ModelFile
@@ -165,13 +163,14 @@ def test_ratios_and_their_intervals():
     assert torch_host.ratio_of_medians(np.full(9, 3.0), np.full(9, 2.0)) == (1.5, 1.5, 1.5)
 
 
-def test_ways_to_lower_are_in_effect_within_their_context():
-    module, inputs = build_module(ExportSpec(("mvit.layer(d=16,heads=1,head_dim=16,ratio=1,patch=2)@4",)))
-    ways = {way.name: way for way in lowerings.VARIANTS}
-    with ways["native LayerNorm"].active():
-        native = dict(lower_to_executorch(module, inputs).operators)
-    assert native["aten.native_layer_norm.default"] == 2
-    assert lower_to_executorch(module, inputs).operators == ()
+def test_a_network_is_lowered_as_written_and_rewritten(tmp_path):
+    spec = ExportSpec(("mvit.layer(d=16,heads=1,head_dim=16,ratio=1,patch=2)@4",))
+    row = lowerings.lower_twice("layer", spec, tmp_path)
+    assert (row["delegates as written"], row["outside as written"]) == (2, 2)
+    assert (row["delegates rewritten"], row["outside rewritten"], row["still outside"]) == (1, 0, "")
+    written = {file: file.stat().st_mtime_ns for file in lowerings.programs_of("layer", tmp_path).values()}
+    assert lowerings.lower_twice("layer", spec, tmp_path) == row
+    assert written == {file: file.stat().st_mtime_ns for file in written}
 
 
 def test_outputs_are_timed():

@@ -108,51 +108,25 @@ def match_labels(
     return [label or _label_by_name(word) for label, word in zip(found, words, strict=True)], by_name
 
 
-_EVENTS: Mapping[str, str] = {
-    "Fully Connected": "weights",
-    "Convolution": "weights",
-    "Deconvolution": "weights",
-    "Batch Matrix Multiply": "bmm",
-    "Softmax": "softmax",
-    "Transpose": "permute",
-    "Static Reshape": "view",
-    "Slice": "slice",
-    "Copy": "cat",
-    "Constant Pad": "pad",
-    "Square": "mul",
-    "Multiply": "mul",
-    "Subtract": "sub",
-    "Divide": "div",
-    "Square Root": "sqrt",
-    "Reciprocal Square Root": "rsqrt",
-    "Clamp": "clamp",
-    "Mean": "mean",
-    "Average Pooling": "avg_pool",
-    "Max Pooling": "max_pool",
-    "Global Average Pooling": "mean",
+_SYNONYMS: Mapping[str, str] = {
+    "weights": "fullyconnected conv convolution depthwiseconv convtranspose deconvolution",
+    "bmm": "batchmatrixmultiply",
+    "permute": "statictranspose transpose",
+    "view": "staticreshape",
+    "slice": "staticslice",
+    "cat": "concatenate copy",
+    "pad": "staticconstantpad constantpad",
+    "mul": "square multiply",
+    "sub": "subtract",
+    "div": "divide",
+    "sqrt": "squareroot",
+    "rsqrt": "reciprocalsquareroot",
+    "mean": "globalavgpooling globalaveragepooling",
+    "avg_pool": "avgpooling averagepooling",
+    "max_pool": "maxpooling",
 }
-"""Words for XNNPACK's operator names; other names are their own word, in lower case."""
-
-_XNN_WORDS: Mapping[str, str] = {
-    "fullyconnected": "weights",
-    "conv": "weights",
-    "depthwiseconv": "weights",
-    "convtranspose": "weights",
-    "batchmatrixmultiply": "bmm",
-    "statictranspose": "permute",
-    "staticreshape": "view",
-    "staticslice": "slice",
-    "concatenate": "cat",
-    "staticconstantpad": "pad",
-    "square": "mul",
-    "multiply": "mul",
-    "subtract": "sub",
-    "squareroot": "sqrt",
-    "reciprocalsquareroot": "rsqrt",
-    "globalavgpooling": "mean",
-    "avgpooling": "avg_pool",
-    "maxpooling": "max_pool",
-}
+"""Words for names of XNNPACK's nodes and events, in lower case without spaces; other names are their own word."""
+_WORDS = {name: word for word, names in _SYNONYMS.items() for name in names.split()}
 _DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
 
 
@@ -160,13 +134,13 @@ def event_word(name: str) -> str:
     """Return `permute` for XNNPACK's `Transpose (ND, X32) #3` and ExecuTorch's `native_call_permute_copy.out`."""
     if name.startswith("native_call_"):
         return _word(name)
-    plain = _DETAIL.sub("", name)
-    return _EVENTS.get(plain, plain.lower())
+    plain = _DETAIL.sub("", name).lower().replace(" ", "")
+    return _WORDS.get(plain, plain)
 
 
 def _word(operation: str) -> str:
     name = base_name(operation)
-    return _XNN_WORDS.get(name, name)
+    return _WORDS.get(name, name)
 
 
 def _label_by_name(word: str) -> OperationLabel:

@@ -176,22 +176,6 @@ def family_folds(models: Sequence[MeasuredModel], folds: int = FOLDS) -> list[ND
     return [mask for mask in masks if not mask.all()]
 
 
-def leave_families_out(
-    model: OperatorModel, fitted: Sequence[MeasuredModel]
-) -> list[tuple[float, float, float]]:
-    """Return `predicted` of the networks among the rows by the other families and the designed programs."""
-    found: list[tuple[float, float, float]] = []
-    for out in family_folds(fitted):
-        rows = np.flatnonzero(~out)
-        part = solve_rows(
-            replace(
-                model, counts=model.counts[rows], log_ms=model.log_ms[rows], variance=model.variance[rows]
-            )
-        )
-        found += [predicted(part, fitted[row]) for row in np.flatnonzero(out)]
-    return found
-
-
 def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, float, float]:
     """Return a network's milliseconds as measured and predicted, and the deviation of the predicted logarithm."""
     _, ms, _, log_sd = model.price_network(network.blocks)
@@ -206,9 +190,13 @@ def fit_operators(measured: Sequence[MeasuredModel]) -> tuple[OperatorModel, Lef
     Errors as `OperatorModel.start` and `family_of`.
     """
     fitted = [model for model in measured if model.fitted]
-    model = learn(fitted)
-    heldout = [predicted(model, each) for each in measured if each.split == "heldout"]
-    left_out = LeftOut(*np.array([*leave_families_out(model, fitted), *heldout]).reshape(-1, 3).T)
+    model, found = learn(fitted), list[tuple[float, float, float]]()
+    for out in family_folds(fitted):
+        rows = {name: getattr(model, name)[~out] for name in ("counts", "log_ms", "variance")}
+        part = solve_rows(replace(model, **rows))
+        found += [predicted(part, fitted[row]) for row in np.flatnonzero(out)]
+    found += [predicted(model, each) for each in measured if each.split == "heldout"]
+    left_out = LeftOut(*np.array(found).reshape(-1, 3).T)
     errors = left_out.standardised
     quantile = conformal_quantile(np.abs(errors), CONFIDENCE)
     rows = (model.inverse @ model.residual) / np.sqrt(np.diag(model.inverse))

@@ -296,20 +296,15 @@ def module_of(text: str, side: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def _predicted(lut: Lut, name: str, network: Network) -> Prediction:
+    """Predict a network; UsageError says whether its kind, space or resolution explain why blocks are missing."""
     if isinstance(network, str):
         raise UsageError(
             f"{name} does not consist of blocks of {lut.meta.space}; use a LUT of operators (bench profile --space "
             "operators), or measure it with bench measure",
             code="not_priceable",
         )
-    known = {entry.key for entry in lut.entries}
-    if not known.issuperset(network.keys()):
-        _refuse(lut, name, network)
-    return lut.predict(network)
-
-
-def _refuse(lut: Lut, name: str, network: Network) -> None:
-    """Raise UsageError if space or resolution explain why blocks of a network are missing."""
+    if {entry.key for entry in lut.entries}.issuperset(network.keys()):
+        return lut.predict(network)
     if not isinstance(network, Arch):
         raise UsageError(
             f"{name} is a published network, not one of a search space; measure it with bench measure",
@@ -330,6 +325,7 @@ def _refuse(lut: Lut, name: str, network: Network) -> None:
             f"{covered.resolutions[0]}",
             code="wrong_resolution",
         )
+    return lut.predict(network)  # raises, and names the blocks
 
 
 DEAREST = 10

@@ -17,7 +17,7 @@ from luts.format.provenance import repo_file
 from orchestrator.export.artifacts.spec import QUANTISED
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower.decompositions import DECOMPOSITIONS, aten, constant
-from orchestrator.export.lower.rewrite import capture, rewritten
+from orchestrator.export.lower.rewrite import capture, decompose, rewritten
 
 
 class _Half(nn.Module):
@@ -138,9 +138,7 @@ def _captured(
     module: nn.Module, inputs: Sequence[Tensor], backend: str, precision: str, *, plain: bool
 ) -> torch.export.ExportedProgram:
     if backend == "xnnpack" and precision == "fp16":
-        exported = torch.export.export(_Half(module).eval(), tuple(inputs))
-        in_half: torch.export.ExportedProgram = exported.run_decompositions(dict(_HALF))
-        return in_half
+        return decompose(torch.export.export(_Half(module).eval(), tuple(inputs)), _HALF)
     if backend == "xnnpack" and not plain:
         return capture(module, inputs)
     return torch.export.export(module, tuple(inputs))

@@ -6,8 +6,8 @@ BN is fused before, see `search.networks.fusion`. The argument is unchanged, a c
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,12 +117,17 @@ def capture(module: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     captured = torch.export.export(module, tuple(inputs))
     if not any(_improvable(node) for node in captured.graph.nodes):
         return captured
+    return decompose(captured, DECOMPOSITIONS)
+
+
+def decompose(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
+    """Return a program without a table's operators, expansions that broadcasting spares, and computed constants."""
     from executorch.exir.passes.constant_prop_pass import constant_prop_pass
 
-    captured = captured.run_decompositions(dict(DECOMPOSITIONS))
-    _broadcast(captured.graph)
-    program: ExportedProgram = constant_prop_pass(captured)
-    return program
+    program = program.run_decompositions(dict(table))
+    _broadcast(program.graph)
+    folded: ExportedProgram = constant_prop_pass(program)
+    return folded
 
 
 def _improvable(node: torch.fx.Node) -> bool:

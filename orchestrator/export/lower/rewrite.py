@@ -126,6 +126,9 @@ def decompose(program: ExportedProgram, table: Mapping[Any, Callable[..., Any]])
 
     program = program.run_decompositions(dict(table))
     _broadcast(program.graph)
+    for node in program.graph.find_nodes(op="call_function", target=aten.clone.default):
+        if node.kwargs.get("memory_format") == torch.contiguous_format:  # an argument that stops constants
+            node.target, node.kwargs = aten.contiguous.default, {}
     folded: ExportedProgram = constant_prop_pass(program)
     return folded
 

@@ -198,11 +198,8 @@ def _operator_estimates(
     features: Mapping[str, KeyFeatures],
 ) -> tuple[dict[str, Any], tuple[Entry, ...]]:
     """Return what a LUT of operators stores of its fit: fields of lut.json, and its entries."""
-    if inputs.sources:
-        raise InvalidArtifactError(
-            "a LUT of operators can't be learned from other LUTs; leave --from out", code="invalid_source"
-        )
-    model, left_out, stored = fit_operators(measured)
+    sources = stored_sources(inputs, sorted(features))
+    model, left_out, stored, gain = fit_operators(measured, [source.entry_ms for source in sources])
     known_ms, predicted_ms = left_out.ms.tolist(), left_out.predicted_ms.tolist()
     learned = {
         "misfit_sd": float(model.sds[MISFIT]),
@@ -212,6 +209,7 @@ def _operator_estimates(
         "heldout_error": heldout_error(known_ms, predicted_ms),
         "conformal": conformal_widths(known_ms, predicted_ms),
         "operators": stored,
+        "dropped_sources": {} if model.sources else {source.name: gain for source in sources},
     }
     priced, ms, covariance = model.price(sorted(features))
     log_sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))

@@ -49,7 +49,7 @@ def check_sources(lut: Lut, store: LutStore) -> list[SourceCheck]:
             original = _published(source.digest, store)
         elif source.digest in here:
             other = store.load(here[source.digest])
-            comparable = other.meta.operators is None  # its operators priced the blocks
+            comparable = other.meta.space == lut.meta.space  # else operators priced the blocks
             original = source_from_lut(str(here[source.digest]), other)
             if source.measured != other.meta.measured:
                 raise _source_differs(source, "provenance", original)

@@ -7,16 +7,17 @@ intervals reach, is estimated as in the joint fit (`likelihood.VarianceComponent
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luts.estimate.likelihood import ENTRY, KIND, MISFIT, SHARED, VarianceComponents
+from luts.estimate.sources import KEEP_LOG
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, predictive_quantile
 from luts.format.errors import InvalidArtifactError
-from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel
+from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel, OperatorSource
 from luts.format.operators import parse_operator
 from luts.format.schema import Floats, MeasuredModel, OperatorFit
 
@@ -24,6 +25,8 @@ _CENTRE = np.log([0.05, 0.03, 0.7, 0.3])
 _SD = np.array([0.7, 0.7, 0.3, 0.5])
 """Weak priors of the learned deviations of logarithms. In a trial with 225 programs on x86 single operators
 strayed 5 % from others alike, programs 3 % from sums, and operators 30 % from physics together."""
+_CENTRE_WITH_SOURCES = np.log([0.05, 0.03, 0.2, 0.15])
+"""As `_CENTRE`, from other devices' prices."""
 
 ROWS, COLUMNS = (1, 4, 5, 6, 7, 8, 14), (1, 4, 8, 16, 32, 64)
 """Tiles to choose from: XNNPACK's fp32 and int8 kernels of Arm and x86 are among them."""
@@ -92,7 +95,7 @@ def components(model: OperatorModel) -> VarianceComponents:
             KIND: np.transpose(kinds) @ kinds,
             SHARED: shared,
         },
-        _CENTRE,
+        _CENTRE_WITH_SOURCES if model.sources else _CENTRE,
         _SD,
     )
 
@@ -124,14 +127,26 @@ def with_tile(model: OperatorModel, kind: str, tile: tuple[int, int]) -> Operato
     return replace(model, operators=operators, deviations=model.deviations + np.log(ratio))
 
 
-def learn(models: Sequence[MeasuredModel]) -> OperatorModel:
-    """Return the model of measured programs: tiles and deviations. Errors as `OperatorModel.start`."""
-    operators = map(parse_operator, sorted({key for model in models for key in model.blocks}))
-    tiles = {each.features.kind: FIRST_TILE for each in operators if each.kind in TILED}
-    model = solve_rows(OperatorModel.start(models, tiles, np.exp(_CENTRE)))
-    model = choose_tiles(solve_rows(model.with_prior(components(model).maximise())))
-    model = solve_rows(model)
+def learn(models: Sequence[MeasuredModel], sources: Sequence[Mapping[str, float]] = ()) -> OperatorModel:
+    """Return the model of measured programs: tiles and deviations. Errors as `OperatorModel.start`.
+
+    `sources` are other devices' ms by key. They know what tiles cost, so that none are chosen.
+    """
+    keys = sorted(
+        {key for costs in ([model.blocks for model in models], sources) for own in costs for key in own}
+    )
+    tiles = {each.features.kind: FIRST_TILE for each in map(parse_operator, keys) if each.kind in TILED}
+    others = tuple(OperatorSource.of(source, tiles) for source in sources)
+    centre = _CENTRE_WITH_SOURCES if sources else _CENTRE
+    model = solve_rows(OperatorModel.start(models, tiles, np.exp(centre), others))
+    model = solve_rows(model.with_prior(components(model).maximise()))
+    model = model if sources else solve_rows(choose_tiles(model))
     return solve_rows(model.with_prior(components(model).maximise()), CONVERGED)
+
+
+def evidence(model: OperatorModel) -> float:
+    """Return the logarithm of the likelihood of the rows and the learned deviations, up to a constant."""
+    return -components(model).cost(np.log(model.sds)) / 2
 
 
 @dataclass(frozen=True)
@@ -182,15 +197,24 @@ def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, floa
     return network.ms, float(ms.sum()), log_sd
 
 
-def fit_operators(measured: Sequence[MeasuredModel]) -> tuple[OperatorModel, LeftOut, OperatorFit]:
+def fit_operators(
+    measured: Sequence[MeasuredModel], sources: Sequence[Mapping[str, float]] = ()
+) -> tuple[OperatorModel, LeftOut, OperatorFit, float]:
     """Fit operators to the fitted models; networks of each family, and held-out ones, calibrate intervals.
 
-    The last value is what a LUT stores of the fit in addition to prices and misfit. With fewer than 19 networks
-    intervals are the posterior's, calibrated by every row as the others predict it.
+    The third value is what a LUT stores of the fit in addition to prices and misfit. With fewer than 19 networks
+    intervals are the posterior's, calibrated by every row as the others predict it. `sources` are other devices' ms
+    by key, all left out where the rows are not clearly likelier with them (`sources.KEEP_LOG`); the last value is
+    by how much, in natural logarithms, they are likelier without.
     Errors as `OperatorModel.start` and `family_of`.
     """
     fitted = [model for model in measured if model.fitted]
-    model, found = learn(fitted), list[tuple[float, float, float]]()
+    model, gain = learn(fitted), 0.0
+    if sources:
+        other = learn(fitted, sources)
+        gain = evidence(model) - evidence(other)
+        model = other if gain < -KEEP_LOG else model
+    found = list[tuple[float, float, float]]()
     for out in family_folds(fitted):
         rows = {name: getattr(model, name)[~out] for name in ("counts", "log_ms", "variance")}
         part = solve_rows(replace(model, **rows))
@@ -209,4 +233,4 @@ def fit_operators(measured: Sequence[MeasuredModel]) -> tuple[OperatorModel, Lef
         basis="posterior" if quantile is None else "conformal",
         extrapolated_sd=left_out.extrapolated_sd(),
     )
-    return model, left_out, stored
+    return model, left_out, stored, gain

@@ -62,6 +62,9 @@ _SPEED_SD, _TERM_SD = 0.8, 0.8
 """Deviations of their logarithms: of all together, and of a term inside or outside. Phones are two to four
 times slower."""
 
+SOURCE_SDS: Floats = np.array([0.05, 0.0, 0.7, 0.3])
+"""Deviations that another device's prices are interpolated with, as `OperatorModel.sds`."""
+
 SD_FLOOR = 0.03
 """Added in squares to predictive deviations for intervals: errors that the model does not know of."""
 MEASUREMENT_SD_FLOOR = 1e-4
@@ -74,6 +77,7 @@ class Operators:
     """Operators by key: kinds (k), amounts of physics (k, TERMS), logarithms of sizes (k, d).
 
     `extents` (k, 2) are rows and columns of the outputs of tiled kernels, `tiles` (k, 2) those of a tile.
+    `prior` (k,) are logarithms of expected costs relative to physics, 0 without other devices.
     """
 
     keys: tuple[str, ...]
@@ -82,17 +86,24 @@ class Operators:
     sizes: Floats
     extents: Floats
     tiles: Floats
+    prior: Floats
 
     @classmethod
-    def of(cls, keys: Sequence[str], tiles: Mapping[str, tuple[int, int]]) -> Self:
+    def of(
+        cls,
+        keys: Sequence[str],
+        tiles: Mapping[str, tuple[int, int]],
+        sources: Sequence[OperatorSource] = (),
+    ) -> Self:
         """Return the arrays of keys. Raises InvalidArtifactError: one is not an operator's."""
         parsed = [parse_operator(key) for key in keys]
         kinds = np.array([operator.features.kind for operator in parsed])
         rows = [_describe(operator) for operator in parsed]
         amounts, sizes, extents = (np.array(part) for part in zip(*rows, strict=True))
-        return cls(
-            tuple(keys), kinds, amounts, sizes, extents, np.array([tiles.get(kind, (1, 1)) for kind in kinds])
-        )
+        own_tiles = np.array([tiles.get(kind, (1, 1)) for kind in kinds])
+        operators = cls(tuple(keys), kinds, amounts, sizes, extents, own_tiles, np.zeros(len(keys)))
+        expected = [source.relative(operators) for source in sources]
+        return replace(operators, prior=np.mean(expected, axis=0)) if sources else operators
 
     @cached_property
     def padding(self) -> Floats:
@@ -106,9 +117,9 @@ class Operators:
 
     @cached_property
     def terms(self) -> Floats:
-        """(k, TERMS) ms of physics by term, MACs padded to tiles."""
+        """(k, TERMS) ms of physics by term, MACs padded to tiles, times the factors that are expected."""
         padded = self.amounts * np.prod(self.padding, axis=1)[:, None] ** [0, 1, 1, 0]
-        return np.asarray(padded * _TYPICAL_MS[self.outside.astype(int)])
+        return np.asarray(padded * _TYPICAL_MS[self.outside.astype(int)] * np.exp(self.prior)[:, None])
 
     @cached_property
     def shares(self) -> Floats:
@@ -144,6 +155,28 @@ class Operators:
     @cached_property
     def _points(self) -> Floats:
         return np.hstack([self.sizes, PADDING_SCALE * np.log(self.padding)]) / LENGTH
+
+
+@dataclass(frozen=True)
+class OperatorSource:
+    """Another device's prices of operators, and of any others by a Gaussian process through these.
+
+    `weights` (k,) times the covariance with its operators are logarithms of prices relative to physics.
+    """
+
+    operators: Operators
+    weights: Floats
+
+    @classmethod
+    def of(cls, entry_ms: Mapping[str, float], tiles: Mapping[str, tuple[int, int]]) -> Self:
+        """Return the source of prices, ms by key. Raises InvalidArtifactError: a key is not an operator's."""
+        operators = Operators.of([*entry_ms], tiles)
+        logs = np.log(np.maximum([*entry_ms.values()], 1e-12) / operators.terms.sum(axis=1))
+        return cls(operators, np.linalg.solve(operators.covariance(operators, SOURCE_SDS), logs))
+
+    def relative(self, new: Operators) -> Floats:
+        """Return (l,) logarithms of its prices of other operators relative to physics."""
+        return np.asarray(new.covariance(self.operators, SOURCE_SDS) @ self.weights)
 
 
 def _describe(operator: Operator) -> tuple[list[float], Floats, list[float]]:
@@ -202,6 +235,7 @@ class OperatorModel:
         sds: Learned deviations: entry, misfit, kind and shared, as in `luts.estimate.likelihood`.
         covariance: (k, k) prior covariance of the operators' deviations from physics.
         deviations: (k,) where the programs are linearised.
+        sources: Other devices, whose prices take the place of physics.
     """
 
     operators: Operators
@@ -211,10 +245,15 @@ class OperatorModel:
     sds: Floats
     covariance: Floats
     deviations: Floats
+    sources: tuple[OperatorSource, ...] = ()
 
     @classmethod
     def start(
-        cls, models: Sequence[MeasuredModel], tiles: Mapping[str, tuple[int, int]], sds: Floats
+        cls,
+        models: Sequence[MeasuredModel],
+        tiles: Mapping[str, tuple[int, int]],
+        sds: Floats,
+        sources: tuple[OperatorSource, ...] = (),
     ) -> Self:
         """Return the model before anything is learned from measured programs.
 
@@ -231,7 +270,7 @@ class OperatorModel:
                 code="too_many_operators",
             )
         ends = np.array([[max(model.ci_low, 1e-12), max(model.ci_high, 1e-12)] for model in models])
-        operators = Operators.of(keys.tolist(), tiles)
+        operators = Operators.of(keys.tolist(), tiles, sources)
         return cls(
             operators=operators,
             counts=csr_array((np.ones(len(rows)), (rows, columns))),  # sums an operator's repetitions
@@ -240,6 +279,7 @@ class OperatorModel:
             sds=sds,
             covariance=operators.covariance(operators, sds),
             deviations=np.zeros(len(keys)),
+            sources=sources,
         )
 
     @classmethod
@@ -248,7 +288,12 @@ class OperatorModel:
     ) -> Self:
         """Return the model that a LUT stores. Raises InvalidArtifactError: its parts contradict each other."""
         sds = np.array([fit.entry_sd, max(meta.misfit_sd, 1e-6), fit.kind_sd, fit.shared_sd])
-        model = cls.start([model for model in models if model.fitted], fit.tiles, sds)
+        sources = tuple(
+            OperatorSource.of(source.priced([entry.key for entry in entries]), fit.tiles)
+            for source in meta.sources
+            if source.name not in meta.dropped_sources
+        )
+        model = cls.start([model for model in models if model.fitted], fit.tiles, sds, sources)
         entry_ms = {entry.key: entry.ms for entry in entries}
         if not {*model.operators.keys} <= {*entry_ms}:
             raise InvalidArtifactError(
@@ -302,16 +347,17 @@ class OperatorModel:
 
     @cached_property
     def tiles(self) -> dict[str, tuple[int, int]]:
-        """Rows and columns of a tile by kind of operator."""
-        pairs = zip(self.operators.kinds.tolist(), self.operators.tiles.astype(int).tolist(), strict=True)
-        return {kind: (rows, columns) for kind, (rows, columns) in pairs}
+        """Rows and columns of a tile by kind of operator, those that sources alone have included."""
+        each = [self.operators, *(source.operators for source in self.sources)]
+        pairs = [pair for own in each for pair in zip(own.kinds.tolist(), own.tiles.tolist(), strict=True)]
+        return {kind: (int(rows), int(columns)) for kind, (rows, columns) in pairs}
 
     def price(self, keys: Sequence[str]) -> tuple[Operators, Floats, Floats]:
         """Return operators, measured or not, their ms (l,) and the covariance (l, l) of their logarithms.
 
         Raises InvalidArtifactError: not keys of operators.
         """
-        new = Operators.of(keys, self.tiles)
+        new = Operators.of(keys, self.tiles, self.sources)
         to_rows = (self.by_entry @ self.operators.covariance(new, self.sds)).T
         logs = to_rows @ (self.inverse @ self.residual)
         left = new.covariance(new, self.sds) - to_rows @ self.inverse @ to_rows.T

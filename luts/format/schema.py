@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -303,6 +304,10 @@ class TransferSource(Value):
     transfer_ms_per_mib: Ms
     entry_ms: Annotated[tuple[Ms | None, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
     entry_se: Annotated[tuple[Ms | None, ...], Field(max_length=MAX_ENTRIES)] = ()
+
+    def priced(self, keys: Sequence[str]) -> dict[str, float]:
+        """Return the entries that it has, by key."""
+        return {key: ms for key, ms in zip(keys, self.entry_ms, strict=True) if ms is not None}
 
 
 class UnitSegments(Value):

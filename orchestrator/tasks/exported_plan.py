@@ -12,7 +12,7 @@ from luts.estimate.latencies import LatencyEstimates, SegmentId
 from luts.estimate.sources import SourceEntries
 from luts.format.errors import BlocktimeError, InvalidArtifactError, UsageError
 from luts.format.lut import Lut
-from luts.format.operators import OPERATORS
+from luts.format.operators import OPERATORS, parse_operator
 from luts.format.schema import MAX_REASON, DeviceInfo, LutInputs, ModelSpec, UnitSegments, Versions
 from orchestrator.export.artifacts.artifact import default_root
 from orchestrator.export.artifacts.spec import ExportSpec, Variant, toolchain
@@ -78,6 +78,9 @@ class ExportedPlan:
         hello, header, seen = measurement.hello, measurement.header, measurement.conditions
         usage = measurement.usages.get(header.reference_id)
         features = features_of_plan(self.plan)
+        if self.plan.space == OPERATORS:  # what the sources know of others is of use for unknown networks
+            known = (key for source in self.sources.each for key in source.entries.entry_ms)
+            features |= {key: parse_operator(key).features for key in known}
         inputs = LutInputs(
             device=DeviceInfo(
                 name=device_name,

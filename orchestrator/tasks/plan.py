@@ -354,7 +354,7 @@ def choose_plan(
         UsageError: sizes that contradict each other, or that the space does not have; an unknown space or LUT.
     """
     if options.space == OPERATORS:
-        return _plan_operators(options.plan, sources), TYPICAL_DEVICE
+        return _plan_operators(options.plan), TYPICAL_DEVICE
     searched, choice = get_space(options.space), options.plan
     classes = choice.classes
     if classes is None and choice.heads and searched.default_classes not in choice.heads:
@@ -405,8 +405,8 @@ def choose_plan(
     return with_heads(plan, choice.heads), expectation
 
 
-def _plan_operators(choice: PlanOptions, sources: Sources) -> Plan:
-    if sources.named or choice != PlanOptions(design=choice.design, models=choice.models, seed=choice.seed):
+def _plan_operators(choice: PlanOptions) -> Plan:
+    if choice != PlanOptions(design=choice.design, models=choice.models, seed=choice.seed):
         raise UsageError("operators take --design, --models and --seed alone", code="option_does_not_apply")
     return plan_operators(choice.seed, choice.design, choice.models)
 

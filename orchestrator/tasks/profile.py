@@ -10,6 +10,7 @@ from typing import Any
 from luts.format.errors import UsageError
 from luts.format.files import check_folder
 from luts.format.lut import Lut
+from luts.format.operators import OPERATORS
 from luts.format.store import LutStore
 from luts.format.table import Facts, Table
 from orchestrator.devices.host import scenario_of
@@ -174,7 +175,8 @@ class ProfilingRun:
 
         plan, self.expectation = choose_plan(options, self.policy, options.budget_s, self._store, sources)
         sources = covering(sources, sorted(features_of_plan(plan)), options.workers, self._progress)
-        at_first, self.room = seed_design(plan) if sources.named else (plan, 0)
+        grows = sources.named and plan.space != OPERATORS
+        at_first, self.room = seed_design(plan) if grows else (plan, 0)
         run = find(target.variant) if target.is_settled else None
         exported = None
         if run is None or run.result is None:

@@ -27,7 +27,7 @@ NONE, BEST = "none", "best"
 class LutSource:
     """A LUT or published table to learn from: its entries, and where they come from.
 
-    A LUT of `operators` has no entries of a space before `covering` prices them.
+    For a search space, a LUT of `operators` has no entries before `covering` prices them.
     """
 
     entries: SourceEntries
@@ -36,9 +36,9 @@ class LutSource:
     operators: Lut | None = None
 
     @classmethod
-    def of_lut(cls, ref: LutRef, lut: Lut) -> LutSource:
-        """Return a LUT as a source."""
-        operators = lut if lut.meta.operators else None
+    def of_lut(cls, ref: LutRef, lut: Lut, space: str) -> LutSource:
+        """Return a LUT as a source for one of the space."""
+        operators = lut if lut.meta.space != space else None
         entries = SourceEntries(str(ref), {}) if operators else source_from_lut(str(ref), lut)
         return cls(entries, digest_of(ref), lut.meta.measured, operators)
 
@@ -102,7 +102,7 @@ def find_sources(
         return NO_SOURCES
     if named in (None, BEST):
         best = None if simulated else _best(store, space, device, variant)
-        return Sources((LutSource.of_lut(best, store.load(best)),) if best else ())
+        return Sources((LutSource.of_lut(best, store.load(best), space),) if best else ())
     names = [name.strip() for name in str(named).split(",") if name.strip()]
     if not names:
         raise UsageError(
@@ -124,7 +124,7 @@ def find_sources(
         _check_once(str(ref), found)
         lut = store.load(ref)
         _check(store, ref, lut, space, f"{device}/{space}/{variant}", simulated)
-        found[str(ref)] = LutSource.of_lut(ref, lut)
+        found[str(ref)] = LutSource.of_lut(ref, lut, space)
     return Sources(tuple(found.values()), named=True)
 
 

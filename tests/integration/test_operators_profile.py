@@ -58,9 +58,15 @@ def check(lut: Lut) -> None:
     assert {entry.key for entry in lut.entries} == {key for model in lut.models for key in model.blocks}
 
 
-def profiled(store: LutStore, target: Target) -> Lut:
+def profiled(store: LutStore, target: Target, sources: str | None = None) -> Lut:
     command = ProfileCommand(
-        space=OPERATORS, target=target, plan=SMALL, self_test=False, budget_s=0.1, store=store
+        space=OPERATORS,
+        target=target,
+        plan=SMALL,
+        self_test=False,
+        budget_s=0.1,
+        store=store,
+        sources=sources,
     )
     return verify_lut(profile(command).path)
 
@@ -71,6 +77,10 @@ def test_a_simulated_device_is_profiled(store: LutStore) -> None:
     assert lut.meta.measured == "simulated"
     with raises("table_of_operators", UsageError):
         covered_space(lut)
+    (source,) = store.list()
+    learned = profiled(store, Target("simulated:noisy"), str(source))
+    assert [one.name for one in learned.meta.sources] == [str(source)]
+    assert {entry.key for entry in learned.entries} == {entry.key for entry in lut.entries}
 
 
 def test_this_machine_is_profiled(store: LutStore) -> None:

@@ -37,6 +37,9 @@ class OperatorWorld:
 
     columns: Mapping[str, int]
     stray: float = 0.03
+    slower: float = 1.0
+    memory: float = 1.0
+    """Times the milliseconds of all, and of bytes."""
 
     def operator_ms(self, key: str) -> float:
         operator = parse_operator(key)
@@ -44,13 +47,13 @@ class OperatorWorld:
         columns = self.columns.get(operator.kind, 1)
         extent = sizes.get({"gemm": "n", "conv": "out", "depthwise": "c"}.get(operator.kind, ""), 1)
         macs = features.macs * (-(-extent // columns) * columns) / extent
-        mib_ms = 0.6 if operator.kind.startswith("portable.") else 0.06
+        mib_ms = self.memory * (0.6 if operator.kind.startswith("portable.") else 0.06)
         moved = features.traffic_bytes + 8 * features.params
         ms = 0.0012 + 1e-6 * macs * MAC_NS.get(operator.kind, 0) + mib_ms * moved / 2**20
         if operator.kind == "gemm":
             ms *= 1 + 16 / sizes["k"]
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        return ms * math.exp(np.random.default_rng(seed).normal(0, self.stray))
+        return self.slower * ms * math.exp(np.random.default_rng(seed).normal(0, self.stray))
 
     def program_ms(self, blocks: Sequence[str]) -> float:
         return sum(map(self.operator_ms, blocks))

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "exports": "exports:export_plan",
     "fleet": "fleet:main",
     "lowerings": "lowerings:main",
+    "operator_transfer": "operators:transfer",
     "operators": "operators:main",
     "outputs": "torch_host:time_outputs",
     "search": "search:main",

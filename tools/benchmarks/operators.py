@@ -12,7 +12,7 @@ import numpy as np
 
 from luts.build import estimates_of, fit_measured
 from luts.estimate.likelihood import FitData
-from luts.estimate.operators import LeftOut, family_folds, family_of, learn, predicted
+from luts.estimate.operators import LeftOut, evidence, family_folds, family_of, learn, predicted
 from luts.estimate.sources import SourceEntries
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, kendall_tau, mape, share_within
 from luts.format.errors import UsageError
@@ -20,6 +20,7 @@ from luts.format.operator_latency import TERMS, Operators
 from luts.format.schema import Floats, MeasuredModel
 from luts.format.store import lut_store
 from orchestrator.agent.device import usable_cores
+from orchestrator.plan.operators import plan_operators
 from orchestrator.tasks.sources import price_blocks
 from tools.benchmarks.shared import entries_of, predicted_ms
 from tools.tables import Tables, log, run_parallel
@@ -28,6 +29,8 @@ LUT = os.environ.get("BLOCKTIME_OPERATORS", "host/operators")
 """Name or folder of the LUT."""
 DESIGNED, NETWORKS, CURVE_FOLDS = (45, 90, 180), (0, 20, 40), 4
 """Numbers of programs to learn from, and of folds of the learning curve."""
+SOURCE, FEW_PROGRAMS = os.environ.get("BLOCKTIME_SOURCE", "host/operators"), (10, 20, 40)
+"""Another LUT to learn from, and numbers of programs to learn from with it."""
 SPACE_LUT = os.environ.get("BLOCKTIME_SPACE_LUT", "host/autovit-cifar16")
 """LUT of a space, whose blocks are priced by operators."""
 FEW, DRAWS = (6, 10, 20), 10
@@ -176,6 +179,31 @@ def blocks() -> Tables:
     known = [(entry.ms, priced.entry_ms[entry.key]) for entry in lut.entries if entry.method == "design"]
     tau = kendall_tau(*zip(*known, strict=True))
     return {f"{SPACE_LUT} by operators of {LUT}; {len(known)} blocks, Kendall's tau {tau:.2f}": rows}
+
+
+def transfer() -> Tables:
+    """Predict a LUT's networks from few of its programs, with and without another LUT; errors in percent.
+
+    Programs are those that a plan of so many measures, networks all others.
+    """
+    store = lut_store(None)
+    lut, source = (store.load(store.resolve(name)) for name in (LUT, SOURCE))
+    models = [model for model in lut.models if model.fitted]
+    prices = {entry.key: entry.ms for entry in source.entries}
+    rows: list[dict[str, object]] = []
+    for count in FEW_PROGRAMS:
+        planned = {model.model_id for model in plan_operators(0, models=count).models}
+        known = [model for model in models if model.model_id in planned]
+        wanted = [model for model in models if model.model_id not in planned and family_of(model)]
+        for name, sources in (("", ()), (SOURCE, (prices,))):
+            model = learn(known, sources)
+            found = np.array([predicted(model, network) for network in wanted]).T
+            errors = np.abs(LeftOut(*found).standardised)
+            row = {"programs": len(known), "source": name, **_score(found, range(len(wanted)))}
+            rows.append(
+                row | {"coverage of 95 %": 100 * float(np.mean(errors <= 1.96)), "evidence": evidence(model)}
+            )
+    return {f"{LUT}: networks by few programs": rows}
 
 
 def main() -> Tables:

@@ -25,6 +25,7 @@ from luts.format.operator_latency import (
     Operators,
     extrapolated,
 )
+from luts.format.operators import parse_operator
 from luts.format.schema import TransferSource
 from luts.verify import verify_values
 from tests.support.errors import raises
@@ -168,11 +169,11 @@ def test_families_are_held_out_whole_and_once(world):
 def test_intervals_reach_the_error_of_its_rank(world):
     """Of 24 networks the ceil(25 * 0.95) = 24th smallest error, the largest."""
     models = [measured(program, world) for program in programs(40, 24)]
-    _, left_out, stored = fit_operators(models)
+    _, left_out, stored, _ = fit_operators(models)
     assert len(left_out.ms) == 24
     assert stored.basis == "conformal"
     assert stored.quantile_95 == pytest.approx(np.abs(left_out.standardised).max())
-    _, _, few = fit_operators(
+    _, _, few, _ = fit_operators(
         [model for model in models if family_of(model) not in {f"family{n}" for n in range(9)}]
     )
     assert few.basis == "posterior"
@@ -206,6 +207,52 @@ def test_a_lut_of_operators_survives_its_files_and_verification(lut):
     assert again.predict(blocks) == lut.predict(blocks)
     entry_ms = {entry.key: entry.ms for entry in again.entries}
     assert again.predict(blocks).ms == pytest.approx(sum(entry_ms[key] for key in blocks), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def prices(model) -> dict[str, float]:
+    """What a LUT of the world's device says of its operators."""
+    _, ms, _ = model.price(model.operators.keys)
+    return dict(zip(model.operators.keys, ms.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("known", [programs(20, 0, seed=3), programs(6, 4, seed=3)])
+def test_another_device_halves_the_error_of_few_programs(known, prices):
+    """It is 2.5 times faster, and has other tiles and faster memory."""
+    slow = OperatorWorld({"gemm": 32, "conv": 8, "depthwise": 64}, slower=2.5, memory=2.0)
+    rows, wanted = [measured(program, slow) for program in known], programs(0, 40, seed=5)
+    scratch, transfer = (
+        np.abs(log_errors(learn(rows, sources), slow, wanted)[0]).mean() for sources in ((), (prices,))
+    )
+    assert transfer < 0.65 * scratch
+    assert transfer < 0.04
+
+
+def test_a_lut_learned_from_another_stands_alone(prices):
+    """It knows operators that only the source has, and predicts the same once it is read from its files."""
+    study = operator_study(chains=10, networks=2)
+    features = study.features | {key: parse_operator(key).features for key in prices}
+    keys, rng = sorted(features), np.random.default_rng(0)
+    found = {}
+    shuffled = dict(zip(prices, rng.permutation([*prices.values()]), strict=True))
+    for name, ms in (("alike", prices), ("shuffled", shuffled)):
+        source = TransferSource(
+            name=name, digest="0" * 64, measured="measured", base_ms=0, transfer_ms_per_mib=0,
+            entry_ms=tuple(ms.get(key) for key in keys),
+        )  # fmt: skip
+        inputs = study.inputs.model_copy(update={"sources": (source,)})
+        built = build_lut(inputs, study.models, study.estimation, features)
+        again = decode(encode(built))
+        verify_values(again)
+        only_there = {entry.key: entry for entry in again.entries}[next(iter(prices))]
+        assert built.operator_model is not None
+        _, ms_there, _ = built.operator_model.price([only_there.key])
+        assert only_there.ms == pytest.approx(ms_there[0], rel=1e-6)
+        blocks = network(5, 11).blocks
+        assert again.predict(blocks).ms == pytest.approx(built.predict(blocks).ms, rel=1e-9)
+        found[name] = again
+    assert found["alike"].meta.dropped_sources == {}
+    assert found["shuffled"].meta.dropped_sources["shuffled"] > -2
 
 
 def test_entries_of_operators_that_no_program_has_are_priors(lut):
@@ -278,14 +325,6 @@ def test_macs_are_padded_to_tiles():
 
 
 def test_what_no_lut_of_operators_can_be_is_refused(world):
-    study = operator_study(chains=5, networks=0)
-    source = TransferSource(
-        name="other", digest="0" * 64, measured="measured", base_ms=0, transfer_ms_per_mib=0,
-        entry_ms=(1.0,) * len(study.features),
-    )  # fmt: skip
-    inputs = study.inputs.model_copy(update={"sources": (source,)})
-    with raises("invalid_source"):
-        build_lut(inputs, study.models, study.estimation, study.features)
     program = measured(programs(1, 0)[0], world)
     with raises("invalid_operator_key"):
         learn([program.model_copy(update={"blocks": ("mbconv(in=3)@8",)})])

@@ -185,7 +185,9 @@ def source() -> Lut:
 def learned(source: Lut, tmp_path_factory: pytest.TempPathFactory) -> Lut:
     store = LutStore([tmp_path_factory.mktemp("source")])
     ref = store.resolve(str(store.write(source)))
-    stored = Sources((LutSource.of_lut(ref, source),)).stored_for([entry.key for entry in source.entries])
+    stored = Sources((LutSource.of_lut(ref, source, source.meta.space),)).stored_for(
+        [entry.key for entry in source.entries]
+    )
     return made(slower(WORLD, 3.0), 2, stored, designs=4, name="xiaomi")
 
 

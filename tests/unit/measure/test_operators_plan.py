@@ -24,7 +24,6 @@ from orchestrator.plan.plan import Plan, PlanModel, Policy, features_of_plan, mo
 from orchestrator.tasks.exported_plan import export_plan
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand, choose_plan, plan_profile
 from orchestrator.tasks.progress import silent
-from orchestrator.tasks.sources import Sources
 from orchestrator.tasks.target import Target
 from tests.support.errors import raises
 
@@ -132,9 +131,7 @@ def test_seeds_outside_of_names_are_refused(seed: int) -> None:
         plan_operators(seed)
 
 
-def test_tables_of_operators_have_no_sources(tmp_path) -> None:
-    with raises("option_does_not_apply", UsageError):
-        choose_plan(command(), Policy(), 900, LutStore([tmp_path]), Sources(named=True))
+def test_tables_of_operators_have_no_source_that_nobody_named(tmp_path) -> None:
     for named in (None, "none", "best"):
         planned = plan_profile(command(store=LutStore([tmp_path]), sources=named))
         assert planned.plan.space == OPERATORS

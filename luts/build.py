@@ -199,7 +199,7 @@ def _operator_estimates(
 ) -> tuple[dict[str, Any], tuple[Entry, ...]]:
     """Return what a LUT of operators stores of its fit: fields of lut.json, and its entries."""
     sources = stored_sources(inputs, sorted(features))
-    model, left_out, stored, gain = fit_operators(measured, [source.entry_ms for source in sources])
+    model, left_out, stored, gain = fit_operators(measured, sources)
     known_ms, predicted_ms = left_out.ms.tolist(), left_out.predicted_ms.tolist()
     learned = {
         "misfit_sd": float(model.sds[MISFIT]),
@@ -209,7 +209,7 @@ def _operator_estimates(
         "heldout_error": heldout_error(known_ms, predicted_ms),
         "conformal": conformal_widths(known_ms, predicted_ms),
         "operators": stored,
-        "dropped_sources": {} if model.sources else {source.name: gain for source in sources},
+        "dropped_sources": {} if model.operators.sources else {source.name: gain for source in sources},
     }
     priced, ms, covariance = model.price(sorted(features))
     log_sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
@@ -257,17 +257,13 @@ def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries
     return [
         SourceEntries(
             source.name,
-            _known(keys, source.entry_ms),
+            (priced := source.priced(keys))[0],
             source.base_ms,
             source.transfer_ms_per_mib,
-            _known(keys, source.entry_se or [None] * len(keys)),
+            priced[1],
         )
         for source in inputs.sources
     ]
-
-
-def _known(keys: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
-    return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
 
 def _widths(measured: Sequence[MeasuredModel], fit: JointFit, estimation: LatencyEstimates) -> Conformal:

@@ -7,14 +7,14 @@ intervals reach, is estimated as in the joint fit (`likelihood.VarianceComponent
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luts.estimate.likelihood import ENTRY, KIND, MISFIT, SHARED, VarianceComponents
-from luts.estimate.sources import KEEP_LOG
+from luts.estimate.sources import KEEP_LOG, SourceEntries
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, predictive_quantile
 from luts.format.errors import InvalidArtifactError
 from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel, OperatorSource
@@ -81,6 +81,7 @@ def _objective(model: OperatorModel, weights: Floats, variance: Floats) -> float
 def components(model: OperatorModel) -> VarianceComponents:
     """Return the likelihood of the rows, linearised, as a function of the deviations."""
     rows, shared = model.by_entry, np.zeros((len(model.log_ms),) * 2)
+    unknown = rows @ model.operators.left_open(model.operators) @ rows.T
     common, kinds = rows @ model.operators.common, []
     for place, _, similar in model.operators.similarities(model.operators):
         own = rows[:, place].toarray()
@@ -88,14 +89,14 @@ def components(model: OperatorModel) -> VarianceComponents:
         kinds.append(own.sum(axis=1))
     return VarianceComponents(
         model.residual,
-        np.diag(model.variance) + common @ common.T,
+        np.diag(model.variance) + common @ common.T + unknown,
         {
             ENTRY: (rows @ rows.T).toarray(),
             MISFIT: np.eye(len(shared)),
             KIND: np.transpose(kinds) @ kinds,
             SHARED: shared,
         },
-        _CENTRE_WITH_SOURCES if model.sources else _CENTRE,
+        _CENTRE_WITH_SOURCES if model.operators.sources else _CENTRE,
         _SD,
     )
 
@@ -127,16 +128,15 @@ def with_tile(model: OperatorModel, kind: str, tile: tuple[int, int]) -> Operato
     return replace(model, operators=operators, deviations=model.deviations + np.log(ratio))
 
 
-def learn(models: Sequence[MeasuredModel], sources: Sequence[Mapping[str, float]] = ()) -> OperatorModel:
+def learn(models: Sequence[MeasuredModel], sources: Sequence[SourceEntries] = ()) -> OperatorModel:
     """Return the model of measured programs: tiles and deviations. Errors as `OperatorModel.start`.
 
-    `sources` are other devices' ms by key. They know what tiles cost, so that none are chosen.
+    `sources` are other devices' prices. They know what tiles cost, so that none are chosen.
     """
-    keys = sorted(
-        {key for costs in ([model.blocks for model in models], sources) for own in costs for key in own}
-    )
+    blocks = [*(model.blocks for model in models), *(source.entry_ms for source in sources)]
+    keys = sorted({key for own in blocks for key in own})
     tiles = {each.features.kind: FIRST_TILE for each in map(parse_operator, keys) if each.kind in TILED}
-    others = tuple(OperatorSource.of(source, tiles) for source in sources)
+    others = tuple(OperatorSource.of(source.entry_ms, source.entry_se, tiles) for source in sources)
     centre = _CENTRE_WITH_SOURCES if sources else _CENTRE
     model = solve_rows(OperatorModel.start(models, tiles, np.exp(centre), others))
     model = solve_rows(model.with_prior(components(model).maximise()))
@@ -198,13 +198,13 @@ def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, floa
 
 
 def fit_operators(
-    measured: Sequence[MeasuredModel], sources: Sequence[Mapping[str, float]] = ()
+    measured: Sequence[MeasuredModel], sources: Sequence[SourceEntries] = ()
 ) -> tuple[OperatorModel, LeftOut, OperatorFit, float]:
     """Fit operators to the fitted models; networks of each family, and held-out ones, calibrate intervals.
 
     The third value is what a LUT stores of the fit in addition to prices and misfit. With fewer than 19 networks
-    intervals are the posterior's, calibrated by every row as the others predict it. `sources` are other devices' ms
-    by key, all left out where the rows are not clearly likelier with them (`sources.KEEP_LOG`); the last value is
+    intervals are the posterior's, calibrated by every row as the others predict it. `sources` are other devices',
+    all left out where the rows are not clearly likelier with them (`sources.KEEP_LOG`); the last value is
     by how much, in natural logarithms, they are likelier without.
     Errors as `OperatorModel.start` and `family_of`.
     """

@@ -62,8 +62,8 @@ _SPEED_SD, _TERM_SD = 0.8, 0.8
 """Deviations of their logarithms: of all together, and of a term inside or outside. Phones are two to four
 times slower."""
 
-SOURCE_SDS: Floats = np.array([0.05, 0.0, 0.7, 0.3])
-"""Deviations that another device's prices are interpolated with, as `OperatorModel.sds`."""
+SOURCE_SDS: Floats = np.array([0.04, 0.0, 0.7, 0.75])
+"""Deviations that another device's prices are interpolated with, as `OperatorModel.sds`; learned on x86 cores."""
 
 SD_FLOOR = 0.03
 """Added in squares to predictive deviations for intervals: errors that the model does not know of."""
@@ -76,8 +76,8 @@ MAX_NAMED = 5
 class Operators:
     """Operators by key: kinds (k), amounts of physics (k, TERMS), logarithms of sizes (k, d).
 
-    `extents` (k, 2) are rows and columns of the outputs of tiled kernels, `tiles` (k, 2) those of a tile.
-    `prior` (k,) are logarithms of expected costs relative to physics, 0 without other devices.
+    `extents` (k, 2) are rows and columns of the outputs of tiled kernels, `tiles` (k, 2) those of a tile. `sources`
+    are other devices, whose prices take the place of physics.
     """
 
     keys: tuple[str, ...]
@@ -86,14 +86,14 @@ class Operators:
     sizes: Floats
     extents: Floats
     tiles: Floats
-    prior: Floats
+    sources: tuple[OperatorSource, ...] = ()
 
     @classmethod
     def of(
         cls,
         keys: Sequence[str],
         tiles: Mapping[str, tuple[int, int]],
-        sources: Sequence[OperatorSource] = (),
+        sources: tuple[OperatorSource, ...] = (),
     ) -> Self:
         """Return the arrays of keys. Raises InvalidArtifactError: one is not an operator's."""
         parsed = [parse_operator(key) for key in keys]
@@ -101,9 +101,7 @@ class Operators:
         rows = [_describe(operator) for operator in parsed]
         amounts, sizes, extents = (np.array(part) for part in zip(*rows, strict=True))
         own_tiles = np.array([tiles.get(kind, (1, 1)) for kind in kinds])
-        operators = cls(tuple(keys), kinds, amounts, sizes, extents, own_tiles, np.zeros(len(keys)))
-        expected = [source.relative(operators) for source in sources]
-        return replace(operators, prior=np.mean(expected, axis=0)) if sources else operators
+        return cls(tuple(keys), kinds, amounts, sizes, extents, own_tiles, sources)
 
     @cached_property
     def padding(self) -> Floats:
@@ -117,9 +115,24 @@ class Operators:
 
     @cached_property
     def terms(self) -> Floats:
-        """(k, TERMS) ms of physics by term, MACs padded to tiles, times the factors that are expected."""
+        """(k, TERMS) ms of physics by term, MACs padded to tiles, times the sources' mean factor."""
         padded = self.amounts * np.prod(self.padding, axis=1)[:, None] ** [0, 1, 1, 0]
-        return np.asarray(padded * _TYPICAL_MS[self.outside.astype(int)] * np.exp(self.prior)[:, None])
+        pairs = zip(self.explained, self.sources, strict=True)
+        logs = sum((known.T @ source.white for known, source in pairs), np.zeros(len(self.keys)))
+        factors = np.exp(logs / max(len(self.sources), 1))
+        return np.asarray(padded * _TYPICAL_MS[self.outside.astype(int)] * factors[:, None])
+
+    @cached_property
+    def explained(self) -> list[Floats]:
+        """Whitened covariances (s, k) with each source's operators."""
+        from scipy.linalg import solve_triangular
+
+        alone = replace(self, sources=())
+        shared = [source.operators.covariance(alone, SOURCE_SDS) for source in self.sources]
+        return [
+            np.asarray(solve_triangular(source.root, own, lower=True))
+            for source, own in zip(self.sources, shared, strict=True)
+        ]
 
     @cached_property
     def shares(self) -> Floats:
@@ -147,10 +160,19 @@ class Operators:
     def covariance(self, other: Self, sds: Floats) -> Floats:
         """Return the prior covariance (k, l) of deviations with those of other operators; `sds` as the model's."""
         entry, _, kind, shared = sds
-        covariance = self.common @ other.common.T
+        covariance = self.common @ other.common.T + self.left_open(other)
         for own, others, similar in self.similarities(other):
             covariance[np.ix_(own, others)] += kind**2 + shared**2 * similar + entry**2 * (similar == 1)
         return np.asarray(covariance)
+
+    def left_open(self, other: Self) -> Floats:
+        """Return the covariance (k, l) of what sources do not know of the operators' costs; 0 without any."""
+        if not self.sources:
+            return np.zeros((len(self.keys), len(other.keys)))
+        pairs = zip(self.explained, other.explained, strict=True)
+        known = sum((own.T @ others for own, others in pairs), np.zeros((len(self.keys), len(other.keys))))
+        whole = replace(self, sources=()).covariance(replace(other, sources=()), SOURCE_SDS)
+        return np.asarray(whole - known / len(self.sources))
 
     @cached_property
     def _points(self) -> Floats:
@@ -161,22 +183,30 @@ class Operators:
 class OperatorSource:
     """Another device's prices of operators, and of any others by a Gaussian process through these.
 
-    `weights` (k,) times the covariance with its operators are logarithms of prices relative to physics.
+    `root` (s, s) is the Cholesky factor of the covariance of its logarithms relative to physics, their standard
+    errors included; `white` (s,) are these logarithms, whitened.
     """
 
     operators: Operators
-    weights: Floats
+    root: Floats
+    white: Floats
 
     @classmethod
-    def of(cls, entry_ms: Mapping[str, float], tiles: Mapping[str, tuple[int, int]]) -> Self:
-        """Return the source of prices, ms by key. Raises InvalidArtifactError: a key is not an operator's."""
-        operators = Operators.of([*entry_ms], tiles)
-        logs = np.log(np.maximum([*entry_ms.values()], 1e-12) / operators.terms.sum(axis=1))
-        return cls(operators, np.linalg.solve(operators.covariance(operators, SOURCE_SDS), logs))
+    def of(
+        cls,
+        entry_ms: Mapping[str, float],
+        entry_se: Mapping[str, float],
+        tiles: Mapping[str, tuple[int, int]],
+    ) -> Self:
+        """Return the source of prices and their standard errors, ms by key.
 
-    def relative(self, new: Operators) -> Floats:
-        """Return (l,) logarithms of its prices of other operators relative to physics."""
-        return np.asarray(new.covariance(self.operators, SOURCE_SDS) @ self.weights)
+        Raises InvalidArtifactError: a key is not an operator's.
+        """
+        operators = Operators.of([*entry_ms], tiles)
+        ms = np.maximum([*entry_ms.values()], 1e-12)
+        relative_se = np.array([entry_se.get(key, 0.0) for key in entry_ms]) / ms
+        root = np.linalg.cholesky(operators.covariance(operators, SOURCE_SDS) + np.diag(relative_se**2))
+        return cls(operators, root, np.linalg.solve(root, np.log(ms / operators.terms.sum(axis=1))))
 
 
 def _describe(operator: Operator) -> tuple[list[float], Floats, list[float]]:
@@ -235,7 +265,6 @@ class OperatorModel:
         sds: Learned deviations: entry, misfit, kind and shared, as in `luts.estimate.likelihood`.
         covariance: (k, k) prior covariance of the operators' deviations from physics.
         deviations: (k,) where the programs are linearised.
-        sources: Other devices, whose prices take the place of physics.
     """
 
     operators: Operators
@@ -245,7 +274,6 @@ class OperatorModel:
     sds: Floats
     covariance: Floats
     deviations: Floats
-    sources: tuple[OperatorSource, ...] = ()
 
     @classmethod
     def start(
@@ -279,7 +307,6 @@ class OperatorModel:
             sds=sds,
             covariance=operators.covariance(operators, sds),
             deviations=np.zeros(len(keys)),
-            sources=sources,
         )
 
     @classmethod
@@ -289,7 +316,7 @@ class OperatorModel:
         """Return the model that a LUT stores. Raises InvalidArtifactError: its parts contradict each other."""
         sds = np.array([fit.entry_sd, max(meta.misfit_sd, 1e-6), fit.kind_sd, fit.shared_sd])
         sources = tuple(
-            OperatorSource.of(source.priced([entry.key for entry in entries]), fit.tiles)
+            OperatorSource.of(*source.priced([entry.key for entry in entries]), fit.tiles)
             for source in meta.sources
             if source.name not in meta.dropped_sources
         )
@@ -348,7 +375,7 @@ class OperatorModel:
     @cached_property
     def tiles(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of a tile by kind of operator, those that sources alone have included."""
-        each = [self.operators, *(source.operators for source in self.sources)]
+        each = [self.operators, *(source.operators for source in self.operators.sources)]
         pairs = [pair for own in each for pair in zip(own.kinds.tolist(), own.tiles.tolist(), strict=True)]
         return {kind: (int(rows), int(columns)) for kind, (rows, columns) in pairs}
 
@@ -357,7 +384,7 @@ class OperatorModel:
 
         Raises InvalidArtifactError: not keys of operators.
         """
-        new = Operators.of(keys, self.tiles, self.sources)
+        new = Operators.of(keys, self.tiles, self.operators.sources)
         to_rows = (self.by_entry @ self.operators.covariance(new, self.sds)).T
         logs = to_rows @ (self.inverse @ self.residual)
         left = new.covariance(new, self.sds) - to_rows @ self.inverse @ to_rows.T

@@ -305,9 +305,11 @@ class TransferSource(Value):
     entry_ms: Annotated[tuple[Ms | None, ...], Field(min_length=1, max_length=MAX_ENTRIES)]
     entry_se: Annotated[tuple[Ms | None, ...], Field(max_length=MAX_ENTRIES)] = ()
 
-    def priced(self, keys: Sequence[str]) -> dict[str, float]:
-        """Return the entries that it has, by key."""
-        return {key: ms for key, ms in zip(keys, self.entry_ms, strict=True) if ms is not None}
+    def priced(self, keys: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the entries that it has of the storing LUT's keys, and their standard errors, by key."""
+        pairs = (zip(keys, values, strict=True) for values in (self.entry_ms, self.entry_se or self.entry_ms))
+        ms, se = ({key: value for key, value in pair if value is not None} for pair in pairs)
+        return ms, se if self.entry_se else {}
 
 
 class UnitSegments(Value):

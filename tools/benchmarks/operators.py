@@ -13,10 +13,10 @@ import numpy as np
 from luts.build import estimates_of, fit_measured
 from luts.estimate.likelihood import FitData
 from luts.estimate.operators import LeftOut, evidence, family_folds, family_of, learn, predicted
-from luts.estimate.sources import SourceEntries
+from luts.estimate.sources import SourceEntries, source_from_lut
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, kendall_tau, mape, share_within
 from luts.format.errors import UsageError
-from luts.format.operator_latency import TERMS, Operators
+from luts.format.operator_latency import TERMS, OperatorModel, Operators
 from luts.format.schema import Floats, MeasuredModel
 from luts.format.store import lut_store
 from orchestrator.agent.device import usable_cores
@@ -181,29 +181,39 @@ def blocks() -> Tables:
     return {f"{SPACE_LUT} by operators of {LUT}; {len(known)} blocks, Kendall's tau {tau:.2f}": rows}
 
 
+def _prices(model: OperatorModel) -> SourceEntries:
+    """Return a model's prices of its operators, as a LUT has them."""
+    operators, ms, covariance = model.price(model.operators.keys)
+    se = ms * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    pairs = (dict(zip(operators.keys, values.tolist(), strict=True)) for values in (ms, se))
+    return SourceEntries("", next(pairs), entry_se=next(pairs))
+
+
 def transfer() -> Tables:
     """Predict a LUT's networks from few of its programs, with and without another LUT; errors in percent.
 
-    Programs are those that a plan of so many measures, networks all others.
+    Programs are those that a plan of so many measures, networks all others, which the other LUT has too or not.
     """
     store = lut_store(None)
     lut, source = (store.load(store.resolve(name)) for name in (LUT, SOURCE))
     models = [model for model in lut.models if model.fitted]
-    prices = {entry.key: entry.ms for entry in source.entries}
+    others = [model for model in source.models if model.fitted]
     rows: list[dict[str, object]] = []
     for count in FEW_PROGRAMS:
         planned = {model.model_id for model in plan_operators(0, models=count).models}
         known = [model for model in models if model.model_id in planned]
         wanted = [model for model in models if model.model_id not in planned and family_of(model)]
-        for name, sources in (("", ()), (SOURCE, (prices,))):
+        apart = {model.model_id for model in wanted}
+        blind = learn([model for model in others if model.model_id not in apart])
+        whole = source_from_lut(SOURCE, source)
+        for name, sources in (("none", ()), ("whole", (whole,)), ("without these", (_prices(blind),))):
             model = learn(known, sources)
             found = np.array([predicted(model, network) for network in wanted]).T
             errors = np.abs(LeftOut(*found).standardised)
             row = {"programs": len(known), "source": name, **_score(found, range(len(wanted)))}
-            rows.append(
-                row | {"coverage of 95 %": 100 * float(np.mean(errors <= 1.96)), "evidence": evidence(model)}
-            )
-    return {f"{LUT}: networks by few programs": rows}
+            row["coverage of 95 %"] = 100 * float(np.mean(errors <= 1.96))
+            rows.append(row | {"evidence": evidence(model)})
+    return {f"{LUT} from few programs and {SOURCE}": rows}
 
 
 def main() -> Tables:

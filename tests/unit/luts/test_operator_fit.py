@@ -16,6 +16,7 @@ from luts.estimate.operators import (
     predicted,
     solve_rows,
 )
+from luts.estimate.sources import SourceEntries
 from luts.format.lut import Lut, decode, encode
 from luts.format.operator_latency import (
     MAX_NAMED,
@@ -216,13 +217,18 @@ def prices(model) -> dict[str, float]:
     return dict(zip(model.operators.keys, ms.tolist(), strict=True))
 
 
+def as_source(prices: dict[str, float]) -> SourceEntries:
+    return SourceEntries("other", prices, entry_se={key: ms / 50 for key, ms in prices.items()})
+
+
 @pytest.mark.parametrize("known", [programs(20, 0, seed=3), programs(6, 4, seed=3)])
 def test_another_device_halves_the_error_of_few_programs(known, prices):
     """It is 2.5 times faster, and has other tiles and faster memory."""
     slow = OperatorWorld({"gemm": 32, "conv": 8, "depthwise": 64}, slower=2.5, memory=2.0)
     rows, wanted = [measured(program, slow) for program in known], programs(0, 40, seed=5)
     scratch, transfer = (
-        np.abs(log_errors(learn(rows, sources), slow, wanted)[0]).mean() for sources in ((), (prices,))
+        np.abs(log_errors(learn(rows, sources), slow, wanted)[0]).mean()
+        for sources in ((), (as_source(prices),))
     )
     assert transfer < 0.65 * scratch
     assert transfer < 0.04
@@ -239,6 +245,7 @@ def test_a_lut_learned_from_another_stands_alone(prices):
         source = TransferSource(
             name=name, digest="0" * 64, measured="measured", base_ms=0, transfer_ms_per_mib=0,
             entry_ms=tuple(ms.get(key) for key in keys),
+            entry_se=tuple(ms[key] / 50 if key in ms else None for key in keys),
         )  # fmt: skip
         inputs = study.inputs.model_copy(update={"sources": (source,)})
         built = build_lut(inputs, study.models, study.estimation, features)

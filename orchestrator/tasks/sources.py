@@ -137,9 +137,9 @@ def _check_once(name: str, known: Collection[str]) -> None:
 
 def _check_space(name: str, of: str, space: str) -> None:
     if of not in (space, OPERATORS):
+        fitting = " or of ".join(dict.fromkeys((space, OPERATORS)))
         raise InvalidArtifactError(
-            f"--from: {name} is of the space {of}, not {space}; give a LUT of {space} or of operators (bench lut "
-            "list), or none",
+            f"--from: {name} is of the space {of}, not {space}; give a LUT of {fitting} (bench lut list), or none",
             code="wrong_space",
         )
 

@@ -240,6 +240,20 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 """What `zipfile` raises for damaged archives; RuntimeError for encryption and, derived, for unknown compression."""
 
 
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open an archive whose entries are all stored or deflated.
+
+    LZMA's own header says how much memory an entry takes to unpack, up to 4 GiB. Raises OSError, or what
+    `DAMAGED_ZIP` names.
+    """
+    archive = zipfile.ZipFile(path)
+    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if others := [entry.filename for entry in archive.infolist() if entry.compress_type not in known]:
+        archive.close()
+        raise zipfile.BadZipFile(f"{others[0][:80]!r} is neither stored nor deflated")
+    return archive
+
+
 class Closeable(ABC):
     """A resource that is closed at the end of a `with` block."""
 

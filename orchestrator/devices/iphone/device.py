@@ -8,14 +8,13 @@ import plistlib
 import re
 import secrets
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.parsers.expat import ExpatError
 
 from luts.format.errors import InvalidArtifactError
-from luts.format.files import DAMAGED_ZIP
+from luts.format.files import DAMAGED_ZIP, open_zip
 from orchestrator.agent.agent import ALLOW_VARIABLE, PHONE_PORT, TOKEN_VARIABLE
 from orchestrator.devices.common.device import (
     ANSWER_TIMEOUT_S,
@@ -361,7 +360,7 @@ def _read_info(path: Path) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
             raise InvalidArtifactError(
                 f"{path} is over 1 GiB: give the .ipa that Xcode exported", code="bad_ipa"
             )
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             names = archive.namelist()
             plists = [name for name in names if _INFO_PLIST.fullmatch(name)]
             profiles = [name for name in names if _PROFILE.fullmatch(name)]

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError
-from luts.format.files import DAMAGED_ZIP, cache_folder, storage_error, storage_errors
+from luts.format.files import DAMAGED_ZIP, cache_folder, open_zip, storage_error, storage_errors
 from luts.format.schema import FrozenModel
 from orchestrator.export.artifacts.spec import ExportSpec
 
@@ -161,7 +161,7 @@ def deliver(source: Path, target: Path) -> Path:
 
 def _unpack(source: Path, target: Path) -> None:
     try:
-        with zipfile.ZipFile(source) as archive:
+        with open_zip(source) as archive:
             entries = archive.infolist()
             places = {entry.filename: Path(entry.filename).parts for entry in entries}
             if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:

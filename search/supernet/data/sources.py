@@ -6,7 +6,6 @@ import hashlib
 import io
 import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from luts.format.errors import InvalidArtifactError, UsageError
+from luts.format.files import open_zip
 
 MAX_CLASSES = 65_536
 """As many as an architecture may have."""
@@ -170,7 +170,7 @@ def open_npz(text: str, path: Path) -> ImageSource:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the encoded images, and offsets and labels as int64; raises ValueError if they do not fit together."""
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
     if unpacked_bytes > MAX_UNPACKED * path.stat().st_size:
         raise ValueError(f"{unpacked_bytes} bytes unpacked, too many for its size")

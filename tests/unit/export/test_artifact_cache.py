@@ -4,15 +4,17 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from luts.format.errors import StorageError
 from orchestrator.export.artifacts import artifact as cache_module
-from orchestrator.export.artifacts.artifact import STALE_S, ArtifactCache, Report, default_root
+from orchestrator.export.artifacts.artifact import STALE_S, ArtifactCache, Report, default_root, deliver
 from orchestrator.export.artifacts.spec import ExportSpec
 from tests.support.bench import module_environment
+from tests.support.errors import raises
 
 SPEC = ExportSpec(("conv(in=3,out=8,k=3,s=2)@64",))
 REPORT = Report(
@@ -173,3 +175,15 @@ def test_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert default_root() == tmp_path / "blocktime"
     monkeypatch.setenv("BLOCKTIME_CACHE", str(tmp_path / "own"))
     assert default_root() == tmp_path / "own"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_packages_in_other_compression_than_ours_are_refused_before_they_are_unpacked(method, tmp_path):
+    """The header of an LZMA entry may ask for 4 GiB of memory."""
+    packed = tmp_path / "net.mlpackage.zip"
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.writestr("net.mlpackage/Manifest.json", "{}")
+    with raises("invalid_file") as caught:
+        deliver(packed, tmp_path / "net.mlpackage")
+    assert "neither stored nor deflated" in str(caught.value)
+    assert not (tmp_path / "net.mlpackage").exists()

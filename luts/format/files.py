@@ -236,21 +236,21 @@ def read_lines(
     return end, number
 
 
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""What `zipfile` raises for damaged archives; RuntimeError for encryption and, derived, for unknown compression."""
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
+"""What `zipfile` raises for damaged archives; RuntimeError for encryption, UnicodeDecodeError for names."""
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open an archive whose entries are all stored or deflated.
+    """Open an archive whose entries are all stored or deflated, and not larger than the file.
 
-    LZMA's own header says how much memory an entry takes to unpack, up to 4 GiB. Raises OSError, or what
+    Memory is taken by what is written there: LZMA's own header may ask for 4 GiB. Raises OSError, or what
     `DAMAGED_ZIP` names.
     """
-    archive = zipfile.ZipFile(path)
-    known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    if others := [entry.filename for entry in archive.infolist() if entry.compress_type not in known]:
-        archive.close()
-        raise zipfile.BadZipFile(f"{others[0][:80]!r} is neither stored nor deflated")
+    archive, known = zipfile.ZipFile(path), (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    for entry in archive.infolist():
+        if entry.compress_type not in known or entry.compress_size > path.stat().st_size:
+            archive.close()
+            raise zipfile.BadZipFile(f"{entry.filename[:80]!r} is neither stored nor deflated, or too long")
     return archive
 
 

@@ -377,7 +377,7 @@ def _decode_samples(content: bytes) -> pa.Table:
         table = file.read(use_threads=False)
         for chunk in table.column("model").chunks:
             _check_ids(chunk)
-    except (pa.ArrowException, ValueError, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError, KeyError) as error:  # KeyError: no column `model`
         raise InvalidArtifactError(
             f"{SAMPLES_FILE} is not a sample table: {_first_line(error)}", code="invalid_lut_file"
         ) from error

@@ -161,6 +161,12 @@ class BatchRecord(_Record):
     state_before: DeviceState | None = None
     unit: UnitSerial = ""
 
+    @model_validator(mode="after")
+    def _slots_agree(self) -> Self:
+        if len(self.copies) != len(self.slots):
+            raise ValueError(f"{len(self.copies)} copies for {len(self.slots)} slots")
+        return self
+
     def with_loads(self, loads: Sequence[LoadReply]) -> Self:
         """Return the batch once each of its slots is loaded."""
         names = ("load_ns", "compile_ns", "cached", "input_buffers")

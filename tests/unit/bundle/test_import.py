@@ -8,7 +8,7 @@ import pytest
 
 from luts.verify import verify_lut
 from orchestrator.bundle.archive import agent_policy
-from orchestrator.bundle.journal import read_journal
+from orchestrator.bundle.journal import chained_line, read_journal
 from orchestrator.cli.main import exit_code
 from orchestrator.journal.runs import Run
 from orchestrator.plan.plan import Policy
@@ -96,6 +96,7 @@ def edit_load(change):
         (edit_load(lambda line: line.replace('{"chain":', '{"chain" :', 1)), "edited_journal"),
         (lambda lines: lines[1:], "not_a_journal"),
         (lambda lines: ["hello\n"], "not_a_journal"),
+        (lambda lines: [chained_line("None", {"kind": "bundle"})[1].decode()], "not_a_journal"),
         (lambda lines: [], "not_a_journal"),
         (lambda lines: without(lines, "done"), "unfinished_bundle"),
     ],

@@ -187,3 +187,17 @@ def test_packages_in_other_compression_than_ours_are_refused_before_they_are_unp
         deliver(packed, tmp_path / "net.mlpackage")
     assert "neither stored nor deflated" in str(caught.value)
     assert not (tmp_path / "net.mlpackage").exists()
+
+
+@pytest.mark.parametrize(("place", "damage"), [(20, (2**31 - 1).to_bytes(4, "little")), (46, b"\xff")])
+def test_entries_that_say_they_are_too_long_or_have_no_name_are_refused(place, damage, tmp_path):
+    """Bytes of the entry in the central directory: its compressed size, and its name in UTF-8."""
+    packed = tmp_path / "net.mlpackage.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("net.mlpackage/\u00e4.json", "{}")
+    content = bytearray(packed.read_bytes())
+    start = content.index(b"PK\x01\x02") + place
+    content[start : start + len(damage)] = damage
+    packed.write_bytes(content)
+    with raises("invalid_file"):
+        deliver(packed, tmp_path / "net.mlpackage")

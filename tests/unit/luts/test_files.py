@@ -234,6 +234,16 @@ def test_samples_that_unpack_to_much_more_are_refused(column, values):
         _decode_samples(content)
 
 
+def test_samples_without_models_are_refused():
+    table = pq.read_table(io.BytesIO(packed())).rename_columns(
+        ["batch", "segment", "round", "position", "copy", "modem", "ns", "kept"]
+    )
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    with raises("invalid_lut_file"):
+        _decode_samples(file.getvalue())
+
+
 def refused(**fields: Any) -> None:
     with pytest.raises(ValidationError):
         LutInputs.model_validate({**lut_inputs().model_dump(), **fields})

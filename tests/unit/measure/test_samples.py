@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from luts.estimate import ratios as module
 from luts.estimate.latencies import LatencyEstimates
@@ -108,6 +109,9 @@ def test_calls_of_models_that_were_not_loaded_are_refused(records):
     with raises("invalid_journal"):
         JournalSamples([batch, rounds.model_copy(update={"order": order})]).table()
     assert JournalSamples([batch, rounds]).table().num_rows
+    for copies in ([], batch.copies[1:]):
+        with pytest.raises(ValidationError, match=f"{len(copies)} copies for {len(batch.slots)} slots"):
+            BatchRecord.model_validate(batch.model_dump() | {"copies": copies})
 
 
 def test_partly_kept_batch_is_refused(records):

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from luts.format.errors import InvalidArtifactError, UsageError, first_problem
 from luts.format.files import read_bytes
-from luts.format.schema import FrozenModel
+from luts.format.schema import Value
 from search.spaces import Arch, Space, arch_from_json
 from search.spaces.scope import Scope
 from search.supernet.recipe.samplers import SamplerName, Sizes
@@ -61,7 +61,7 @@ def one_cycle(
     return float(schedule.get_last_lr()[0])
 
 
-class Distillation(FrozenModel):
+class Distillation(Value):
     """How a teacher enters the loss; without one only the labels do.
 
     Attributes:
@@ -143,7 +143,7 @@ IMAGE_FIELDS = (
 """Fields of a recipe that decide the images of a step: stored teacher logits are valid for these values alone."""
 
 
-class Augmentation(FrozenModel):
+class Augmentation(Value):
     """Augmentation of training images, in this order.
 
     Attributes:
@@ -171,7 +171,7 @@ class Augmentation(FrozenModel):
         return self.mixup > 0 or self.cutmix > 0
 
 
-class Recipe(FrozenModel):
+class Recipe(Value):
     """Hyper-parameters of one training run: all that decides its result but images, teacher and space.
 
     Attributes:

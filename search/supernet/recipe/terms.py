@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from luts.format.schema import FrozenModel
+from luts.format.schema import Value
 
 EPSILON = 1e-7
 """Added to divisors that vanish for equal logits, as in Sun et al.'s code (`normalize` of their KD.py)."""
@@ -168,7 +168,7 @@ NEEDS = {
 """Signals of terms; all others compare logits alone."""
 
 
-class Term(FrozenModel):
+class Term(Value):
     """One term of the loss."""
 
     kind: Any

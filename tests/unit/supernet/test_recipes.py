@@ -104,6 +104,7 @@ def test_own_file_extends_a_recipe_table_by_table(tmp_path):
         "epochs = ",
         'extends = "demo"\nepoch = 3',
         'extends = "demo"\nepochs = 0',
+        'extends = "demo"\nwarmup_epochs = inf',
         'extends = "demo"\nmicro_batches = 3',
         'extends = "demo"\nbatch_size = 6\nmicro_batches = 2\naugmentation.mixup = 1',
         'extends = "demo"\naugmentation.rand_augment = "rand"\naugmentation.crop = "x"',

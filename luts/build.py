@@ -255,14 +255,9 @@ def stored_sources(inputs: LutInputs, keys: Sequence[str]) -> list[SourceEntries
             "a source has not as many entries as the LUT has keys; restore lut.json", code="invalid_source"
         )
     return [
-        SourceEntries(
-            source.name,
-            (priced := source.priced(keys))[0],
-            source.base_ms,
-            source.transfer_ms_per_mib,
-            priced[1],
-        )
+        SourceEntries(source.name, entry_ms, source.base_ms, source.transfer_ms_per_mib, entry_se)
         for source in inputs.sources
+        for entry_ms, entry_se in [source.priced(keys)]
     ]
 
 

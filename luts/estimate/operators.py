@@ -81,7 +81,7 @@ def _objective(model: OperatorModel, weights: Floats, variance: Floats) -> float
 def components(model: OperatorModel) -> VarianceComponents:
     """Return the likelihood of the rows, linearised, as a function of the deviations."""
     rows, shared = model.by_entry, np.zeros((len(model.log_ms),) * 2)
-    unknown = rows @ model.operators.left_open(model.operators) @ rows.T
+    unknown = rows @ model.operators.source_covariance(model.operators) @ rows.T
     common, kinds = rows @ model.operators.common, []
     for place, _, similar in model.operators.similarities(model.operators):
         own = rows[:, place].toarray()

@@ -117,13 +117,13 @@ class Operators:
     def terms(self) -> Floats:
         """(k, TERMS) ms of physics by term, MACs padded to tiles, times the sources' mean factor."""
         padded = self.amounts * np.prod(self.padding, axis=1)[:, None] ** [0, 1, 1, 0]
-        pairs = zip(self.explained, self.sources, strict=True)
+        pairs = zip(self.whitened, self.sources, strict=True)
         logs = sum((known.T @ source.white for known, source in pairs), np.zeros(len(self.keys)))
         factors = np.exp(logs / max(len(self.sources), 1))
         return np.asarray(padded * _TYPICAL_MS[self.outside.astype(int)] * factors[:, None])
 
     @cached_property
-    def explained(self) -> list[Floats]:
+    def whitened(self) -> list[Floats]:
         """Whitened covariances (s, k) with each source's operators."""
         from scipy.linalg import solve_triangular
 
@@ -160,16 +160,16 @@ class Operators:
     def covariance(self, other: Self, sds: Floats) -> Floats:
         """Return the prior covariance (k, l) of deviations with those of other operators; `sds` as the model's."""
         entry, _, kind, shared = sds
-        covariance = self.common @ other.common.T + self.left_open(other)
+        covariance = self.common @ other.common.T + self.source_covariance(other)
         for own, others, similar in self.similarities(other):
             covariance[np.ix_(own, others)] += kind**2 + shared**2 * similar + entry**2 * (similar == 1)
         return np.asarray(covariance)
 
-    def left_open(self, other: Self) -> Floats:
+    def source_covariance(self, other: Self) -> Floats:
         """Return the covariance (k, l) of what sources do not know of the operators' costs; 0 without any."""
         if not self.sources:
             return np.zeros((len(self.keys), len(other.keys)))
-        pairs = zip(self.explained, other.explained, strict=True)
+        pairs = zip(self.whitened, other.whitened, strict=True)
         known = sum((own.T @ others for own, others in pairs), np.zeros((len(self.keys), len(other.keys))))
         whole = replace(self, sources=()).covariance(replace(other, sources=()), SOURCE_SDS)
         return np.asarray(whole - known / len(self.sources))

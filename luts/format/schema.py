@@ -307,9 +307,11 @@ class TransferSource(Value):
 
     def priced(self, keys: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
         """Return the entries that it has of the storing LUT's keys, and their standard errors, by key."""
-        pairs = (zip(keys, values, strict=True) for values in (self.entry_ms, self.entry_se or self.entry_ms))
-        ms, se = ({key: value for key, value in pair if value is not None} for pair in pairs)
-        return ms, se if self.entry_se else {}
+
+        def known(values: Sequence[float | None]) -> dict[str, float]:
+            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+        return known(self.entry_ms), known(self.entry_se or [None] * len(keys))
 
 
 class UnitSegments(Value):

@@ -34,11 +34,7 @@ from orchestrator.measure.session import check_runtime, measure
 from orchestrator.plan.plan import Policy
 from orchestrator.tasks.models import export_possible, files_of
 from orchestrator.tasks.networks import NetworkOptions, spec_of
-from orchestrator.tasks.options import (
-    ScheduleOptions,
-    network_option,
-    output_option,
-)
+from orchestrator.tasks.options import ScheduleOptions, network_option, output_option
 from orchestrator.tasks.progress import Note, Progress, silent, steps
 from orchestrator.tasks.target import Target, greet
 from orchestrator.wire.client import ModelFile

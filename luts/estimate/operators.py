@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,6 +198,25 @@ def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, floa
     return network.ms, float(ms.sum()), log_sd
 
 
+def _without(model: OperatorModel, out: NDArray[np.bool_], sources: Sequence[SourceEntries]) -> OperatorModel:
+    """Return the model without the programs `out` (m,), and its sources without operators of these alone.
+
+    A source may know such operators from the same networks.
+    """
+    rows = {name: getattr(model, name)[~out] for name in ("counts", "log_ms", "variance")}
+    if not model.operators.sources:
+        return replace(model, **rows)
+    alone = set(compress(model.operators.keys, model.counts[~out].sum(axis=0) == 0))
+    others = tuple(
+        OperatorSource.of(
+            {key: ms for key, ms in source.entry_ms.items() if key not in alone}, source.entry_se, model.tiles
+        )
+        for source in sources
+    )
+    operators = replace(model.operators, sources=others)
+    return replace(model, operators=operators, **rows).with_prior(model.sds)
+
+
 def fit_operators(
     measured: Sequence[MeasuredModel], sources: Sequence[SourceEntries] = ()
 ) -> tuple[OperatorModel, LeftOut, OperatorFit, float]:
@@ -216,8 +236,7 @@ def fit_operators(
         model = other if gain < -KEEP_LOG else model
     found = list[tuple[float, float, float]]()
     for out in family_folds(fitted):
-        rows = {name: getattr(model, name)[~out] for name in ("counts", "log_ms", "variance")}
-        part = solve_rows(replace(model, **rows))
+        part = solve_rows(_without(model, out, sources))
         found += [predicted(part, fitted[row]) for row in np.flatnonzero(out)]
     found += [predicted(model, each) for each in measured if each.split == "heldout"]
     left_out = LeftOut(*np.array(found).reshape(-1, 3).T)

@@ -24,6 +24,7 @@ from luts.format.operator_latency import (
     OperatorModel,
     OperatorPrediction,
     Operators,
+    OperatorSource,
     extrapolated,
 )
 from luts.format.operators import parse_operator
@@ -232,6 +233,29 @@ def test_another_device_takes_a_third_off_the_error_of_few_programs(known, price
     )
     assert transfer < 0.65 * scratch
     assert transfer < 0.04
+
+
+def test_what_a_source_knows_from_left_out_networks_alone_is_left_out_too():
+    """Operators stray 30 %, and the source knows each exactly: also those that only one family has."""
+    odd = OperatorWorld({}, stray=0.3)
+    known = [measured(program, odd, 0.001) for program in programs(20, 8, families=8)]
+    source = as_source({key: odd.operator_ms(key) for model in known for key in model.blocks})
+    model, left_out, _, _ = fit_operators(known, [source])
+    assert model.operators.sources
+    family = [family_of(each) == "family0" for each in known]
+    apart = {key for each, out in zip(known, family, strict=True) if out for key in each.blocks}
+    apart -= {key for each, out in zip(known, family, strict=True) if not out for key in each.blocks}
+    blind = as_source({key: ms for key, ms in source.entry_ms.items() if key not in apart})
+    rest = [each for each, out in zip(known, family, strict=True) if not out]
+    others = (OperatorSource.of(blind.entry_ms, blind.entry_se, model.tiles),)
+    start = OperatorModel.start(rest, model.tiles, model.sds, others)
+    expected = predicted(solve_rows(start), known[family.index(True)])
+    at = int(np.flatnonzero(left_out.ms == expected[0])[0])
+    assert left_out.predicted_ms[at] == pytest.approx(expected[1], rel=1e-3)
+    assert left_out.log_sd[at] == pytest.approx(expected[2], rel=1e-3)
+    assert np.abs(np.log(left_out.predicted_ms / left_out.ms)).mean() > 0.05
+    seen = np.array([predicted(model, each)[:2] for each in known if family_of(each)])
+    assert np.abs(np.log(seen[:, 1] / seen[:, 0])).mean() < 0.01
 
 
 def test_a_lut_learned_from_another_stands_alone(prices):

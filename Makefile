@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native toolchains litert agents demo check test soak sweeps test-one unit lint style types format bench clean
+.PHONY: help setup native toolchains litert agents demo check test slow soak test-one unit lint style types format bench clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -44,7 +44,7 @@ demo: $(READY) ## profile, train, search, measure, report: autovit-nano on this 
 check: $(READY) ## lint, types and unit tests side by side, without toolchains
 	@$(MAKE) --no-print-directory --jobs 3 style types unit
 
-test: lint toolchains ## lint, types and all tests
+test: lint toolchains ## lint, types and all tests but the slow ones
 	@tools/build_native.sh --if-possible
 	$(PYTEST)
 
@@ -52,9 +52,9 @@ soak: toolchains ## faults by the thousand for MINUTES=30, resumable: what is lo
 	@tools/build_native.sh --if-possible
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30)
 
-sweeps: toolchains ## the bulk of sweeps of which `make test` has a part: before a release, or after changing what they sweep
+slow: toolchains ## the slow tests, which `make test` leaves out: before a release, or after changing what they test
 	@tools/build_native.sh --if-possible
-	$(PYTEST) -m soak
+	$(PYTEST) -m slow
 
 test-one: $(READY) ## a file of tests, a folder, or those whose names match: T=tests/unit/luts, T="resumed or killed"
 	@test -n "$(T)" || { echo 'make: say which, such as T=tests/unit/luts or T=resumed'; exit 2; }

@@ -23,7 +23,7 @@ from orchestrator.wire.errors import AgentLostError
 from tests.support.agent_programs import PROGRAMS, ROOT, require_built
 from tests.support.bench import BENCH
 from tests.support.native_mutants import mutate
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 from tests.support.tiny_model import Exported
 
 # One flipped bit, which XNNPACK follows into memory that there is not; the others where this one is refused.
@@ -54,7 +54,7 @@ def deadly(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path
     raise AssertionError("no mutant crashes ExecuTorch")
 
 
-@pytest.mark.parametrize("program", rest_soaks(PROGRAMS, kept=["python", "kotlin"]), indirect=True)
+@pytest.mark.parametrize("program", mostly_slow(PROGRAMS, kept=["python", "kotlin"]), indirect=True)
 def test_crashing_model_is_excluded(
     program: AgentProgram, tmp_path: Path, exported: Exported, deadly: Path
 ) -> None:

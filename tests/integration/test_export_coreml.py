@@ -16,7 +16,7 @@ from orchestrator.export.lower.parity import check_parity
 from orchestrator.export.lower.source import build_module
 from search.blocks import parse_key
 from search.spaces import get_space
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 
 NANO = (
     "conv(in=3,out=8,k=3,s=2)@64",
@@ -120,7 +120,7 @@ def test_trunk_and_heads_hold_every_kind_of_block() -> None:
 
 @pytest.mark.parametrize(
     ("head", "precision"),
-    rest_soaks(
+    mostly_slow(
         itertools.product(HEADS, ["fp32", "fp16", "int8"]),
         kept=[(HEADS[0], "fp32"), (HEADS[1], "fp16"), (HEADS[1], "int8")],
     ),

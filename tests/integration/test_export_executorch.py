@@ -22,7 +22,7 @@ from orchestrator.export.pool import ExportError
 from search.blocks import parse_key
 from search.spaces import get_arch, get_space
 from tests.support.errors import raises
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 from tests.support.waiting import until
 
 NANO = ExportSpec(
@@ -66,7 +66,7 @@ def test_the_searched_network_of_the_paper_is_one_delegate() -> None:
     check_parity(run_pte(lowered.data, inputs), module, inputs, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("side", rest_soaks([14, 18], kept=[14]))
+@pytest.mark.parametrize("side", mostly_slow([14, 18], kept=[14]))
 def test_odd_maps(side: int) -> None:
     """The last maps of 224 and 288 px have 7 and 9 pixels: padded before the unfold, cut after the fold."""
     half = side // 2
@@ -203,7 +203,7 @@ def test_portable_has_no_delegate_and_agrees(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("backend", "precision"),
-    rest_soaks(
+    mostly_slow(
         [("coreml", "fp16"), ("coreml", "fp32"), ("vulkan", "fp32")],
         kept=[("coreml", "fp16"), ("vulkan", "fp32")],
     ),
@@ -216,7 +216,7 @@ def test_phone_delegates_take_the_whole_network(backend: str, precision: str) ->
 
 @pytest.mark.parametrize(
     "kind",
-    rest_soaks(
+    mostly_slow(
         sorted(parse_key(spec.blocks[0]).kind for spec in one_of_each_kind()), kept=["mbconv", "mvit.layer"]
     ),
 )

@@ -1,6 +1,6 @@
 """Operators of published networks: none unexplained.
 
-Four networks in every run, those of 60 families in `make sweeps`, since lowering one takes half a minute.
+Four networks in every run, those of 60 families in `make slow`, since lowering one takes half a minute.
 """
 
 from collections import Counter
@@ -10,13 +10,13 @@ import pytest
 from orchestrator.export import ExportSpec
 from orchestrator.export.lower.operators import lower_with_operators
 from orchestrator.export.lower.source import build_module
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 from tests.support.timm_families import NETWORKS
 
 KEPT = ["edgenext_xx_small@64", "lcnet_050@64", "mobilenetv2_050@64", "regnety_002@64"]
 
 
-@pytest.mark.parametrize("name", rest_soaks(NETWORKS, KEPT))
+@pytest.mark.parametrize("name", mostly_slow(NETWORKS, KEPT))
 def test_no_operator_is_unexplained(name: str) -> None:
     _, operators = lower_with_operators(*build_module(ExportSpec(module=f"timm:{name}")))
     kinds = Counter(operator.kind for operator in operators)

@@ -1,6 +1,6 @@
 """A table of operators end to end: programs exported, listed and measured, by a computer and from a bundle.
 
-The programs of a whole table are in `make sweeps`, since exporting them takes a quarter of an hour.
+The programs of a whole table are in `make slow`, since exporting them takes a quarter of an hour.
 """
 
 import json
@@ -27,7 +27,7 @@ from orchestrator.tasks.target import Target
 from search.spaces.scope import covered_space
 from tests.support.bundle_world import POLICY, run
 from tests.support.errors import raises
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 
 SMALL = PlanOptions(design=3, models=4)
 KEPT = ["chain:attention-0", "portable:roll-0", "portable:variance-0"]
@@ -115,7 +115,7 @@ def test_programs_that_cannot_be_exported_are_failures(store: LutStore, monkeypa
     assert len(lut.models) == 3
 
 
-@pytest.mark.parametrize("name", rest_soaks([name for _, name in designed_programs(180, 0)], KEPT))
+@pytest.mark.parametrize("name", mostly_slow([name for _, name in designed_programs(180, 0)], KEPT))
 def test_designed_programs_have_known_operators(name: str) -> None:
     (artifact,) = export_each([ExportSpec(module=name)], workers=1)
     assert isinstance(artifact, Artifact), artifact.message if isinstance(artifact, ExportFailure) else ""

@@ -176,7 +176,7 @@ def test_a_network_is_exported_to_onnx_and_compared_with_pytorch(tmp_path) -> No
     assert (artifact.delegates, artifact.outside) == (None, None)
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.skipif(not other_runtimes.CONVERTER.is_file(), reason="litert-torch is not there: make litert")
 def test_a_network_is_converted_to_litert_and_compared_with_pytorch(tmp_path) -> None:
     artifact = export_spec(ExportSpec(KEYS, runtime="litert"), ArtifactCache(tmp_path))

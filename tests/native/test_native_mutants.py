@@ -12,7 +12,7 @@ import pytest
 from orchestrator.agent.native import ShimError
 from tests.support.native_models import Exported
 from tests.support.native_shim import Shim
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 
 ROOT = Path(__file__).parents[2]
 CHILD = "tests.support.native_mutants"
@@ -38,7 +38,7 @@ def outcomes(exported: Exported, native: Path, scratch: Path, mutants: int) -> C
     return found
 
 
-@pytest.mark.parametrize("mutants", rest_soaks([50, 200], kept=[50]))
+@pytest.mark.parametrize("mutants", mostly_slow([50, 200], kept=[50]))
 @pytest.mark.parametrize(("name", "deaths"), [("lookup", 0), ("convolution", 2)])
 def test_mutants_are_loaded_or_refused(
     name: str, deaths: int, mutants: int, native: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -41,7 +41,7 @@ def simulated(folder: Path) -> str:
     return f"simulated:{path}"
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_nothing_is_lost_or_measured_twice(home, attach_kotlin_phone, tmp_path):
     said: list[str] = []
     killed: list[int] = []

@@ -12,7 +12,7 @@ from orchestrator.export import ExportSpec
 from orchestrator.export.lower.rewrite import capture, linear_layernorm
 from orchestrator.export.lower.source import build_module
 from search.networks.layers import fuse_for_inference
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 from tests.support.timm_families import NETWORKS
 
 TOLERANCE = 1e-4
@@ -37,7 +37,7 @@ def test_sixty_networks_of_thirty_families() -> None:
     assert len({family(network) for network in NETWORKS}) >= 30
 
 
-@pytest.mark.parametrize("network", rest_soaks(NETWORKS, KEPT))
+@pytest.mark.parametrize("network", mostly_slow(NETWORKS, KEPT))
 @torch.no_grad()
 def test_every_rewrite_keeps_the_outputs(network: str) -> None:
     module, inputs = build_module(ExportSpec(module=f"timm:{network}"))

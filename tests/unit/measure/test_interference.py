@@ -28,7 +28,7 @@ from orchestrator.tasks.exported_plan import ExportedPlan
 from search.spaces import get_space
 from tests.support.errors import raises
 from tests.support.served_agent import ServedDevice
-from tests.support.soak import rest_soaks
+from tests.support.slow import mostly_slow
 
 PLAN = make_plan(get_space("autovit-nano"), design=8, heldout=2, removals="none", seed=5)
 POLICY = Policy(min_rounds=10, max_rounds=10, min_passes=1, max_passes=1, cooling_s=0.0, self_test=True)
@@ -63,7 +63,7 @@ def test_quiet_device_keeps_its_policy(tmp_path: Path) -> None:
     assert [record.residents for record in records if isinstance(record, InterferenceRecord)] == [1, 1, 8, 1]
 
 
-@pytest.mark.parametrize(("cold_runs", "settle_runs"), rest_soaks([(2, 2), (3, 3)], kept=[(3, 3)]))
+@pytest.mark.parametrize(("cold_runs", "settle_runs"), mostly_slow([(2, 2), (3, 3)], kept=[(3, 3)]))
 def test_more_settle_runs(tmp_path: Path, cold_runs: int, settle_runs: int) -> None:
     measured = profiled(tmp_path, NOISE.model_copy(update={"cold_runs": cold_runs}))
     assert settle_runs_and_models(tmp_path) == ({settle_runs}, 5)

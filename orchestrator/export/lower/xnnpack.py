@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executorch.backends.xnnpack import xnnpack_preprocess
+from executorch.backends.xnnpack._passes import XNNPACKPassManager
 from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass import (
     ChannelsLastTaggedReshapePass,
 )
@@ -19,6 +20,26 @@ from torch.fx import Node
 ChannelsLastTaggedReshapePass.memory_sensitive_ops_nchw.add(ops.edge.aten._softmax.default)
 """XNNPACK's softmax is over the last dimension in memory, which after a convolution is that of the channels:
 ExecuTorch 1.5 lowers it there as it is, and MobileViTv2's attention is wrong."""
+
+_ONLY_FOR = {
+    "ConvertToUpsampleBilinear2d": "index", "ConvertToSDPAPass": "softmax", "FuseBatchNormPass": "batch_norm",
+    "DecomposeBatchNorm": "batch_norm", "DecomposeConcatenate": "cat", "RemoveGetItemPass": "aten.max",
+    "InsertPadQDQPass": "pad", "PReLUReshapePass": "prelu",
+}  # fmt: skip
+"""Passes of ExecuTorch and parts of the names of operators without which they change nothing."""
+
+
+class NeededPasses(XNNPACKPassManager):  # type: ignore[misc]
+    """The backend's passes without those that change nothing: each would trace the whole program once more."""
+
+    def __init__(self, exported_program: ExportedProgram, passes: list[Any] | None = None) -> None:
+        """Choose among the passes, by default all, for a program."""
+        super().__init__(exported_program, passes)
+        names = " ".join(str(node.target) for node in exported_program.graph.nodes)
+        self.passes: list[Any] = [each for each in self.passes if _ONLY_FOR.get(each.__name__, "") in names]
+
+
+xnnpack_preprocess.XNNPACKPassManager = NeededPasses
 
 
 class FastXnnpackPartitioner(XnnpackPartitioner):  # type: ignore[misc]

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from orchestrator.export import Artifact, ArtifactCache, ExportSpec, export_many
-from orchestrator.export.build import export_spec
+from orchestrator.export.build import export_module, export_spec
+from orchestrator.export.lower.executorch import lower_to_executorch
 from orchestrator.export.lower.source import build_module
+from tests.support.errors import raises
 
 SPEC = ExportSpec(
     (
@@ -45,3 +50,51 @@ def test_every_matrix_of_weights_is_in_the_file_as_int8(artifact: Artifact) -> N
 def test_another_process_writes_the_same_bytes(artifact: Artifact, tmp_path: Path) -> None:
     (again,) = export_many([SPEC], cache=ArtifactCache(tmp_path), workers=1)
     assert again.sha256 == artifact.sha256
+
+
+class Padded(nn.Module):
+    """A pool that counts zeros, which becomes padding and a pool, before a layer with a range of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.layer = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.layer(functional.avg_pool2d(self.convolution(image), 3, 2, 1))
+        return result
+
+
+class Subsampled(nn.Module):
+    """A layer for tokens, and another for every other one of their map, as in LeViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.every, self.other = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.before(tokens)
+        other = x.view(1, 8, 8, 8)[:, ::2, ::2].reshape(1, -1, 8)
+        return torch.cat([self.every(x), self.other(other)], 1).mean(1)  # a mean that is written otherwise
+
+
+@pytest.mark.parametrize(("module", "shape"), [(Padded(), (1, 3, 8, 8)), (Subsampled(), (1, 64, 8))])
+def test_what_only_moves_elements_keeps_their_scale(
+    module: nn.Module, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """XNNPACK refuses programs in which it has another."""
+    torch.manual_seed(0)
+    report = export_module(module.eval(), (torch.randn(shape),), tmp_path / "a.pte", precision="int8")
+    assert report.made == "lowered"
+    assert report.max_relative_error is not None
+    assert report.max_relative_error < 0.1
+
+
+def test_what_executorch_refuses_by_a_bare_exception_is_one_line() -> None:
+    class Centred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y = functional.conv2d(x, torch.ones(4, 3, 1, 1))
+            return y + y.mean()
+
+    with raises("unsupported_operator") as caught:
+        lower_to_executorch(Centred().eval(), (torch.randn(1, 3, 8, 8),), precision="int8")
+    assert "0-dim" in str(caught.value)

@@ -126,9 +126,10 @@ def lower_to_executorch(
                 f"see {repo_file('docs/lowering.md')}",
                 code="missing_package",
             ) from error
-        except (RuntimeError, ValueError, NotImplementedError, AssertionError, KeyError, TypeError) as error:
+        except Exception as error:  # that is what ExecuTorch's passes raise
+            reason = error.__cause__ if type(error) is Exception and error.__cause__ else error
             raise BlocktimeError(
-                f"{backend} cannot lower this model: {first_line(error)}", code="unsupported_operator"
+                f"{backend} cannot lower this model: {first_line(reason)}", code="unsupported_operator"
             ) from error
     delegates = operators.pop("executorch_call_delegate", 0)
     return LoweredProgram(data, delegates, tuple(sorted(operators.items())), calls)

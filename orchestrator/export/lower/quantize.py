@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     XNNPACKQuantizer,
     get_symmetric_quantization_config,
@@ -26,6 +27,7 @@ from torchao.quantization.pt2e.quantizer import QuantizationConfig
 from luts.format.errors import BlocktimeError, first_line
 from orchestrator.export.lower import quiet
 from orchestrator.export.lower.calibration import calibration_inputs
+from orchestrator.export.lower.decompositions import aten
 from orchestrator.export.lower.rewrite import LinearLayerNorm, MapGroupNorm, PointwiseChannelNorm
 from search.networks.vit import Comparison
 
@@ -76,6 +78,16 @@ class FoldedQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
 
     SUPPORTED_PATTERNS = [each for each in XNNPACKQuantizer.SUPPORTED_PATTERNS if "_bn" not in each.name]  # noqa: RUF012
 
+
+_shares_scale = xnnpack_quantizer_utils._is_share_obs_or_fq_op
+_SHARE_TOO = {
+    aten.pad.default, aten.constant_pad_nd.default, aten.contiguous.default, aten.clone.default,
+    aten._unsafe_view.default,
+}  # fmt: skip
+xnnpack_quantizer_utils._is_share_obs_or_fq_op = lambda operator: (
+    operator in _SHARE_TOO or _shares_scale(operator)
+)
+"""Operators whose output has the scale of their input: XNNPACK refuses programs in which it has another."""
 
 quantize_pt2e._fold_conv_bn_qat = lambda model: model  # half a minute of patterns, where other BN is left
 

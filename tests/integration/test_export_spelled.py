@@ -76,6 +76,7 @@ CASES = {
     "maximum of a few": lambda x: x.amax(1) + torch.amax(x, 1, keepdim=True)[:, 0] + x.amax(dim=-3),
     "maximum of the last and of two": lambda x: x.amax(-1) + x.amax((0, 1), keepdim=True)[0, 0, :, 0],
     "maximum of many": lambda x: x.repeat(1, 4, 1, 1).amax(1),
+    "maximum and where it is": lambda x: x.max(2)[0] + x.max(2)[1] + x.max(1, keepdim=True)[0][:, 0, :1],
 }
 
 
@@ -129,6 +130,7 @@ ONE_DELEGATE = {
     "roll": lambda x: torch.roll(x, (2, -3), (2, 3)),
     "windows and their sums": lambda x: F.fold(2.0 * F.unfold(x, 3, 1, 1, 2), (10, 12), 3, 1, 1, 2),
     "maximum of a few": lambda x: x * torch.stack((x, 2.0 - x, -x), 2).amax(2),
+    "maximum of channels, alone": lambda x: x * x.max(1)[0][:, None],
     "what depends on no input": lambda x: x + torch.arange(8.0).cumsum(0).reshape(1, 8, 1, 1).sin(),
     "what depends on no input, in place": lambda x: x + torch.arange(8.0).sin().mul_(2.0).reshape(1, 8, 1, 1),
 }

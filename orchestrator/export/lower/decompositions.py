@@ -74,11 +74,17 @@ def _norm(x: Tensor, p: float = 2, dim: Any = None, keepdim: bool = False, *, dt
 
 
 def _amax(x: Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> Any:
-    """Compute the maximum along a dimension of few slices, not the last, two by two."""
+    """Compute the maximum along a dimension of few slices, not the last, two by two; others keep their dimension.
+
+    ExecuTorch 1.5 refuses programs whose delegates have a maximum without it.
+    """
     own = dim[0] % x.dim() if len(dim) == 1 else x.dim() - 1
-    if own == x.dim() - 1 or not 1 < x.shape[own] <= FEW:
+    if own < x.dim() - 1 and 1 < x.shape[own] <= FEW:
+        largest = functools.reduce(torch.maximum, (x.narrow(own, start, 1) for start in range(x.shape[own])))
+    elif keepdim or len(dim) != 1:
         return NotImplemented
-    largest = functools.reduce(torch.maximum, (x.narrow(own, start, 1) for start in range(x.shape[own])))
+    else:
+        largest = x.amax(own, True)
     return largest if keepdim else largest.reshape(*x.shape[:own], *x.shape[own + 1 :])
 
 
@@ -296,6 +302,7 @@ DECOMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.sum.dim_IntList: _sum,
     aten.linalg_vector_norm.default: _norm,
     aten.amax.default: _amax,
+    aten.max.dim: lambda x, dim, keepdim=False: (x.amax(dim, keepdim), x.argmax(dim, keepdim)),
     aten.softmax.int: _softmax,
     aten.pow.Tensor_Scalar: _power,
     aten.addcmul.default: lambda x, a, b, *, value=1: x + a * b if value == 1 else NotImplemented,

@@ -49,6 +49,7 @@ def test_the_tracer_names_the_kinds_of_every_operation(device, artifacts):
     )
 
 
+@pytest.mark.slow
 def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKTIME_RUNS", str(tmp_path))
     files = {name: ModelFile(artifact.path, artifact.sha256) for name, artifact in artifacts.items()}
@@ -75,6 +76,7 @@ def test_removals_go_on_where_they_were_interrupted(device, artifacts, tmp_path,
     assert set(found.shares) == {"convolution"}
 
 
+@pytest.mark.slow
 def test_no_library_talks_on_the_terminal_where_it_is_loaded():
     """In a process of its own, since a library speaks when it is loaded for the first time."""
     program = "from orchestrator.tasks.breakdown import tracing; tracing().trace_network"

@@ -52,6 +52,7 @@ def test_a_compiler_that_fails_is_one_line():
     assert obstacle(torch.device("cpu"), "eager") is None
 
 
+@pytest.mark.slow
 def test_compiled_classifier_trains_alike():
     reason = obstacle(torch.device("cpu"))
     if reason:

@@ -24,6 +24,7 @@ def test_a_detector_has_the_figures_of_pytorch(world):
     assert "exported" in exported.facts["judged"]
 
 
+@pytest.mark.slow
 def test_networks_are_compared_as_exported(world):
     name = f"{world / 'arch.json'}:{world / 'segmentation'}"
     compared = compare_networks(CompareOptions(networks=(name,), data=f"coco:{world / 'set'}"))

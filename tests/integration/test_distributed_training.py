@@ -117,6 +117,7 @@ def test_two_processes_give_the_result_of_one(environment, recipe, alone, tmp_pa
     _assert_close(alone, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", mostly_slow([0, 1], kept=[1]))
 def test_an_unreadable_image_of_one_process_loses_no_step(environment, tmp_path, rank):
     for name in ("cat", "dog"):

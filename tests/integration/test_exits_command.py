@@ -15,6 +15,8 @@ from search.supernet.inherit import open_inherited
 from tests.support.bench import answer, bench, refused
 from tests.support.winner_world import home_with_lut, make_lut
 
+pytestmark = pytest.mark.slow
+
 LIMITS = ("--latency", "100%", "--worst", "260%")
 
 

@@ -36,7 +36,9 @@ def test_blocks_convert_to_core_ml_and_compute_the_same(key, tmp_path):
     check_parity(program.computed, module, (x,))
 
 
-@pytest.mark.parametrize("keys", [DETECTOR, *((key,) for key in KEYS[1:])])
+@pytest.mark.parametrize(
+    "keys", [DETECTOR, *(pytest.param((key,), marks=pytest.mark.slow) for key in KEYS[1:])]
+)
 def test_networks_lower_to_one_delegate_and_compute_the_same(keys):
     blocks = [parse_key(key) for key in keys]
     module = seeded((build_network(blocks) if len(blocks) > 1 else module_of(blocks[0])).eval())

@@ -47,6 +47,7 @@ def test_every_matrix_of_weights_is_in_the_file_as_int8(artifact: Artifact) -> N
         assert weight.tobytes() not in data, name
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(artifact: Artifact, tmp_path: Path) -> None:
     (again,) = export_many([SPEC], cache=ArtifactCache(tmp_path), workers=1)
     assert again.sha256 == artifact.sha256

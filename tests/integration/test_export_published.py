@@ -14,6 +14,7 @@ from search.blocks import parse_keys
 from search.networks.efficient_cnns import StridedEesp
 from search.networks.mobile_former import MobileFormer
 from search.spaces import list_published
+from tests.support.slow import mostly_slow
 
 CHAINS = {
     "mobilevitv3": (
@@ -59,7 +60,7 @@ def test_the_chains_hold_every_other_kind():
     assert published - here == {"espnet.trunk", "espnet.eesp", "head.espnet"}
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("chain", mostly_slow(CHAINS, kept=["cvt"]))
 def test_a_chain_is_one_delegate_and_computes_what_pytorch_computes(chain):
     module, inputs = build_module(ExportSpec(CHAINS[chain]))
     lowered = lower_to_executorch(module, inputs)
@@ -76,6 +77,7 @@ def test_espnets_strided_unit_is_one_delegate_and_computes_what_pytorch_computes
     check_parity(run_pte(lowered.data, inputs), module, inputs, tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_mobile_former_is_one_delegate_and_computes_what_pytorch_computes():
     blocks = [(3, 16, 2), (3, 16, 1), (3, 24, 1)]
     module = build_seeded(lambda: MobileFormer(8, blocks, (4, 32), 32, 10), 0)

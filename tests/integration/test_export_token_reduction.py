@@ -16,6 +16,7 @@ from search.networks import build_network, module_of
 from search.networks.vit import Comparison, one_hot, ranks
 from search.spaces.plugins import load_plugin
 from tests.support.own_code import own_code_forgotten
+from tests.support.slow import mostly_slow
 
 SHELL = ("conv(in=3,out=16,k=3,s=1)@4", "vit.shell(d=16)@4")
 LAYERS = {
@@ -31,7 +32,7 @@ LAYERS = {
 """What the first and the second layer keep or merge, and the tokens between them."""
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", mostly_slow(LAYERS, kept=["tome"]))
 def test_two_layers_are_one_delegate(kind):
     first, second, between = LAYERS[kind]
     keys = [f"vit.{kind}(d=16,heads=2,ratio=2,n={n},{k})@4" for n, k in ((17, first), (between, second))]

@@ -19,6 +19,7 @@ from search.supernet.data.images import ImageData
 from search.supernet.data.sources import open_source
 from search.supernet.model.supernet import Supernet
 from tests.support.errors import raises
+from tests.support.slow import mostly_slow
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def timm_network() -> Arch:
     return get_arch("timm:mobilenetv3_small_050@32")
 
 
-@pytest.mark.parametrize("given", [small_nano, timm_network])
+@pytest.mark.parametrize("given", mostly_slow([small_nano, timm_network], kept=[small_nano]))
 def test_the_program_is_judged_on_the_images_that_are_held_out(given: Callable[[], Arch]) -> None:
     arch = given().with_classes(10)
     data = ImageData(open_source("digits"))

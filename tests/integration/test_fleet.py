@@ -20,6 +20,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
+@pytest.mark.slow
 def test_units_share_a_profile_although_one_is_killed(tmp_path, capfd):
     messages = []
 

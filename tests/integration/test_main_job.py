@@ -136,6 +136,7 @@ def test_prediction_measurement_and_validation(home, profiled):
     )
 
 
+@pytest.mark.slow
 def test_host_self_test_is_in_the_journal(home, monkeypatch):
     """A machine that is busy may be refused; no other outcome is allowed."""
     monkeypatch.setenv("BLOCKTIME_RUNS", str(home / "tested"))

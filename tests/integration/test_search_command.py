@@ -60,6 +60,7 @@ def test_results_are_written_with_their_provenance(undisturbed, supernet):
     assert pins.checkpoint in card
 
 
+@pytest.mark.slow
 def test_a_killed_search_with_four_workers_resumes(home, supernet, undisturbed):
     own = shutil.copytree(supernet, home / "killed-supernet")
     accuracies = own / "accuracies.jsonl"
@@ -83,6 +84,7 @@ def test_a_killed_search_with_four_workers_resumes(home, supernet, undisturbed):
     assert set(archs) == {row.arch for row in found.evaluated}
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_exit_code_130_and_accuracies_are_cached(home, supernet):
     own = shutil.copytree(supernet, home / "interrupted-supernet")
     interrupted = stopped("SIGINT", "accuracies", 2, *command(own, home / "interrupted", "--workers", 2))

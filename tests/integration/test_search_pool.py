@@ -110,6 +110,7 @@ def processes_of(folder):
     return {int(path.name.split("-")[0]) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_ray_workers_give_the_same_accuracies_and_errors(archs, tmp_path, monkeypatch, request):
     ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

@@ -15,6 +15,7 @@ from orchestrator.simulate.device import SCENARIOS, GroundTruth, Scenario, Stole
 from search.spaces import get_space
 from tests.support.sample_places import sample_places
 from tests.support.simulated_profiles import PLAN, profile
+from tests.support.slow import mostly_slow
 
 
 def scenario(name: str, **noise: Value) -> Scenario:
@@ -52,7 +53,7 @@ def profiles(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, kept=["phone"]))
 def test_the_lut_finds_the_truth(name, profiles) -> None:
     chosen, threads = CASES[name]
     lut, truth = profiles(name).lut, GroundTruth(chosen.costs, threads)

@@ -12,6 +12,8 @@ import torch
 from orchestrator.simulate.device import SCENARIOS, GroundTruth
 from search.blocks import count
 
+pytestmark = pytest.mark.slow
+
 
 def test_shares_of_attention_on_a_device_of_known_truth(tmp_path, monkeypatch, capsys):
     from tools.studies import __main__, attention

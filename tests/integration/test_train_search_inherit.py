@@ -59,6 +59,7 @@ def directory(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_weights(directory, tmp_path):
     assert _train(tmp_path, signal.SIGKILL, 13).returncode == -signal.SIGKILL
     assert read_info(tmp_path).step == 8

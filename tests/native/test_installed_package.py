@@ -80,6 +80,7 @@ def test_a_message_names_a_document_that_is_there(installed) -> None:
     assert document.is_relative_to(installed.folder / "environment")
 
 
+@pytest.mark.slow
 def test_native_calls_are_built_by_the_command_that_it_advises(installed, native) -> None:
     before = installed.missing()
     assert before["native calls"].endswith("run `bench doctor native`")

@@ -9,6 +9,7 @@ import pytest
 from tests.soak.adbd import WORKER
 from tests.soak.faults import Outcome
 from tests.support.real_adbd import ADBD, NAMESPACES, ROOT, missing
+from tests.support.slow import mostly_slow
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_real_daemon_through_both_ways(adbd, tmp_path):
     assert done.stdout.startswith("checked ")
 
 
-@pytest.mark.parametrize("transport", ["adbd", "adbd-and-server"])
+@pytest.mark.parametrize("transport", mostly_slow(["adbd", "adbd-and-server"], kept=["adbd"]))
 def test_a_cut_connection_costs_nothing(adbd, tmp_path, transport):
     try:
         assert WORKER.run("cut", transport, 0, tmp_path) == Outcome(tries=1)

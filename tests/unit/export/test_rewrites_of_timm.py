@@ -18,13 +18,8 @@ from tests.support.timm_families import NETWORKS
 TOLERANCE = 1e-4
 """Of the output's scale: rounding alone gives up to 3e-6 here, a wrong rewrite about 1."""
 
-_KEPT = """
-cait_xxs24_224@32 convnext_atto@64 edgenext_xx_small@64 efficientvit_b0@64 levit_128s mobilenetv3_small_050@64
-mobilevitv2_050@64 pvt_v2_b0@64 repvit_m1@64 swiftformer_xs@64 swin_tiny_patch4_window7_224
-xcit_nano_12_p16_224@32
-"""
-KEPT = _KEPT.split()
-"""In every run: each another kind of attention, norm or mixer."""
+KEPT = ["convnext_atto@64", "mobilenetv3_small_050@64", "mobilevitv2_050@64"]
+"""In every run: each another kind of norm or mixer."""
 
 
 def family(network: str) -> str:

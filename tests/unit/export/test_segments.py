@@ -16,6 +16,7 @@ from search.blocks import parse_keys
 from search.networks import build_network
 from search.networks.network import build_segment
 from tests.support.errors import raises
+from tests.support.slow import mostly_slow
 
 STAGES = (
     "conv(in=3,out=8,k=3,s=2)@32",
@@ -44,7 +45,7 @@ def test_the_segments_compute_the_exit_and_the_network():
         assert torch.equal(tail(features), whole(x))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", mostly_slow(["fp32", "fp16", "int8"], kept=["fp32"]))
 def test_segments_are_exported_with_the_parity_check(tmp_path, precision):
     cache = ArtifactCache(tmp_path)
     prefix = ExportSpec((*STAGES, EXIT), segment="prefix", precision=precision)

@@ -6,6 +6,8 @@ from tests.soak import killed_runs, kills
 from tests.soak.killed_runs import Moment, Timeline
 from tests.soak.kills import KilledImport, KilledProfile
 
+pytestmark = pytest.mark.slow
+
 FORGETFUL = """
 from luts.format.files import AppendFile
 

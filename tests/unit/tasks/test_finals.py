@@ -104,6 +104,7 @@ def test_a_killed_final_loses_nothing(home, trained, monkeypatch):
     assert len(set(trained)) == len(trained) == 3 + 2 * held.repeated
 
 
+@pytest.mark.slow
 def test_other_recipes_and_seeds_are_other_trainings(home, trained):
     find_network(command(home, finals=2, confirm=0))
     assert len(trained) == 2
@@ -148,6 +149,7 @@ def test_wrong_finals_are_refused_before_anything_is_trained(home, trained):
     assert trained == []
 
 
+@pytest.mark.slow
 def test_workers_train_in_processes(home):
     found = find_network(command(home, finals=2, confirm=0, workers=2))
     assert len(found.finals.finals) == 2

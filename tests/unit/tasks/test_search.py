@@ -270,6 +270,7 @@ def backbone(home, supernet):
     )
 
 
+@pytest.mark.slow
 def test_a_backbone_search_stays_within_the_scope_and_resumes(backbone, supernet, home):
     notes = []
     found = find_network(backbone, notes.append)

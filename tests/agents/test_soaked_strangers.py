@@ -17,6 +17,7 @@ def language(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.slow
 def test_clients_are_served_among_strangers(
     language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -26,6 +27,7 @@ def test_clients_are_served_among_strangers(
     assert " times" in outcome.detail
 
 
+@pytest.mark.slow
 def test_a_client_whom_too_many_overtake_is_lost(
     language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

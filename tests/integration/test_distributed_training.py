@@ -148,6 +148,7 @@ def test_an_unreadable_image_of_one_process_loses_no_step(environment, tmp_path,
     assert json.loads(done.stdout)["steps"] == len(train) // 4
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_reported_and_the_run_resumes(environment, recipe, alone, tmp_path):
     # As torchrun does: the processes meet at a store that is open already, on a port that it chose.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]

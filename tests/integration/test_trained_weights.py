@@ -98,6 +98,7 @@ def test_a_network_that_was_trained_alone_computes_what_it_learnt(here, alone, t
     assert "random" not in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("runtime", "name"), [("executorch", "net.pte"), ("coreml", "net.mlpackage")])
 def test_random_weights_are_named_wherever_one_looks(here, tmp_path, runtime, name):
     document = tmp_path / "nano.json"

@@ -23,7 +23,6 @@ def test_pareto_rows_of_several_blocks_and_of_none():
     assert pareto_rows(np.empty((0, 2))).size == pareto_rows(np.empty((0, 3))).size == 0
 
 
-@pytest.mark.slow
 def test_ties_across_blocks_are_beaten():
     costs = np.random.default_rng(0).integers(0, 9, (3000, 4)).astype(float)
     costs[:, 3] = 40 - costs[:, :3].sum(axis=1)

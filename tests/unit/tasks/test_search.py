@@ -293,6 +293,7 @@ def test_a_backbone_search_stays_within_the_scope_and_resumes(backbone, supernet
     assert SearchResult.load(home / "out" / "result.json") == found.result
 
 
+@pytest.mark.slow
 def test_a_backbone_is_measured_with_its_head(backbone, home):
     store, plan = LutStore([home / "luts"]), PlanOptions(design=8, heldout=3, removals="none")
     device = alike(home, 1, 1.0)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from luts.format.errors import InvalidArtifactError, first_problem
 from luts.format.files import check_writable, storage_error
@@ -152,6 +152,13 @@ class Manifest(Value):
     protocol: int
     device_kind: DeviceKind
     files: Annotated[dict[str, FileInfo], Field(max_length=MAX_FILES)]
+
+    @field_validator("files")
+    @classmethod
+    def _complete(cls, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
+        if not {PLAN, SCRIPT} <= files.keys():
+            raise ValueError(f"{PLAN} or {SCRIPT} is missing")
+        return files
 
 
 def parse_manifest(raw: bytes, path: Path) -> Manifest:

@@ -1,5 +1,6 @@
 """The journal of a bundle becomes the LUT that a live run would make; an edited journal is refused."""
 
+import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from luts.verify import verify_lut
-from orchestrator.bundle.archive import agent_policy
+from orchestrator.bundle.archive import PLAN, SCRIPT, agent_policy, parse_manifest
 from orchestrator.bundle.journal import chained_line, read_journal
 from orchestrator.cli.main import exit_code
 from orchestrator.journal.runs import Run
@@ -15,6 +16,7 @@ from orchestrator.plan.plan import Policy
 from orchestrator.tasks import bundle
 from orchestrator.tasks.bundle import ImportCommand, import_journals, variant_for
 from orchestrator.tasks.target import VariantOptions
+from orchestrator.wire.messages import PROTOCOL_VERSION
 from tests.support.bench import bench
 from tests.support.bundle_world import OTHER, run
 from tests.support.errors import raises
@@ -106,6 +108,15 @@ def test_refused_journals(finished, tmp_path, store, edit, code):
     with raises(code):
         import_journals(ImportCommand(journals=(finished,), store=store))
     assert not (tmp_path / "luts").exists()
+
+
+@pytest.mark.parametrize("files", [(), (SCRIPT,), (PLAN,)])
+def test_a_manifest_without_plan_or_script_is_damaged(files):
+    info = {"bytes": 1, "sha256": "0" * 64}
+    manifest = {"format": 1, "protocol": PROTOCOL_VERSION, "device_kind": "linux"}
+    parse_manifest(json.dumps({**manifest, "files": {PLAN: info, SCRIPT: info}}).encode(), Path("a"))
+    with raises("invalid_file"):
+        parse_manifest(json.dumps({**manifest, "files": dict.fromkeys(files, info)}).encode(), Path("a"))
 
 
 def test_unfinished_last_line_does_not_count(finished, store):

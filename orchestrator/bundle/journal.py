@@ -179,9 +179,10 @@ def read_journal(path: Path) -> tuple[str, list[BundleRecord]]:
         nonlocal chain
         document = _decode(line)
         if not documents:
-            if document is None or document.get("kind") != "bundle" or "bundle" not in document:
+            digest = None if document is None or document.get("kind") != "bundle" else document.get("bundle")
+            if digest is None or not str(digest).isascii():
                 raise _not_a_journal(path)
-            chain = str(document["bundle"])
+            chain = str(digest)
         chain = _next_digest(chain, line[_BODY : -len(_TAIL)])
         if document is None or line[len(_HEAD) : len(_HEAD) + 64] != chain.encode():
             raise InvalidArtifactError(

@@ -99,6 +99,10 @@ def edit_load(change):
         (lambda lines: lines[1:], "not_a_journal"),
         (lambda lines: ["hello\n"], "not_a_journal"),
         (lambda lines: [chained_line("None", {"kind": "bundle"})[1].decode()], "not_a_journal"),
+        (
+            lambda lines: [chained_line("a", {"kind": "bundle", "bundle": "\ud800"})[1].decode()],
+            "not_a_journal",
+        ),
         (lambda lines: [], "not_a_journal"),
         (lambda lines: without(lines, "done"), "unfinished_bundle"),
     ],

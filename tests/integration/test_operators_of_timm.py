@@ -1,6 +1,6 @@
 """Operators of published networks: none unexplained.
 
-Four networks in every run, those of 60 families in `make slow`, since lowering one takes half a minute.
+One network in every run, those of 60 families in `make slow`, since lowering one takes half a minute.
 """
 
 from collections import Counter

@@ -16,7 +16,6 @@ from search.supernet.recipe.recipe import get_recipe
 from search.supernet.recipe.schedule import TrainingSchedule
 from search.supernet.train.checkpoint import load_supernet, read_info
 from tests.support.bench import answer
-from tests.support.slow import mostly_slow
 
 RECIPE = """
 extends = "demo"
@@ -118,7 +117,7 @@ def test_two_processes_give_the_result_of_one(environment, recipe, alone, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", mostly_slow([0, 1], kept=[1]))
+@pytest.mark.parametrize("rank", [0, 1])
 def test_an_unreadable_image_of_one_process_loses_no_step(environment, tmp_path, rank):
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""ExecuTorch's XNNPACK partitioner without its repeated work: the same partitions, in less time."""
+"""ExecuTorch's partitioner and passes for XNNPACK without their repeated work: the same programs, in less time."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ STUDIES = {
     "importance": "heads:compare_channels",
     "inheritance": "supernets:compare_inherited",
     "int8": "int8:main",
+    "lengths": "macro:compare_lengths",
     "mixers": "kinds:compare_mixers",
     "objectives": "objectives:main",
     "positions": "kinds:compare_positions",

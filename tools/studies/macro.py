@@ -172,9 +172,13 @@ def priced_by(lut: str) -> PricedSpace:
     return PricedSpace.of(LutPrice(table.latency_model, table.meta.device.name, lut))
 
 
-def supernet(options: Options, space: Space, epochs: int, seed: int) -> Training:
-    """Return the training of a supernet of `SPACE` or `SEPARATE`, one uniform subnet per step."""
-    recipe = changed(one_cycle("one-cycle", epochs, seed), options.pick({}, {"batch_size": 512}), {})
+def supernet(options: Options, space: Space, epochs: int, seed: int, **changes: object) -> Training:
+    """Return the training of a supernet of `SPACE` or `SEPARATE`, one uniform subnet per step.
+
+    `changes` override fields of its recipe; with `arch` that network is trained alone.
+    """
+    changes = options.pick({}, {"batch_size": 512}) | changes
+    recipe = changed(one_cycle("one-cycle", epochs, seed), changes, {})
     return Training(space.name, recipe, options.images)
 
 
@@ -243,6 +247,31 @@ def rank_networks(options: Options) -> Tables:
         panel.axhline(tau(macs, true), color=MUTED, linestyle=":", label="MACs")
         panel.set_xscale("log", base=2)
     return {"Kendall's tau over epochs": rows, "Intervals over networks": by_networks}
+
+
+def compare_lengths(options: Options) -> Tables:
+    """Train random networks alone for several lengths; rank correlation of top-1 with smoothed accuracies."""
+    truth, archs = read_truth(options.truth), sample_networks(options.pick(30, 3))
+    smooth = [truth.smoothed[key_of(arch)] for arch in archs]
+    epochs, seeds = lengths(options.epochs), range(options.seeds)
+    trainings = [
+        supernet(options, SPACE, length, seed, arch=arch.to_json())
+        for length in epochs
+        for seed in seeds
+        for arch in archs
+    ]
+    top1 = run_parallel(partial(Training.top1_alone, on=options.on), trainings, options.jobs)
+    rows = []
+    for length, of_length in zip(epochs, np.reshape(top1, (len(epochs), len(seeds), -1)), strict=True):
+        rows.append(
+            {
+                "epochs": length,
+                "tau over seeds": mean_and_range([tau(each, smooth) for each in of_length]),
+                "tau over networks, seed 0": resampled(tau, of_length[0], smooth),
+                "mean top-1": 100 * float(of_length.mean()),
+            }
+        )
+    return {"How short a training may be": rows}
 
 
 def lengths(epochs: int) -> list[int]:

@@ -172,10 +172,10 @@ def priced_by(lut: str) -> PricedSpace:
     return PricedSpace.of(LutPrice(table.latency_model, table.meta.device.name, lut))
 
 
-def supernet(options: Options, space: Space, epochs: int, seed: int, **changes: object) -> Training:
-    """Return the training of a supernet of `SPACE` or `SEPARATE`, one uniform subnet per step.
+def macro_training(options: Options, space: Space, epochs: int, seed: int, **changes: object) -> Training:
+    """Return a training in `SPACE` or `SEPARATE`: of a supernet by one uniform subnet a step, or of `arch` alone.
 
-    `changes` override fields of its recipe; with `arch` that network is trained alone.
+    `changes`, `arch` among them, override fields of the recipe.
     """
     changes = options.pick({}, {"batch_size": 512}) | changes
     recipe = changed(one_cycle("one-cycle", epochs, seed), changes, {})
@@ -225,7 +225,7 @@ def rank_networks(options: Options) -> Tables:
     true, seeds = truth.accuracies(archs), range(options.seeds)
     kinds = [(epochs, weights) for epochs in lengths(options.epochs) for weights in WEIGHTS]
     trainings = [
-        supernet(options, WEIGHTS[weights], epochs, seed) for epochs, weights in kinds for seed in seeds
+        macro_training(options, WEIGHTS[weights], epochs, seed) for epochs, weights in kinds for seed in seeds
     ]
     estimate = partial(_estimates, archs=archs, on=options.on)
     found = iter(run_parallel(estimate, trainings, options.jobs))
@@ -255,22 +255,21 @@ def compare_lengths(options: Options) -> Tables:
     smooth = [truth.smoothed[key_of(arch)] for arch in archs]
     epochs, seeds = lengths(options.epochs), range(options.seeds)
     trainings = [
-        supernet(options, SPACE, length, seed, arch=arch.to_json())
+        macro_training(options, SPACE, length, seed, arch=arch.to_json())
         for length in epochs
         for seed in seeds
         for arch in archs
     ]
     top1 = run_parallel(partial(Training.top1_alone, on=options.on), trainings, options.jobs)
-    rows = []
-    for length, of_length in zip(epochs, np.reshape(top1, (len(epochs), len(seeds), -1)), strict=True):
-        rows.append(
-            {
-                "epochs": length,
-                "tau over seeds": mean_and_range([tau(each, smooth) for each in of_length]),
-                "tau over networks, seed 0": resampled(tau, of_length[0], smooth),
-                "mean top-1": 100 * float(of_length.mean()),
-            }
-        )
+    rows = [
+        {
+            "epochs": length,
+            "tau over seeds": mean_and_range([tau(each, smooth) for each in of_length]),
+            "tau over networks, seed 0": resampled(tau, of_length[0], smooth),
+            "mean top-1": 100 * float(of_length.mean()),
+        }
+        for length, of_length in zip(epochs, np.reshape(top1, (len(epochs), len(seeds), -1)), strict=True)
+    ]
     return {"How short a training may be": rows}
 
 

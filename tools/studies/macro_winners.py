@@ -23,9 +23,9 @@ from tools.studies.macro import (
     SPACE,
     PricedSpace,
     PublishedResults,
+    macro_training,
     priced_by,
     read_truth,
-    supernet,
 )
 from tools.studies.shared import Options
 from tools.studies.trainings import Training
@@ -62,7 +62,7 @@ class Judged:
 def find_winners(options: Options) -> Tables:
     """Train supernets and search in each; regret of the picks of all rules, in points of smoothed top-1."""
     truth, priced = read_truth(options.truth), priced_by(options.lut)
-    trainings = [supernet(options, SPACE, options.epochs, seed) for seed in range(options.seeds)]
+    trainings = [macro_training(options, SPACE, options.epochs, seed) for seed in range(options.seeds)]
     judge = partial(judge_networks, priced, options.pick(SETTINGS, QUICK_SETTINGS), options.on)
     judged = run_parallel(judge, trainings, options.jobs)
     world = MacroWorld(truth, priced, options.data)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from search.algorithms.finals import Rule
 from search.blocks import count
 from search.spaces import Arch, get_space
 from search.spaces.nasbench_macro import key_of
+from search.spaces.registry import arch_from_json
 from search.supernet.model.supernet import Supernet
 from tests.support.errors import raises
 from tests.support.search_world import arch_of, make_price
@@ -282,3 +284,20 @@ def test_a_kind_that_a_study_lacks_is_refused():
     with raises("unknown_row") as refused:
         kinds.compare_mixers(Options(quick=True, only="pool,mah"))
     assert "no 'mah'; --only takes: pool, shift" in str(refused.value)
+
+
+def test_lengths_of_training_are_compared_over_the_same_networks(monkeypatch):
+    smooth = {key_of(arch): place for place, arch in enumerate(macro.SPACE)}
+    monkeypatch.setattr(macro, "read_truth", lambda _path: SimpleNamespace(smoothed=smooth))
+
+    def train(_top1, trainings, _jobs):  # four epochs rank perfectly, two the wrong way round, but for seed 1
+        recipes = [training.recipe for training in trainings]
+        values = [smooth[key_of(arch_from_json(recipe.arch))] / len(smooth) for recipe in recipes]
+        right = [recipe.epochs == 4 or recipe.seed == 1 for recipe in recipes]
+        return [value if good else 1 - value for value, good in zip(values, right, strict=True)]
+
+    monkeypatch.setattr(macro, "run_parallel", train)
+    (rows,) = macro.compare_lengths(Options(data="digits", epochs=4, seeds=2)).values()
+    assert [row["epochs"] for row in rows] == [2, 4]
+    assert [row["tau over seeds"] for row in rows] == [Interval(0.0, -1.0, 1.0), Interval(1.0, 1.0, 1.0)]
+    assert [row["tau over networks, seed 0"].value for row in rows] == [-1, 1]

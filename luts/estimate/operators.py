@@ -18,7 +18,7 @@ from luts.estimate.likelihood import ENTRY, KIND, MISFIT, SHARED, VarianceCompon
 from luts.estimate.sources import KEEP_LOG, SourceEntries
 from luts.estimate.statistics import CONFIDENCE, conformal_quantile, predictive_quantile
 from luts.format.errors import InvalidArtifactError
-from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel, OperatorSource
+from luts.format.operator_latency import SD_FLOOR, TILED, OperatorModel, OperatorSource, rows_of
 from luts.format.operators import parse_operator
 from luts.format.schema import Floats, MeasuredModel, OperatorFit
 
@@ -198,15 +198,17 @@ def predicted(model: OperatorModel, network: MeasuredModel) -> tuple[float, floa
     return network.ms, float(ms.sum()), log_sd
 
 
-def _without(model: OperatorModel, out: NDArray[np.bool_], sources: Sequence[SourceEntries]) -> OperatorModel:
-    """Return the model without the programs `out` (m,), and its sources without operators of these alone.
+def _without(
+    model: OperatorModel, known: Sequence[MeasuredModel], sources: Sequence[SourceEntries]
+) -> OperatorModel:
+    """Return the model of the known programs alone, and its sources without operators of the others alone.
 
     A source may know such operators from the same networks.
     """
-    rows = {name: getattr(model, name)[~out] for name in ("counts", "log_ms", "variance")}
+    rows = rows_of(known, model.operators.keys)
     if not model.operators.sources:
         return replace(model, **rows)
-    alone = set(compress(model.operators.keys, model.counts[~out].sum(axis=0) == 0))
+    alone = set(compress(model.operators.keys, rows["counts"].sum(axis=0) == 0))
     others = tuple(
         OperatorSource.of(
             {key: ms for key, ms in source.entry_ms.items() if key not in alone}, source.entry_se, model.tiles
@@ -236,13 +238,13 @@ def fit_operators(
         model = other if gain < -KEEP_LOG else model
     found = list[tuple[float, float, float]]()
     for out in family_folds(fitted):
-        part = solve_rows(_without(model, out, sources))
+        part = solve_rows(_without(model, [*compress(fitted, ~out)], sources))
         found += [predicted(part, fitted[row]) for row in np.flatnonzero(out)]
     found += [predicted(model, each) for each in measured if each.split == "heldout"]
     left_out = LeftOut(*np.array(found).reshape(-1, 3).T)
     errors = left_out.standardised
     quantile = conformal_quantile(np.abs(errors), CONFIDENCE)
-    rows = (model.inverse @ model.residual) / np.sqrt(np.diag(model.inverse))
+    rows = ((model.inverse @ model.residual) / np.sqrt(np.diag(model.inverse)))[: len(fitted)]
     stored = OperatorFit(
         tiles={kind: tile for kind, tile in model.tiles.items() if kind.partition(".")[0] in TILED},
         entry_sd=float(model.sds[ENTRY]),

@@ -204,7 +204,9 @@ MAX_FILE_BYTES = {
 MAX_ID_BYTES = 64
 """Longest model name in samples, as in `ModelId`."""
 
-_LATER_COLUMNS = {"params", "depthwise_macs", "migrated_operations", "identified", "measured_share"}
+_LATER_COLUMNS = {
+    "params", "depthwise_macs", "migrated_operations", "identified", "measured_share", "operator_ms",
+}  # fmt: skip
 """Columns that the first LUTs lack; rows without them get the fields' defaults."""
 
 _FORMER_COLUMNS = {b"moved": b"migrated_operations"}
@@ -300,7 +302,7 @@ def _encode_csv(schema: type[Value], rows: Sequence[Value]) -> bytes:
     writer.writerow(columns)
     for row in rows:
         cells = (getattr(row, name) for name in columns)
-        writer.writerow([" ".join(cell) if isinstance(cell, tuple) else cell for cell in cells])
+        writer.writerow([" ".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in cells])
     return text.getvalue().encode()
 
 
@@ -330,10 +332,10 @@ def _decode_csv(schema: type[Row], content: bytes, name: str, max_rows: int) -> 
 def _typed(schema: type[Value], cells: dict[str, str]) -> dict[str, object]:
     typed: dict[str, object] = {}
     for name, cell in cells.items():
-        if name == "blocks":
-            typed[name] = tuple(cell.split(" "))
-        elif cell == "" and type(None) in getattr(schema.model_fields[name].annotation, "__args__", ()):
+        if cell == "" and type(None) in getattr(schema.model_fields[name].annotation, "__args__", ()):
             typed[name] = None
+        elif name in ("blocks", "operator_ms"):
+            typed[name] = tuple(cell.split(" "))
         else:
             typed[name] = cell
     return typed

@@ -10,7 +10,7 @@ m programs and k operators.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,6 +68,8 @@ SOURCE_SDS: Floats = np.array([0.04, 0.0, 0.7, 0.75])
 SD_FLOOR = 0.03
 """Added in squares to predictive deviations for intervals: errors that the model does not know of."""
 MEASUREMENT_SD_FLOOR = 1e-4
+TRACED_ROWS, TRACED_SD = 250, 0.05
+"""Most traced operators that are rows of a fit, which more make slow, and their error, of logarithms."""
 MAX_NAMED = 5
 """Most operators that a prediction names as extrapolated."""
 
@@ -259,7 +261,7 @@ class OperatorModel:
 
     Attributes:
         operators: The programs' operators.
-        counts: (m, k) how often each program has each operator, sparse.
+        counts: (m, k) how often each program has each operator, sparse; traced operators are programs of one.
         log_ms: (m,) logarithms of measured milliseconds.
         variance: (m,) their variances.
         sds: Learned deviations: entry, misfit, kind and shared, as in `luts.estimate.likelihood`.
@@ -287,23 +289,17 @@ class OperatorModel:
 
         Raises InvalidArtifactError: a block is not an operator, or there are too many of them.
         """
-        from scipy.sparse import csr_array
-
-        keys, columns = np.unique([key for model in models for key in model.blocks], return_inverse=True)
-        rows = np.repeat(np.arange(len(models)), [len(model.blocks) for model in models])
+        keys = np.unique([key for model in models for key in model.blocks])
         if len(models) > MAX_PROGRAMS or len(keys) > MAX_DISTINCT:
             raise InvalidArtifactError(
                 f"{len(models)} programs of {len(keys)} distinct operators; measure at most {MAX_PROGRAMS} "
                 f"of {MAX_DISTINCT}",
                 code="too_many_operators",
             )
-        ends = np.array([[max(model.ci_low, 1e-12), max(model.ci_high, 1e-12)] for model in models])
         operators = Operators.of(keys.tolist(), tiles, sources)
         return cls(
             operators=operators,
-            counts=csr_array((np.ones(len(rows)), (rows, columns))),  # sums an operator's repetitions
-            log_ms=np.log([model.ms for model in models]),
-            variance=(np.log(ends[:, 1] / ends[:, 0]) / (2 * 1.96)) ** 2 + MEASUREMENT_SD_FLOOR**2,
+            **rows_of(models, operators.keys),
             sds=sds,
             covariance=operators.covariance(operators, sds),
             deviations=np.zeros(len(keys)),
@@ -428,6 +424,45 @@ class OperatorModel:
             operators=tuple(sorted(operators, key=lambda each: -each.ms)),
             log_sd=log_sd,
         )
+
+
+def rows_of(models: Sequence[MeasuredModel], keys: Sequence[str]) -> dict[str, Any]:
+    """Return `counts`, `log_ms` and `variance` of measured programs, then of operators that were traced in them.
+
+    `keys` are sorted and have all operators of the programs.
+    """
+    from scipy.sparse import csr_array
+
+    traced = traced_operators(models)
+    held = [*(model.blocks for model in models), *([key] for key in traced)]
+    rows = np.repeat(np.arange(len(held)), [len(own) for own in held])
+    columns = np.searchsorted(keys, [key for own in held for key in own])
+    ends = np.array([[max(model.ci_low, 1e-12), max(model.ci_high, 1e-12)] for model in models])
+    variance = (np.log(ends[:, 1] / ends[:, 0]) / (2 * 1.96)) ** 2 + MEASUREMENT_SD_FLOOR**2
+    return {
+        "counts": csr_array(
+            (np.ones(len(rows)), (rows, columns)), shape=(len(held), len(keys))
+        ),  # sums repetitions
+        "log_ms": np.log([*(model.ms for model in models), *traced.values()]),
+        "variance": np.concatenate([variance, np.full(len(traced), TRACED_SD**2)]),
+    }
+
+
+def traced_operators(models: Sequence[MeasuredModel]) -> dict[str, float]:
+    """Return ms of the operators that take most of the traced programs' times, at most `TRACED_ROWS`.
+
+    A program's traced times are scaled to its latency; those of one operator are averaged (logarithms).
+    """
+    logs, shares = defaultdict[str, list[float]](list), defaultdict[str, float](float)
+    for model in models:
+        times = model.operator_ms or ()
+        whole = sum(times)
+        for key, ms in zip(model.blocks, times, strict=False):
+            if ms > 0:
+                logs[key].append(math.log(model.ms * ms / whole))
+                shares[key] += ms / whole
+    dearest = sorted(shares, key=lambda key: -shares[key])[:TRACED_ROWS]
+    return {key: math.exp(sum(logs[key]) / len(logs[key])) for key in dearest}
 
 
 def extrapolated(operators: Sequence[OperatorCost], excess: float) -> tuple[str, ...]:

@@ -104,7 +104,8 @@ class ModelSpec(Value):
     ordered block keys, `boundary_bytes` the data moved between them (d_j of L = sum l_i o_i + sum t_j d_j). A
     `removal` is its base (`base_id`) without one block of `removed_key`, a `swap` a neighbour of its base
     that has that block fewer times. `migrated_operations` is how many of a removal's operations run on
-    another compute unit than in the base, None where the runtime does not report it.
+    another compute unit than in the base, None where the runtime does not report it. `operator_ms` are times of
+    the blocks of a program by the runtime's tracer, 0 where it had none.
     """
 
     model_id: ModelId
@@ -117,6 +118,15 @@ class ModelSpec(Value):
     base_id: ModelId | Literal[""] = ""
     removed_key: Key | Literal[""] = ""
     migrated_operations: Count | None = None
+    operator_ms: Annotated[tuple[Ms, ...], Field(max_length=MAX_BLOCKS)] | None = None
+
+    @model_validator(mode="after")
+    def _traced_whole(self) -> Self:
+        if self.operator_ms is not None and (
+            len(self.operator_ms) != len(self.blocks) or not any(self.operator_ms)
+        ):
+            raise ValueError("operator_ms are times of all blocks, and not all 0")
+        return self
 
     @model_validator(mode="after")
     def _roles_agree(self) -> Self:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +28,23 @@ from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.build import export_module
 from orchestrator.export.lower.executorch import lower_to_executorch
-from orchestrator.export.lower.kinds import Chain, Family, Kind, Part, base_name, family_of, part_of, place_of
+from orchestrator.export.lower.kinds import (
+    Chain,
+    Family,
+    Kind,
+    Part,
+    event_word,
+    family_of,
+    operation_word,
+    part_of,
+    place_of,
+)
 from orchestrator.export.lower.operators import count, element_type, graph_nodes, node_operators
 from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_module, one_thread, stamp_program
 from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
 from orchestrator.measure.readiness import DeviceConnection
+from orchestrator.measure.traces import partners
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation
@@ -90,7 +99,9 @@ def label_operations(artifact: Artifact) -> list[OperationLabel]:
             labels += _delegate_labels(graphs[number], classes) if graphs[number].paths else []
         else:
             chain = _chain(where, classes)
-            labels.append(OperationLabel(_word(name), place_of(name, chain).kind, part_of(name, chain)))
+            labels.append(
+                OperationLabel(operation_word(name), place_of(name, chain).kind, part_of(name, chain))
+            )
     return labels
 
 
@@ -99,48 +110,9 @@ def match_labels(
 ) -> tuple[list[OperationLabel], int]:
     """Return the label of each operation, and how many are labelled by their name alone."""
     words = [event_word(operation.name) for operation in operations]
-    found: list[OperationLabel | None] = [None] * len(words)
-    matcher = SequenceMatcher(None, words, [label.word for label in labels], autojunk=False)
-    for block in matcher.get_matching_blocks():
-        for offset in range(block.size):
-            found[block.a + offset] = labels[block.b + offset]
-    by_name = found.count(None)
-    return [label or _label_by_name(word) for label, word in zip(found, words, strict=True)], by_name
-
-
-_SYNONYMS: Mapping[str, str] = {
-    "weights": "fullyconnected conv convolution depthwiseconv convtranspose deconvolution",
-    "bmm": "batchmatrixmultiply",
-    "permute": "statictranspose transpose",
-    "view": "staticreshape",
-    "slice": "staticslice",
-    "cat": "concatenate copy",
-    "pad": "staticconstantpad constantpad",
-    "mul": "square multiply",
-    "sub": "subtract",
-    "div": "divide",
-    "sqrt": "squareroot",
-    "rsqrt": "reciprocalsquareroot",
-    "mean": "globalavgpooling globalaveragepooling",
-    "avg_pool": "avgpooling averagepooling",
-    "max_pool": "maxpooling",
-}
-"""Words for names of XNNPACK's nodes and events, in lower case without spaces; other names are their own word."""
-_WORDS = {name: word for word, names in _SYNONYMS.items() for name in names.split()}
-_DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
-
-
-def event_word(name: str) -> str:
-    """Return `permute` for XNNPACK's `Transpose (ND, X32) #3` and ExecuTorch's `native_call_permute_copy.out`."""
-    if name.startswith("native_call_"):
-        return _word(name)
-    plain = _DETAIL.sub("", name).lower().replace(" ", "")
-    return _WORDS.get(plain, plain)
-
-
-def _word(operation: str) -> str:
-    name = base_name(operation)
-    return _WORDS.get(name, name)
+    own = partners(words, [label.word for label in labels])
+    found = [_label_by_name(word) if at is None else labels[at] for at, word in zip(own, words, strict=True)]
+    return found, own.count(None)
 
 
 def _label_by_name(word: str) -> OperationLabel:
@@ -158,11 +130,11 @@ def _delegate_labels(recorded: RecordedGraph, classes: Mapping[str, str]) -> lis
         name = type(node).__name__
         family: Family = "activation" if _is_silu(node, sigmoids) else family_of(name)
         if path is None:
-            labels.append(OperationLabel(_word(name), "reshape", "reshape", *cost))
+            labels.append(OperationLabel(operation_word(name), "reshape", "reshape", *cost))
             continue
         chain = _chain(path, classes)
         kind, part = place_of(name, chain, family).kind, part_of(name, chain, family)
-        labels.append(OperationLabel(_word(name), kind, part, *cost))
+        labels.append(OperationLabel(operation_word(name), kind, part, *cost))
     return labels
 
 

@@ -35,6 +35,7 @@ from orchestrator.journal.records import (
     PlacementRecord,
     Record,
     RoundsRecord,
+    TraceRecord,
     parse_record,
 )
 
@@ -344,6 +345,11 @@ def policy_in_effect(header: Header, decided: DecisionRecord | None) -> dict[str
 def placements(records: Iterable[Record]) -> dict[str, list[PlacedType]]:
     """Return operations with their compute units by model."""
     return {record.model: record.operations for record in records if isinstance(record, PlacementRecord)}
+
+
+def traces(records: Iterable[Record]) -> dict[str, list[float]]:
+    """Return milliseconds of traced operators by program."""
+    return {record.model: record.operator_ms for record in records if isinstance(record, TraceRecord)}
 
 
 def read_log(path: Path) -> list[Record]:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from luts.format.errors import BlocktimeError, InvalidArtifactError, first_problem
+from luts.format.schema import MAX_BLOCKS, Ms
 from orchestrator.wire.client import RunResult
 from orchestrator.wire.messages import MAX_OPERATIONS, DeviceState, InputBuffers, LoadReply, Placement, Warmed
 
@@ -304,6 +305,14 @@ class PlacementRecord(_Record):
         return cls(model=model, operations=placed)
 
 
+class TraceRecord(_Record):
+    """Milliseconds of a program's operators, in their order in the plan, by the runtime's event tracer."""
+
+    kind: Literal["trace"] = "trace"
+    model: ModelId
+    operator_ms: Annotated[list[Ms], Field(min_length=1, max_length=MAX_BLOCKS)]
+
+
 class ChosenModel(_Record):
     """A network that was chosen while measuring: architecture as JSON, and the digest of its model file."""
 
@@ -332,6 +341,7 @@ Record = (
     | EndRecord
     | FailureRecord
     | PlacementRecord
+    | TraceRecord
     | InterferenceRecord
     | UsageRecord
     | DecisionRecord

@@ -21,7 +21,7 @@ from orchestrator.journal.conditions import (
     read_conditions,
     usage_by_model,
 )
-from orchestrator.journal.log import MeasurementLog, placements, policy_in_effect, self_test_decision
+from orchestrator.journal.log import MeasurementLog, placements, policy_in_effect, self_test_decision, traces
 from orchestrator.journal.records import Header, Identity, PlacedType
 from orchestrator.measure.engine import (
     BatchTask,
@@ -36,6 +36,7 @@ from orchestrator.measure.engine import (
 from orchestrator.measure.interference import InterferenceTest
 from orchestrator.measure.readiness import DeviceConnection
 from orchestrator.measure.sustained import record_usage
+from orchestrator.measure.traces import record_traces
 from orchestrator.plan.plan import Policy
 from orchestrator.wire.messages import HelloReply, OptionInfo
 
@@ -56,6 +57,7 @@ class Measurement:
         prediction_half_width: Relative half-width of predictions at the end; None if unknown.
         policy: The policy, with what the self-test changed.
         usages: Memory and energy of the requested models, if the device reports them.
+        traces: Milliseconds of the operators of traced programs.
     """
 
     hello: HelloReply
@@ -71,6 +73,7 @@ class Measurement:
     prediction_half_width: float | None
     policy: Mapping[str, int | float | str]
     usages: Mapping[str, Usage]
+    traces: Mapping[str, Sequence[float]]
 
     @property
     def reference(self) -> QuietLatency:
@@ -219,10 +222,11 @@ def measure(
     options: EngineOptions,
     *,
     usage_of: Sequence[str] = (),
+    trace: Mapping[str, Sequence[str]] | None = None,
 ) -> Measurement:
     """Measure models on a device, resuming where the journal ends.
 
-    Memory and energy of the models `usage_of` are measured first.
+    Memory and energy of the models `usage_of` are measured first, then times of the operators of programs `trace`.
 
     Raises:
         UsageError: The device's agent cannot run the variant.
@@ -236,6 +240,7 @@ def measure(
         header = make_header(hello, variant, model_set, policy, device.fixed_performance)
         with MeasurementLog(journal, header) as log:
             record_usage(connection, model_set.files, log, policy, usage_of, options.notify)
+            record_traces(connection, model_set.files, log, trace or {}, options.notify)
             return measure_with(SingleDevice(connection, log), log, hello, model_set, policy, options)
 
 
@@ -292,4 +297,5 @@ def make_measurement(hello: HelloReply, log: MeasurementLog, result: EngineResul
         prediction_half_width=result.prediction_half_width,
         policy=policy_in_effect(log.header, self_test_decision(log.records)),
         usages=usage_by_model(log.records),
+        traces=traces(log.records),
     )

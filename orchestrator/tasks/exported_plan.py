@@ -63,7 +63,7 @@ class ExportedPlan:
 
     @property
     def _specs(self) -> list[ModelSpec]:
-        return [_model_spec(model, self.files[model.model_id], {}, {}) for model in self.plan.models]
+        return [_model_spec(model, self.files[model.model_id], {}, {}, {}) for model in self.plan.models]
 
     def lut(self, measurement: Measurement, device_name: str, exporter: str = "") -> Lut:
         """Make the LUT of a measurement, with the models that were not exported or failed on the device.
@@ -116,7 +116,13 @@ class ExportedPlan:
             sources=self.sources.stored_for(features),
         )
         models = [
-            _model_spec(model, self.files[model.model_id], measurement.failures, measurement.placements)
+            _model_spec(
+                model,
+                self.files[model.model_id],
+                measurement.failures,
+                measurement.placements,
+                measurement.traces,
+            )
             for model in self.plan.models
             if model.model_id not in measurement.failures
         ]
@@ -146,6 +152,7 @@ def _model_spec(
     file: ModelFile,
     failures: Mapping[str, str],
     placed: Mapping[str, Sequence[PlacedType]],
+    traced: Mapping[str, Sequence[float]],
 ) -> ModelSpec:
     """Describe a planned model for the estimation; a removal whose base failed counts as a design model."""
     alone = model.base_id in failures
@@ -163,6 +170,7 @@ def _model_spec(
         migrated_operations=migrated_operations(placed[model.base_id], placed[model.model_id])
         if known
         else None,
+        operator_ms=tuple(traced[model.model_id]) if model.model_id in traced else None,
     )
 
 

@@ -114,6 +114,7 @@ def profile(options: ProfileCommand, progress: Progress = silent) -> Profile:
                 planner=growing if profiling.room else None,
             ),
             usage_of=[exported.plan.reference.model_id],
+            trace={each.model_id: each.blocks for each in exported.plan.models if each.program},
         )
     return profiling.write(growing.exported, measurement)
 

@@ -87,6 +87,10 @@ def test_this_machine_is_profiled(store: LutStore) -> None:
     lut = profiled(store, Target("host", threads=1))
     check(lut)
     assert lut.meta.measured == "measured"
+    for model in lut.models:
+        traced = dict(zip(model.blocks, model.operator_ms or (), strict=True))
+        assert 0.5 < sum(traced.values()) / model.ms < 2
+        assert all(ms > 0 for key, ms in traced.items() if key.startswith(("gemm", "conv", "depthwise")))
 
 
 def test_a_bundle_gives_the_same_table(store: LutStore, tmp_path: Path) -> None:

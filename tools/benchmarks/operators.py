@@ -48,6 +48,11 @@ def by_operators(known: Sequence[MeasuredModel], networks: Sequence[MeasuredMode
     return np.array([predicted(model, network)[1:] for network in networks]).T
 
 
+def without_tracer(known: Sequence[MeasuredModel], networks: Sequence[MeasuredModel]) -> Floats:
+    """Predict as `by_operators`, without what a tracer told of the programs."""
+    return by_operators([model.model_copy(update={"operator_ms": None}) for model in known], networks)
+
+
 def _amounts(models: Sequence[MeasuredModel]) -> Floats:
     """Return (m, kinds, TERMS) sums of physical amounts over programs, each kind of operator apart."""
     keys, place = np.unique([key for model in models for key in model.blocks], return_inverse=True)
@@ -97,7 +102,8 @@ PREDICTORS: Mapping[str, Predictor] = {
     "MACs, linear": by_macs,
     "physics by kind, linear": by_physics,
     "random forest": by_forest,
-    "operators": by_operators,
+    "operators": without_tracer,
+    "operators, traced ones too": by_operators,
 }
 
 
@@ -228,13 +234,15 @@ def main() -> Tables:
             f"{LUT} is not a LUT of operators; bench profile --space operators", code="no_operators"
         )
     models = [model for model in lut.models if model.fitted]
-    every = [(predictor, models, 8, None, None) for predictor in PREDICTORS.values()]
+    traced = any(model.operator_ms for model in models)
+    predictors = {name: own for name, own in PREDICTORS.items() if traced or own is not by_operators}
+    every = [(predictor, models, 8, None, None) for predictor in predictors.values()]
     pairs = [(designed, networks) for designed in DESIGNED for networks in NETWORKS]
-    curve = [(by_operators, models, CURVE_FOLDS, *pair) for pair in pairs]
+    curve = [(without_tracer, models, CURVE_FOLDS, *pair) for pair in pairs]
     rows = run_parallel(_held_out, [*every, *curve], usable_cores())
     return {
         f"{LUT}: {len(models)} programs, families held out": [
-            {"predictor": name, **row} for name, row in zip(PREDICTORS, rows, strict=False)
+            {"predictor": name, **row} for name, row in zip(predictors, rows, strict=False)
         ],
         "Programs to learn from": [
             {"designed": designed, "networks of other families": networks, **row}

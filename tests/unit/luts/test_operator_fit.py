@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from luts.build import build_lut
 from luts.estimate.operators import (
     LeftOut,
+    _without,
     family_folds,
     family_of,
     fit_operators,
@@ -17,7 +19,7 @@ from luts.estimate.operators import (
     solve_rows,
 )
 from luts.estimate.sources import SourceEntries
-from luts.format.lut import Lut, decode, encode
+from luts.format.lut import MODELS_FILE, Lut, decode, encode
 from luts.format.operator_latency import (
     MAX_NAMED,
     OperatorCost,
@@ -26,11 +28,13 @@ from luts.format.operator_latency import (
     Operators,
     OperatorSource,
     extrapolated,
+    traced_operators,
 )
 from luts.format.operators import parse_operator
-from luts.format.schema import TransferSource
+from luts.format.schema import MeasuredModel, TransferSource
 from luts.verify import verify_values
 from tests.support.errors import raises
+from tests.support.lut_world import model_spec
 from tests.support.operator_world import (
     OperatorWorld,
     Program,
@@ -100,6 +104,80 @@ def test_a_single_operator_is_a_row_too(world):
     assert ms[0] == pytest.approx(alone.ms, rel=0.004)
     assert covariance[0, 0] < 0.002**2
     assert covariance[1, 1] > 0.04**2
+
+
+def traced(models: list[MeasuredModel], world: OperatorWorld, slower: float = 1.3) -> list[MeasuredModel]:
+    """The same programs with a trace, by a clock of other milliseconds; nothing of the border."""
+    return [
+        each.model_copy(
+            update={
+                "operator_ms": tuple(
+                    0.0 if key.startswith("border") else slower * world.operator_ms(key)
+                    for key in each.blocks
+                )
+            }
+        )
+        for each in models
+    ]
+
+
+def test_traced_operators_are_scaled_to_the_programs_latency_and_averaged(world, monkeypatch):
+    one, other = (Program("chain.gemm", f"chain:{name}", keys) for name, keys in (
+        ("one", ("gemm(m=196,k=64,n=128)", "gelu(n=1000)")), ("other", ("gemm(m=196,k=64,n=128)",) * 2),
+    ))  # fmt: skip
+    first, second = (measured(each, world) for each in (one, other))
+    first = first.model_copy(update={"ms": 4.0, "operator_ms": (30.0, 10.0)})
+    second = second.model_copy(update={"ms": 2.0, "operator_ms": (5.0, 15.0)})
+    found = traced_operators([first, second, measured(network(1, 1), world)])
+    gemm = (3.0 * 0.5 * 1.5) ** (1 / 3)
+    assert found == pytest.approx({"gemm(m=196,k=64,n=128)": gemm, "gelu(n=1000)": 1.0})
+    monkeypatch.setattr("luts.format.operator_latency.TRACED_ROWS", 1)
+    assert [*traced_operators([first, second])] == ["gemm(m=196,k=64,n=128)"]
+
+
+def test_traces_take_a_third_off_the_error_of_few_networks(world):
+    known = [measured(program, world, 0.003) for program in programs(12, 8, seed=3)]
+    wanted = programs(0, 40, seed=5)
+    without, with_traces = (
+        np.abs(log_errors(learn(models), world, wanted)[0]).mean() for models in (known, traced(known, world))
+    )
+    assert with_traces < 0.67 * without
+
+
+def test_what_was_traced_in_left_out_networks_alone_is_left_out_too(world):
+    models = traced([measured(program, world) for program in programs(6, 6, seed=3)], world)
+    known = models[:-1]
+    part = _without(learn(models), known, ())
+    rows = traced_operators(known)
+    assert set(rows) < set(traced_operators(models))
+    assert part.counts.shape[0] == len(part.log_ms) == len(part.variance) == len(known) + len(rows)
+    np.testing.assert_allclose(np.exp(part.log_ms), [*(each.ms for each in known), *rows.values()])
+    singles = part.counts[len(known) :].toarray()
+    assert [part.operators.keys[at] for at in singles.argmax(axis=1)] == [*rows]
+    assert (singles.sum(axis=1) == 1).all()
+
+
+def test_a_lut_keeps_traces_and_learns_from_them(world):
+    study = operator_study()
+    plain = study.lut()
+    specs = [
+        spec.model_copy(update={"operator_ms": tuple(map(world.operator_ms, spec.blocks))})
+        for spec in study.models
+    ]
+    lut = replace(study, models=tuple(specs)).lut()
+    again = decode(encode(lut))
+    verify_values(again)
+    assert [model.operator_ms for model in again.models] == [model.operator_ms for model in lut.models]
+    blocks = network(4, 9).blocks
+    assert again.predict(blocks) == lut.predict(blocks) != plain.predict(blocks)
+    assert b"operator_ms" not in encode(plain)[MODELS_FILE]
+
+
+@pytest.mark.parametrize("times", [(1.0,), (0.0, 0.0), (1.0, -1.0)])
+def test_a_trace_has_times_of_all_operators(times):
+    spec = model_spec("one", ("gelu(n=1)", "gelu(n=2)"), "design")
+    with pytest.raises(ValidationError):
+        type(spec).model_validate({**dict(spec), "operator_ms": times})
 
 
 def test_the_solution_is_stationary(model):

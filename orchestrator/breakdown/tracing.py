@@ -33,9 +33,7 @@ from orchestrator.export.lower.kinds import (
     Family,
     Kind,
     Part,
-    event_word,
     family_of,
-    operation_word,
     part_of,
     place_of,
 )
@@ -44,7 +42,7 @@ from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_module, one_thread, stamp_program
 from orchestrator.export.lower.xnnpack import RecordedGraph, recorded_graphs
 from orchestrator.measure.readiness import DeviceConnection
-from orchestrator.measure.traces import partners
+from orchestrator.measure.traces import event_word, operation_word, partners
 from orchestrator.wire.client import ModelFile
 from orchestrator.wire.errors import DeviceError
 from orchestrator.wire.messages import HelloReply, TracedOperation

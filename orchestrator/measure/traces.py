@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from luts.format.operators import parse_operator
-from orchestrator.export.lower.kinds import event_word, operation_word
+from orchestrator.export.lower.kinds import base_name
 from orchestrator.journal.log import MeasurementLog, traces
 from orchestrator.journal.records import TraceRecord
 from orchestrator.measure.readiness import DeviceConnection
@@ -74,6 +75,44 @@ def operator_times(operations: Sequence[TracedOperation], keys: Sequence[str]) -
             cut = TRUNCATED_MS if operation.call is not None else 0.0
             times[place] = round(operation.ns / 1e6 + cut, 7)
     return times
+
+
+_SYNONYMS: Mapping[str, str] = {
+    "weights": "fullyconnected conv convolution depthwiseconv convtranspose deconvolution "
+    "gemm gemm_dynamic grouped depthwise depthwise_large conv_transpose",
+    "bmm": "batchmatrixmultiply",
+    "permute": "statictranspose transpose",
+    "view": "staticreshape",
+    "slice": "staticslice",
+    "cat": "concatenate copy",
+    "pad": "staticconstantpad constantpad",
+    "mul": "square multiply",
+    "sub": "subtract",
+    "div": "divide",
+    "sqrt": "squareroot",
+    "rsqrt": "reciprocalsquareroot",
+    "mean": "globalavgpooling globalaveragepooling",
+    "avg_pool": "avgpooling averagepooling",
+    "max_pool": "maxpooling",
+}
+"""Words for names of XNNPACK's nodes and events, in lower case without spaces, and for kinds of operators in
+a LUT; other names are their own word."""
+_WORDS = {name: word for word, names in _SYNONYMS.items() for name in names.split()}
+_DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
+
+
+def event_word(name: str) -> str:
+    """Return `permute` for XNNPACK's `Transpose (ND, X32) #3` and ExecuTorch's `native_call_permute_copy.out`."""
+    if name.startswith("native_call_"):
+        return operation_word(name)
+    plain = _DETAIL.sub("", name).lower().replace(" ", "")
+    return _WORDS.get(plain, plain)
+
+
+def operation_word(operation: str) -> str:
+    """Return the word of an operation of PyTorch or XNNPACK, or of a kind of operators in a LUT."""
+    name = base_name(operation).removesuffix("_broadcast")
+    return _WORDS.get(name, name)
 
 
 def partners(events: Sequence[str], operators: Sequence[str]) -> list[int | None]:

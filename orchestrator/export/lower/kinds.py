@@ -9,7 +9,7 @@ convolution that becomes a matrix product inside a delegate is still a convoluti
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -199,41 +199,3 @@ def _in_whole_layer(family: Family, name: str, path: str, inside: Chain) -> Plac
     if family == "activation":
         return Place("mlp", path)
     return None if name == "add" else Place("attention", path)
-
-
-_SYNONYMS: Mapping[str, str] = {
-    "weights": "fullyconnected conv convolution depthwiseconv convtranspose deconvolution "
-    "gemm gemm_dynamic grouped depthwise depthwise_large conv_transpose",
-    "bmm": "batchmatrixmultiply",
-    "permute": "statictranspose transpose",
-    "view": "staticreshape",
-    "slice": "staticslice",
-    "cat": "concatenate copy",
-    "pad": "staticconstantpad constantpad",
-    "mul": "square multiply",
-    "sub": "subtract",
-    "div": "divide",
-    "sqrt": "squareroot",
-    "rsqrt": "reciprocalsquareroot",
-    "mean": "globalavgpooling globalaveragepooling",
-    "avg_pool": "avgpooling averagepooling",
-    "max_pool": "maxpooling",
-}
-"""Words for names of XNNPACK's nodes and events, in lower case without spaces, and for kinds of operators in
-a LUT; other names are their own word."""
-_WORDS = {name: word for word, names in _SYNONYMS.items() for name in names.split()}
-_DETAIL = re.compile(r" *(\(.*| #[0-9]+)$")
-
-
-def event_word(name: str) -> str:
-    """Return `permute` for XNNPACK's `Transpose (ND, X32) #3` and ExecuTorch's `native_call_permute_copy.out`."""
-    if name.startswith("native_call_"):
-        return operation_word(name)
-    plain = _DETAIL.sub("", name).lower().replace(" ", "")
-    return _WORDS.get(plain, plain)
-
-
-def operation_word(operation: str) -> str:
-    """Return the word of an operation of PyTorch or XNNPACK, or of a kind of operators in a LUT."""
-    name = base_name(operation).removesuffix("_broadcast")
-    return _WORDS.get(name, name)

@@ -3,10 +3,10 @@ import pytest
 
 from orchestrator.breakdown.tracing import (
     OperationLabel,
-    event_word,
     faster_half_ms,
     match_labels,
 )
+from orchestrator.measure.traces import event_word
 from orchestrator.wire.messages import TracedOperation
 
 

@@ -42,6 +42,11 @@ def test_an_event_without_an_operator_and_operators_without_an_event():
     assert operator_times(EVENTS, KEYS) == [0, 0.0045, 0, 0.0015, 0.0025, 0.0035]
 
 
+def test_an_agent_cannot_give_times_that_no_journal_holds():
+    (time,) = operator_times([event("Clamp (NC) #1", 1e15)], ["clamp(n=12)"])
+    assert TraceRecord(model="one", operator_ms=[time]).operator_ms == [time]
+
+
 @pytest.mark.parametrize(
     ("events", "operators", "expected"),
     [

@@ -172,6 +172,9 @@ def test_a_network_is_lowered_as_written_and_rewritten(tmp_path):
     written = {file: file.stat().st_mtime_ns for file in lowerings.programs_of("layer", spec, tmp_path)}
     assert lowerings.lower_twice("layer", spec, tmp_path) == row
     assert len(written) == 2
+    times = lowerings.call_in_turn([*written])
+    assert times.shape == (lowerings.CALLS, 2)
+    assert (times > 0).all()
     assert written == {file: file.stat().st_mtime_ns for file in written}
 
 

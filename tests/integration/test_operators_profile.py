@@ -89,7 +89,6 @@ def test_this_machine_is_profiled(store: LutStore) -> None:
     assert lut.meta.measured == "measured"
     for model in lut.models:
         traced = dict(zip(model.blocks, model.operator_ms or (), strict=True))
-        assert 0.5 < sum(traced.values()) / model.ms < 2
         assert all(ms > 0 for key, ms in traced.items() if key.startswith(("gemm", "conv", "depthwise")))
 
 

@@ -17,12 +17,12 @@ from orchestrator.export import ExportFailure, ExportSpec, export_each
 from orchestrator.export.artifacts.artifact import Artifact, ArtifactCache
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.lower.operators import read_operators
-from orchestrator.plan.operators import designed_programs
+from orchestrator.plan.operators import designed_programs, plan_operators
 from orchestrator.tasks import exported_plan
 from orchestrator.tasks.bundle import BundleCommand, ImportCommand, bundle, import_journals
 from orchestrator.tasks.models import export_possible
 from orchestrator.tasks.plan import PlanOptions, ProfileCommand
-from orchestrator.tasks.profile import profile
+from orchestrator.tasks.profile import _programs_to_trace, profile
 from orchestrator.tasks.target import Target
 from search.spaces.scope import covered_space
 from tests.support.bundle_world import POLICY, run
@@ -88,8 +88,15 @@ def test_this_machine_is_profiled(store: LutStore) -> None:
     check(lut)
     assert lut.meta.measured == "measured"
     for model in lut.models:
-        traced = dict(zip(model.blocks, model.operator_ms or (), strict=True))
+        assert model.operator_ms
+        traced = dict(zip(model.blocks, model.operator_ms, strict=True))
         assert all(ms > 0 for key, ms in traced.items() if key.startswith(("gemm", "conv", "depthwise")))
+
+
+@pytest.mark.parametrize(("name", "traced"), [("fp32-t1", 4), ("fp32-t2", 0), ("int8-t1", 0)])
+def test_programs_are_traced_in_fp32_on_one_thread(name: str, traced: int) -> None:
+    programs = _programs_to_trace(plan_operators(0, 3, 4), Variant.parse(f"executorch-xnnpack-{name}"))
+    assert len(programs) == traced
 
 
 def test_a_bundle_gives_the_same_table(store: LutStore, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ SOURCE_SDS: Floats = np.array([0.04, 0.0, 0.7, 0.75])
 SD_FLOOR = 0.03
 """Added in squares to predictive deviations for intervals: errors that the model does not know of."""
 MEASUREMENT_SD_FLOOR = 1e-4
+LEAST_MS = 1e-12
+"""Less counts as nothing: logarithms of it are not taken."""
 TRACED_ROWS, TRACED_SD = 250, 0.05
 """Most traced operators that are rows of a fit, which more make slow, and their error, of logarithms."""
 MAX_NAMED = 5
@@ -205,7 +207,7 @@ class OperatorSource:
         Raises InvalidArtifactError: a key is not an operator's.
         """
         operators = Operators.of([*entry_ms], tiles)
-        ms = np.maximum([*entry_ms.values()], 1e-12)
+        ms = np.maximum([*entry_ms.values()], LEAST_MS)
         relative_se = np.array([entry_se.get(key, 0.0) for key in entry_ms]) / ms
         root = np.linalg.cholesky(operators.covariance(operators, SOURCE_SDS) + np.diag(relative_se**2))
         return cls(operators, root, np.linalg.solve(root, np.log(ms / operators.terms.sum(axis=1))))
@@ -323,7 +325,7 @@ class OperatorModel:
                 "a measured program has an operator without an entry; get the LUT again from its origin",
                 code="missing_entry",
             )
-        ms = np.maximum([entry_ms[key] for key in model.operators.keys], 1e-12)
+        ms = np.maximum([entry_ms[key] for key in model.operators.keys], LEAST_MS)
         return replace(model, deviations=np.log(ms / model.operators.terms.sum(axis=1)))
 
     def with_prior(self, sds: Floats) -> Self:
@@ -437,7 +439,7 @@ def rows_of(models: Sequence[MeasuredModel], keys: Sequence[str]) -> dict[str, A
     held = [*(model.blocks for model in models), *([key] for key in traced)]
     rows = np.repeat(np.arange(len(held)), [len(own) for own in held])
     columns = np.searchsorted(keys, [key for own in held for key in own])
-    ends = np.array([[max(model.ci_low, 1e-12), max(model.ci_high, 1e-12)] for model in models])
+    ends = np.array([[max(model.ci_low, LEAST_MS), max(model.ci_high, LEAST_MS)] for model in models])
     variance = (np.log(ends[:, 1] / ends[:, 0]) / (2 * 1.96)) ** 2 + MEASUREMENT_SD_FLOOR**2
     return {
         "counts": csr_array(
@@ -458,8 +460,8 @@ def traced_operators(models: Sequence[MeasuredModel]) -> dict[str, float]:
         times = model.operator_ms or ()
         whole = sum(times)
         for key, ms in zip(model.blocks, times, strict=False):
-            if ms > 0:
-                logs[key].append(math.log(model.ms * ms / whole))
+            if (own := model.ms * ms / whole) > LEAST_MS:
+                logs[key].append(math.log(own))
                 shares[key] += ms / whole
     dearest = sorted(shares, key=lambda key: -shares[key])[:TRACED_ROWS]
     return {key: math.exp(sum(logs[key]) / len(logs[key])) for key in dearest}

@@ -131,6 +131,8 @@ def test_traced_operators_are_scaled_to_the_programs_latency_and_averaged(world,
     found = traced_operators([first, second, measured(network(1, 1), world)])
     gemm = (3.0 * 0.5 * 1.5) ** (1 / 3)
     assert found == pytest.approx({"gemm(m=196,k=64,n=128)": gemm, "gelu(n=1000)": 1.0})
+    tiny = second.model_copy(update={"operator_ms": (5e-324, 1e7)})
+    assert traced_operators([tiny]) == pytest.approx({"gemm(m=196,k=64,n=128)": 2.0})
     monkeypatch.setattr("luts.format.operator_latency.TRACED_ROWS", 1)
     assert [*traced_operators([first, second])] == ["gemm(m=196,k=64,n=128)"]
 

@@ -441,10 +441,11 @@ def rows_of(models: Sequence[MeasuredModel], keys: Sequence[str]) -> dict[str, A
     columns = np.searchsorted(keys, [key for own in held for key in own])
     ends = np.array([[max(model.ci_low, LEAST_MS), max(model.ci_high, LEAST_MS)] for model in models])
     variance = (np.log(ends[:, 1] / ends[:, 0]) / (2 * 1.96)) ** 2 + MEASUREMENT_SD_FLOOR**2
+    shape = len(held), len(keys)
     return {
         "counts": csr_array(
-            (np.ones(len(rows)), (rows, columns)), shape=(len(held), len(keys))
-        ),  # sums repetitions
+            (np.ones(len(rows)), (rows, columns)), shape=shape
+        ),  # sums an operator's repetitions
         "log_ms": np.log([*(model.ms for model in models), *traced.values()]),
         "variance": np.concatenate([variance, np.full(len(traced), TRACED_SD**2)]),
     }

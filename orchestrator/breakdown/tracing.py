@@ -28,15 +28,7 @@ from orchestrator.export.artifacts.artifact import Artifact
 from orchestrator.export.artifacts.spec import Variant
 from orchestrator.export.build import export_module
 from orchestrator.export.lower.executorch import lower_to_executorch
-from orchestrator.export.lower.kinds import (
-    Chain,
-    Family,
-    Kind,
-    Part,
-    family_of,
-    part_of,
-    place_of,
-)
+from orchestrator.export.lower.kinds import Chain, Family, Kind, Part, family_of, part_of, place_of
 from orchestrator.export.lower.operators import count, element_type, graph_nodes, node_operators
 from orchestrator.export.lower.rewrite import rewritten
 from orchestrator.export.lower.source import build_module, one_thread, stamp_program
